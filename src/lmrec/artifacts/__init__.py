@@ -1,0 +1,1 @@
+"""THINGS ON DISK, self-describing: safetensors and json, never pickle."""

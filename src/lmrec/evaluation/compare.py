@@ -1,0 +1,99 @@
+"""How sure a number is: intervals by redrawing users, and paired differences on the same redraws.
+
+Cases of one user are not independent, so users, not cases, are redrawn (the cluster bootstrap; Field & Welsh 2007). A
+replicate draws as many users as there are, with replacement, and takes the mean over all their cases. The draws depend
+only on the users and the seed: two systems measured on the same cases are redrawn alike, which is what makes their
+difference a paired one.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from lmrec.errors import InputError
+from lmrec.fields import FloatArray, IntArray
+
+_CELLS_AT_ONCE: Final = 4_000_000  # replicates x users held at a time, 32 MB
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much the first system is above the second: the mean, its interval, and a two-sided bootstrap p-value."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0.0 or self.high < 0.0
+
+
+def bootstrap_interval(
+    values: FloatArray, groups: IntArray, n: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of the mean of `values` (B,), redrawing the users named in `groups` (B,).
+
+    >>> low, high = bootstrap_interval(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 1, 2, 3]))
+    >>> 0.0 <= low < 0.5 < high <= 1.0
+    True
+    """
+    return interval_of(bootstrap_means(values[:, None], groups, n, seed)[:, 0], confidence)
+
+
+def paired_difference(
+    a: FloatArray, b: FloatArray, groups: IntArray, n: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Difference:
+    """How much `a` (B,) is above `b` (B,) on the same cases, redrawing users.
+
+    >>> paired_difference(np.array([1.0, 1.0]), np.array([0.5, 0.5]), np.array([7, 8])).mean
+    0.5
+    """
+    if len(a) != len(b):
+        raise InputError(
+            f"A paired difference of {len(a)} and {len(b)} cases; both systems must answer the same cases."
+        )
+    gaps = a - b
+    return difference_of(float(gaps.mean()), bootstrap_means(gaps[:, None], groups, n, seed)[:, 0], confidence)
+
+
+def bootstrap_means(values: FloatArray, groups: IntArray, n: int, seed: int) -> FloatArray:
+    """(n, M) the means of the columns of `values` (B, M) in each of `n` redraws of the users in `groups` (B,).
+
+    The same groups, n and seed give the same redraws whatever the values are. Memory: about 32 MB and the sums by user.
+    """
+    if len(values) == 0 or len(values) != len(groups):
+        raise InputError(
+            f"{len(values)} values for {len(groups)} cases; an interval needs one for each, and at least one."
+        )
+    _, member = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(member).astype(np.float64)
+    n_groups = len(sizes)
+    sums = np.stack([np.bincount(member, weights=column, minlength=n_groups) for column in values.T], axis=1)  # (G, M)
+    rng = np.random.default_rng(seed)
+    means = np.empty((n, values.shape[1]))
+    step = max(1, _CELLS_AT_ONCE // n_groups)
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        draws = rng.integers(0, n_groups, (stop - start, n_groups))
+        draws += np.arange(stop - start)[:, None] * n_groups
+        times = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape).astype(np.float64)
+        means[start:stop] = (times @ sums) / (times @ sizes)[:, None]
+    return means
+
+
+def interval_of(replicates: FloatArray, confidence: float) -> tuple[float, float]:
+    """The interval that holds the middle `confidence` of the replicates."""
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(replicates, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def difference_of(mean: float, replicates: FloatArray, confidence: float) -> Difference:
+    """A difference from its replicates. p = 2 min(P(<= 0), P(>= 0)), each counted with one more so that it is never 0."""
+    low, high = interval_of(replicates, confidence)
+    below, above = np.count_nonzero(replicates <= 0.0), np.count_nonzero(replicates >= 0.0)
+    return Difference(mean, low, high, min(1.0, 2.0 * (min(below, above) + 1) / (len(replicates) + 1)))

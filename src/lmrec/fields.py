@@ -1,0 +1,85 @@
+"""The field's words, once: column names, event words and the array shapes everybody shares.
+
+`ItemId` and `UserId` are what the outside world calls things (always text inside lmrec); `ItemIdx` and `UserIdx` are
+row numbers, valid only next to the catalog or log they came from. Axis letters used in comments: B users or cases,
+H history, L tokens, D width, N items, K candidates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+ItemId: TypeAlias = str
+UserId: TypeAlias = str
+ItemIdx: TypeAlias = int
+UserIdx: TypeAlias = int
+
+FloatArray: TypeAlias = npt.NDArray[np.floating]
+IntArray: TypeAlias = npt.NDArray[np.integer]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+USER_ID: Final = "user_id"
+ITEM_ID: Final = "item_id"
+TIMESTAMP: Final = "timestamp"
+POSITION: Final = "position"
+KIND: Final = "kind"
+RATING: Final = "rating"
+WEIGHT: Final = "weight"
+ADDED_AT: Final = "added_at"
+RANK: Final = "rank"
+SCORE: Final = "score"
+
+TimeKind: TypeAlias = Literal["timestamp", "position"]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unequal length in two flat arrays: row `i` is `values[offsets[i]:offsets[i + 1]]`.
+
+    >>> rows = Ragged.from_rows([[3, 1], [], [2]])
+    >>> len(rows), rows[0].tolist(), rows[1].tolist(), rows.lengths.tolist()
+    (3, [3, 1], [], [2, 0, 1])
+    """
+
+    values: IntArray
+    offsets: IntArray
+
+    @classmethod
+    def from_rows(cls, rows: "Sequence[Sequence[int] | IntArray]") -> Self:
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        parts = [np.asarray(row, dtype=np.int64) for row in rows if len(row)]
+        return cls(np.concatenate(parts) if parts else np.zeros(0, np.int64), offsets)
+
+    @property
+    def lengths(self) -> IntArray:
+        """(B,) the length of each row."""
+        return np.diff(self.offsets)
+
+    @property
+    def row_of_value(self) -> IntArray:
+        """(len(values),) the row that each value belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> IntArray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def slice(self, start: int, stop: int) -> "Ragged":
+        """Rows `start` to `stop`, sharing memory with this one's values."""
+        offsets = self.offsets[start : stop + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def take(self, rows: IntArray) -> "Ragged":
+        """The named rows, in the order given."""
+        return Ragged.from_rows([self[int(row)] for row in rows])
+
+    def last(self, n: int) -> "Ragged":
+        """At most the last `n` values of each row."""
+        starts = np.maximum(self.offsets[:-1], self.offsets[1:] - n)
+        return Ragged.from_rows([self.values[a:b] for a, b in zip(starts, self.offsets[1:], strict=True)])

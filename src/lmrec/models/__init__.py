@@ -1,0 +1,1 @@
+"""TENSORS ONLY: encoders, user models, heads, and collaborative scorers; knows neither tables nor templates."""

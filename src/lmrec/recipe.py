@@ -1,0 +1,160 @@
+"""The composition root: one frozen Recipe of component configs, TOML in, TOML out, unknown keys refused.
+
+Only this module turns names into classes.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lmrec.data.sources.tables import TablesConfig
+from lmrec.data.split import SplitConfig
+from lmrec.errors import RecipeError, nearest
+from lmrec.evaluation.evaluator import EvaluationConfig
+from lmrec.models.encoder import EncoderConfig
+from lmrec.models.heads import HeadConfig
+from lmrec.models.two_tower import ItemTowerConfig
+from lmrec.models.user_model import UserModelConfig
+from lmrec.text.template import TemplateConfig
+from lmrec.training.trainer import TrainingConfig
+
+BaselineName = Literal["popularity", "recent_popularity", "item_knn", "als", "untuned", "id_sequence"]
+
+
+class BaselinesConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: tuple[BaselineName, ...] = Field(
+        default=get_args(BaselineName), description="Rivals in the table. id_sequence trains the same model without words."
+    )
+    search_cases: int = Field(
+        default=2000, ge=1, description="Validation cases on which each baseline's settings are searched."
+    )
+
+
+class Recipe(BaseModel):
+    """Every choice of a run. Each table of the TOML file is one part's config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: TablesConfig = TablesConfig()
+    split: SplitConfig = SplitConfig()
+    template: TemplateConfig = TemplateConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    item: ItemTowerConfig = ItemTowerConfig()
+    user_model: UserModelConfig = UserModelConfig()
+    head: HeadConfig = HeadConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.user_model.kind == "transformer" and self.item.width % self.user_model.heads:
+            raise ValueError(
+                f"user_model.heads is {self.user_model.heads} and must divide item.width, which is {self.item.width}"
+            )
+        if self.user_model.kind == "text" and self.item.source == "id":
+            raise ValueError("user_model.kind 'text' needs words: set item.source to 'text' or 'text+id'")
+        if self.training.frozen_epochs == 0 and (self.training.tuned_epochs == 0 or self.encoder.train == "none"):
+            raise ValueError("nothing would be trained: set training.frozen_epochs above 0")
+        return self
+
+
+def load_recipe(
+    path: Path | str | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe from a TOML file, `key=value` overrides and nested values, the later ones winning.
+
+    >>> load_recipe(overrides=["encoder.max_tokens=32"]).encoder.max_tokens
+    32
+
+    Raises RecipeError, naming the key, its value, the rule and the nearest right name.
+    """
+    tree: dict[str, Any] = _read_toml(Path(path)) if path is not None else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise RecipeError(f"--set '{override}' is not key=value. Example: --set encoder.max_tokens=64")
+        _assign(tree, key.strip().split("."), _parse_value(text.strip()), override)
+    for key, value in (values or {}).items():
+        _assign(tree, key.split("."), value, key)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """The recipe as TOML, every choice included; what is unset is left out, for TOML knows no null."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(recipe.model_dump(mode="json")))
+
+
+def describe_keys() -> list[tuple[str, str, str]]:
+    """(key, default, effect) of every choice, for the reference page and `lmrec fit --help`."""
+    rows = []
+    for part, field in Recipe.model_fields.items():
+        config = field.annotation
+        assert isinstance(config, type) and issubclass(config, BaseModel)
+        for name, choice in config.model_fields.items():
+            default = choice.get_default(call_default_factory=True)
+            shown = list(default) if isinstance(default, tuple) else default
+            rows.append((f"{part}.{name}", "unset" if shown is None else str(shown), choice.description or ""))
+    return rows
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe '{path}'. Give a TOML file, or none to take the defaults") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path} is not a TOML file that can be read: {error}") from None
+
+
+def _assign(tree: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    *parents, last = keys
+    for key in parents:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"'{source}' goes through '{key}', which is a value and not a table")
+    tree[last] = value
+
+
+def _parse_value(text: str) -> Any:
+    """TOML where it is TOML (numbers, true, lists, quoted text), otherwise the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'. {_nearest_key(path)}"
+    rule = problem["msg"].removeprefix("Value error, ")
+    return f"{key} = {problem['input']!r}: {rule}" if key and problem["type"] != "value_error" else rule
+
+
+def _nearest_key(path: list[str]) -> str:
+    known = [key for key, _, _ in describe_keys()]
+    parts = list(Recipe.model_fields)
+    if path[0] not in parts:
+        # A key without its table, such as `max_tokens`, is the commonest slip.
+        homes = [key for key in known if key.split(".")[1] == path[-1]]
+        return f"Did you mean '{homes[0]}'?" if homes else nearest(path[0], parts)
+    inside = [key for key in known if key.startswith(f"{path[0]}.")]
+    return nearest(".".join(path), inside)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value

@@ -1,0 +1,1 @@
+"""ANSWERING: from a trained run to recommendations."""

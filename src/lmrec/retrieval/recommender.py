@@ -1,0 +1,319 @@
+"""Recommendations from a run folder, for known users, for histories never seen, and for words."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from lmrec.artifacts.checkpoint import Checkpoint, ItemVectors, load_vectors, read_checkpoint
+from lmrec.artifacts.run import RunFolder, open_run
+from lmrec.data.catalog import Catalog
+from lmrec.data.history import HistoryIndex
+from lmrec.data.interactions import Interactions
+from lmrec.errors import InputError
+from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, IntArray, ItemId, Ragged, UserId
+from lmrec.models.encoder import encode_tokens
+from lmrec.models.two_tower import TwoTower
+from lmrec.retrieval.scorer import TowerScorer
+from lmrec.text.tokens import tokenize_texts
+from lmrec.topk import exclude_items, top_k
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lmrec.models.encoder import TextEncoder
+
+ItemFilter: TypeAlias = pl.Expr | Collection[ItemId]
+_CPU = torch.device("cpu")
+_BLOCK = 256  # users scored at once
+
+
+@dataclass(frozen=True)
+class ScoredItem:
+    item_id: ItemId
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ScoredUser:
+    """`liked`: titles of the user's newest items, to make the id mean something to a person."""
+
+    user_id: UserId
+    score: float
+    liked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One answer. `basis` says what it rests on: "history" (n_history items of it), "text", or "nothing": a user of
+    whom nothing is known gets what the model shows a newcomer."""
+
+    user_id: UserId | None
+    basis: str
+    n_history: int
+    items: tuple[ScoredItem, ...]
+
+
+def to_frame(recommendations: Iterable[Recommendation]) -> pl.DataFrame:
+    """Columns user_id, item_id, rank (from 1), score; one row for each recommended item."""
+    rows = [
+        (answer.user_id, item.item_id, place, item.score)
+        for answer in recommendations
+        for place, item in enumerate(answer.items, start=1)
+    ]
+    schema = {USER_ID: pl.String, ITEM_ID: pl.String, RANK: pl.Int32, SCORE: pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A trained run, ready to answer. A known item costs no pass of the language model; only new words do."""
+
+    run: RunFolder
+    catalog: Catalog
+    interactions: Interactions
+    checkpoint: Checkpoint
+    towers: TwoTower
+    vectors: ItemVectors
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Needs nothing but the run folder. Raises RunFolderError where that is missing, unfinished or damaged."""
+        run = open_run(path)
+        catalog = Catalog.from_parquet(run.data / "catalog.parquet")
+        checkpoint = read_checkpoint(run.checkpoint)
+        return cls(
+            run=run,
+            catalog=catalog,
+            interactions=Interactions.from_parquet(run.data / "interactions.parquet"),
+            checkpoint=checkpoint,
+            towers=checkpoint.load_towers(),
+            vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
+        )
+
+    def recommend(
+        self,
+        users: UserId | Sequence[UserId] | None = None,
+        histories: Sequence[Sequence[ItemId]] | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        filter: ItemFilter | None = None,  # noqa: A002 (the word users expect)
+    ) -> list[Recommendation]:
+        """The k best items for each user, or for each history (item ids, oldest first) of users never seen.
+
+        filter: a polars expression over the catalog's columns, such as `pl.col("year") > "1990"`, or the allowed item
+        ids. A user id that the run does not know gets a newcomer's list (`basis` is "nothing").
+        Raises InputError for k below 1 and where both or neither of users and histories are given, UnknownIdError for
+        an item of a history that the catalog lacks.
+        """
+        if (users is None) == (histories is None):
+            raise InputError("give either users or histories, one of them")
+        if histories is not None:
+            known = [[self.catalog.index_of(str(item)) for item in history] for history in histories]
+            names: list[UserId | None] = [None] * len(known)
+            return self._answer(names, Ragged.from_rows(known), k, exclude_seen, filter)
+        ids = [users] if isinstance(users, str) else [str(user) for user in users or ()]
+        return self._answer(list(ids), self._histories_of(ids), k, exclude_seen, filter)
+
+    def recommend_for_text(self, text: str, k: int = 10, filter: ItemFilter | None = None) -> Recommendation:  # noqa: A002
+        """Items for someone of whom only words are known, such as "light comedies for a rainy day".
+
+        The words stand in the history as an item would that exists only as text.
+        """
+        with_text = self.add_items(pl.DataFrame({ITEM_ID: ["\x00text"], self._text_column: [_checked_text(text)]}))
+        allowed = _allowed(self.catalog, filter)
+        row = with_text.catalog.n_items - 1
+        history = Ragged.from_rows([[row]])
+        scores = with_text.scorer.score(history)[:, :row]
+        (items,) = self._lists(scores, None, k, allowed)
+        return Recommendation(None, "text", 0, items)
+
+    def similar(self, item: ItemId | None = None, text: str | None = None, k: int = 10) -> list[ScoredItem]:
+        """The k items nearest to an item or to words, by the cosine of item vectors; the item itself left out."""
+        if (item is None) == (text is None):
+            raise InputError("give either an item or a text, one of them")
+        item_vec = torch.nn.functional.normalize(self.vectors.item_vec, dim=-1)
+        if item is not None:
+            row = self.catalog.index_of(item)
+            query, hidden = item_vec[row : row + 1], Ragged.from_rows([[row]])
+        else:
+            query, hidden = torch.nn.functional.normalize(self._item_vec_of_text(text or ""), dim=-1), None
+        scores = (query @ item_vec.T).numpy()
+        (items,) = self._lists(scores, hidden, k, None)
+        return list(items)
+
+    def audience(self, text: str | None = None, item: ItemId | None = None, k: int = 10) -> list[ScoredUser]:
+        """Who would want this? The k known users who score an item, or an item that exists only as text, highest."""
+        if (item is None) == (text is None):
+            raise InputError("give either an item or a text, one of them")
+        _check_k(k)
+        if item is not None:
+            row = self.catalog.index_of(item)
+            item_vec = self.vectors.item_vec[row : row + 1]
+        else:
+            item_vec = self._item_vec_of_text(text or "")
+        head = self.towers.head
+        product = (self._all_user_vectors @ head.prepare(item_vec).T).squeeze(1)
+        scores = (head.scale * product).detach().numpy()
+        best = top_k(scores[None, :], k)[0]
+        return [
+            ScoredUser(self.interactions.user_ids[user], float(scores[user]), self._newest_titles(int(user)))
+            for user in best
+            if user >= 0
+        ]
+
+    def add_items(self, items: pl.DataFrame) -> "Recommender":
+        """This recommender with items that came after training: they are encoded from their words alone.
+
+        items: `item_id` and any of the catalog's columns. The run folder stays as it is.
+        """
+        catalog = self.catalog.with_items(items)
+        fresh = catalog.frame.tail(len(items))
+        text_vec = self._encode(self.checkpoint.template.render_items(fresh))
+        with torch.no_grad():
+            item_vec = self.towers.item_tower.project(text_vec)
+        vectors = ItemVectors(
+            torch.cat([self.vectors.text_vec, text_vec]), torch.cat([self.vectors.item_vec, item_vec])
+        )
+        return replace(self, catalog=catalog, vectors=vectors)
+
+    @cached_property
+    def scorer(self) -> TowerScorer:
+        return TowerScorer(
+            "lmrec",
+            self.towers,
+            self.vectors.item_vec,
+            self.checkpoint.configs.user_model.max_history,
+            self._encode_histories,
+        )
+
+    @cached_property
+    def _index(self) -> HistoryIndex:
+        return HistoryIndex.from_interactions(self.interactions)
+
+    @cached_property
+    def _user_rows(self) -> dict[UserId, int]:
+        return {user: row for row, user in enumerate(self.interactions.user_ids)}
+
+    @cached_property
+    def _all_user_vectors(self) -> Tensor:
+        everyone = np.arange(self.interactions.n_users)
+        return self.scorer.user_vectors(self._index.all(everyone))
+
+    @cached_property
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
+        return self.checkpoint.load_tokenizer()
+
+    @cached_property
+    def _encoder(self) -> "TextEncoder":
+        return self.checkpoint.load_encoder()
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return self.checkpoint.template.render_items(self.catalog.frame)
+
+    @property
+    def _text_column(self) -> str:
+        return self.checkpoint.template.columns[0]
+
+    def _histories_of(self, ids: Sequence[UserId]) -> Ragged:
+        empty = np.zeros(0, np.int64)
+        rows = [self._user_rows.get(user) for user in ids]
+        return Ragged.from_rows([empty if row is None else self._index.all(np.array([row]))[0] for row in rows])
+
+    def _answer(
+        self,
+        names: Sequence[UserId | None],
+        histories: Ragged,
+        k: int,
+        exclude_seen: bool,
+        item_filter: ItemFilter | None,
+    ) -> list[Recommendation]:
+        allowed = _allowed(self.catalog, item_filter)
+        answers: list[Recommendation] = []
+        for start in range(0, len(histories), _BLOCK):
+            block = histories.slice(start, min(start + _BLOCK, len(histories)))
+            lists = self._lists(self.scorer.score(block), block if exclude_seen else None, k, allowed)
+            answers += [
+                Recommendation(name, "history" if n else "nothing", int(n), items)
+                for name, n, items in zip(names[start : start + _BLOCK], block.lengths, lists, strict=True)
+            ]
+        return answers
+
+    def _lists(
+        self, scores: FloatArray, hidden: Ragged | None, k: int, allowed: BoolArray | None
+    ) -> list[tuple[ScoredItem, ...]]:
+        _check_k(k)
+        if hidden is not None:
+            scores = exclude_items(scores, hidden)
+        if allowed is not None:
+            scores = np.where(allowed, scores, -np.inf)
+        top: IntArray = top_k(scores, k)
+        ids, titles = self.catalog.ids, self.catalog.titles
+        return [
+            tuple(ScoredItem(ids[i], titles[i], float(scores[row, i])) for i in items if i >= 0)
+            for row, items in enumerate(top)
+        ]
+
+    def _newest_titles(self, user: int, n: int = 3) -> tuple[str, ...]:
+        return tuple(self.catalog.titles[item] for item in self._index.all(np.array([user]))[0][::-1][:n])
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        config = self.checkpoint.configs.encoder
+        tokens = tokenize_texts(self._tokenizer, texts, config.max_tokens)
+        return torch.from_numpy(encode_tokens(self._encoder, tokens.ids, config.batch_tokens, _CPU))
+
+    @torch.no_grad()
+    def _item_vec_of_text(self, text: str) -> Tensor:
+        words = self.checkpoint.template.render_item(
+            {name: _checked_text(text) if name == self._text_column else None for name in self.checkpoint.template.columns}
+        )
+        return self.towers.item_tower.project(self._encode([words]))
+
+    def _encode_histories(self, histories: list[IntArray]) -> Tensor:
+        template = self.checkpoint.template
+        return self._encode([template.render_history([self._texts[i] for i in items]) for items in histories])
+
+
+def _allowed(catalog: Catalog, item_filter: ItemFilter | None) -> BoolArray | None:
+    """(N,) which items may be shown; None where all may."""
+    if item_filter is None:
+        return None
+    if isinstance(item_filter, pl.Expr):
+        try:
+            chosen = catalog.frame.select(item_filter.cast(pl.Boolean).fill_null(False)).to_series()
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"the filter cannot be computed on the catalog ({error}). Columns: {catalog.frame.columns}") from error
+        mask: BoolArray = chosen.to_numpy()
+        return mask
+    mask = np.zeros(catalog.n_items, np.bool_)
+    mask[[catalog.index_of(str(item)) for item in item_filter]] = True
+    return mask
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InputError(f"k is {k}; ask for at least 1")
+
+
+def _checked_text(text: str) -> str:
+    if not text.strip():
+        raise InputError("the text is blank. Give a few words, such as 'a heist film with a twist'")
+    return text
+
+
+def describe(recommendation: Recommendation) -> dict[str, Any]:
+    """For --json."""
+    return {
+        "user_id": recommendation.user_id,
+        "basis": recommendation.basis,
+        "n_history": recommendation.n_history,
+        "items": [vars(item) for item in recommendation.items],
+    }

@@ -1,0 +1,1 @@
+"""WORDS: from catalog rows and histories to strings and token ids."""

@@ -1,0 +1,114 @@
+"""From an item's row, or from a history, to the words that the language model reads."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import Formatter
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from lmrec.data.catalog import Catalog
+from lmrec.errors import RecipeError, nearest
+
+_SPACES = re.compile(r"\s+")
+_LEADING = " .,;:|-"
+
+
+class TemplateConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item: str = Field(
+        default="",
+        description="Words of an item, such as '{title}. Genres: {genres}'. Empty: every text column, in table order. "
+        "The words before a blank field are left out with it.",
+    )
+    history_separator: str = Field(default=" | ", description="Between two items of a history written as text.")
+    max_chars: int = Field(default=4000, ge=1, description="Longest text of one item; the rest is never tokenised.")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template bound to column names. Its `fingerprint` changes with anything that changes what it renders."""
+
+    pattern: str
+    history_separator: str
+    max_chars: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(field for _, field in _segments(self.pattern) if field)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex characters."""
+        parts = "\x1f".join([self.pattern, self.history_separator, str(self.max_chars)])
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def render_item(self, row: Mapping[str, object]) -> str:
+        """One item's words; blank fields disappear together with the words before them.
+
+        >>> t = Template("{title}. Genres: {genres}", " | ", 100)
+        >>> t.render_item({"title": "Heat", "genres": None}), t.render_item({"title": " Heat ", "genres": "Crime"})
+        ('Heat', 'Heat. Genres: Crime')
+        """
+        words = ""
+        for literal, field in _segments(self.pattern):
+            if not field:
+                words += literal if words else ""
+                continue
+            value = _SPACES.sub(" ", str(row[field] if row[field] is not None else "")).strip()
+            if value:
+                words += literal + value if words else literal.lstrip(_LEADING) + value
+        return words[: self.max_chars].strip()
+
+    def render_items(self, frame: pl.DataFrame) -> list[str]:
+        """The words of each row, in row order."""
+        missing = [name for name in self.columns if name not in frame.columns]
+        if missing:
+            raise RecipeError(
+                f"template.item names the column '{missing[0]}', which the catalog lacks. "
+                f"{nearest(missing[0], frame.columns)}"
+            )
+        return [self.render_item(row) for row in frame.select(list(dict.fromkeys(self.columns))).iter_rows(named=True)]
+
+    def render_history(self, texts: Sequence[str]) -> str:
+        """A history as one text, the newest item first: under a token budget the oldest is what gets cut.
+
+        >>> Template("{title}", " | ", 100).render_history(["Heat", "Ronin"])
+        'Ronin | Heat'
+        """
+        return self.history_separator.join(text for text in reversed(texts) if text)
+
+
+def build_template(config: TemplateConfig, catalog: Catalog) -> Template:
+    """The configured template, or one made of all text columns: the first bare, the others with their names.
+
+    Raises RecipeError where the pattern is malformed or names no column.
+    """
+    pattern = config.item or default_pattern(catalog.text_columns)
+    try:
+        fields = [field for _, field in _segments(pattern) if field]
+    except ValueError as error:
+        raise RecipeError(f"template.item '{pattern}' is not a template ({error}). Write columns as {{title}}") from None
+    if not fields:
+        raise RecipeError(f"template.item '{pattern}' names no column. Write at least one, such as {{title}}")
+    return Template(pattern, config.history_separator, config.max_chars)
+
+
+def default_pattern(text_columns: Sequence[str]) -> str:
+    """
+    >>> default_pattern(["title", "release_year"])
+    '{title}. Release year: {release_year}'
+    """
+    first, *others = text_columns
+    return "{" + first + "}" + "".join(f". {_label(name)}: {{{name}}}" for name in others)
+
+
+def _label(column: str) -> str:
+    return column.replace("_", " ").strip().capitalize()
+
+
+def _segments(pattern: str) -> list[tuple[str, str]]:
+    return [(literal, field or "") for literal, field, _, _ in Formatter().parse(pattern)]

@@ -1,0 +1,1 @@
+"""LEARNING: objectives, batches and the loop."""

@@ -1,0 +1,261 @@
+"""The loop: stages of epochs on accelerate, with early stopping, restore of the best, safe Ctrl-C and exact resume.
+
+It takes `validate` as a callable and knows no metric; it takes batches as a callable and knows no data.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
+from lmrec.errors import Interrupted, TrainingError
+from lmrec.progress import Bar, progress_bar
+from lmrec.training.batches import TrainBatch
+from lmrec.training.learner import Learner, Regime
+from lmrec.training.optimizer import Schedule, learning_rate_factor, parameter_groups, set_learning_rate
+
+Weights: TypeAlias = dict[str, Tensor]
+
+
+class TrainingConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=0, ge=0, description="Seed of weights, batches and dropout.")
+    frozen_epochs: int = Field(default=10, ge=0, description="Epochs of the first stage: the language model is fixed.")
+    tuned_epochs: int = Field(default=3, ge=0, description="Epochs of the second stage: the language model learns too.")
+    batch_size: int = Field(default=16, ge=1, description="Windows of users' histories in a batch of the first stage.")
+    tuned_batch_size: int = Field(default=64, ge=1, description="The same in the second stage, where a step costs more.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="First stage: user model, projection, id residual.")
+    tuned_learning_rate: float = Field(default=3e-4, gt=0, description="The same parts in the second stage.")
+    encoder_learning_rate: float = Field(default=2e-5, gt=0, description="The language model, in the second stage.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decay of matrices; norms and biases never decay.")
+    schedule: Schedule = Field(default="cosine", description="Course of the learning rates after warm-up.")
+    warmup_share: float = Field(default=0.05, ge=0, le=1, description="Share of a stage's steps spent warming up.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
+    accumulate: int = Field(default=1, ge=1, description="Batches whose gradients make one step.")
+    max_encoded_items: int = Field(default=256, ge=1, description="Items a tuned batch encodes with gradient.")
+    patience: int = Field(default=3, ge=1, description="Epochs without a better validation metric before a stage ends.")
+    validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 autocast where this machine computes it faster, else fp32."
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    regime: Regime
+    n_epochs: int
+    learning_rate: float
+    encoder_learning_rate: float
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """best_metric is None where nothing validated; `frozen_best` are the towers' best weights of the first stage."""
+
+    best_metric: float | None
+    best_stage: Regime | None
+    best_epoch: int
+    frozen_best: Weights | None
+    frozen_metric: float | None
+
+
+def plan_stages(config: TrainingConfig, can_tune: bool) -> list[Stage]:
+    """The stages that a config asks for; without trainable language-model parameters the second one falls away."""
+    stages = [Stage("frozen", config.frozen_epochs, config.learning_rate, 0.0)]
+    if can_tune:
+        stages.append(Stage("tuned", config.tuned_epochs, config.tuned_learning_rate, config.encoder_learning_rate))
+    return [stage for stage in stages if stage.n_epochs]
+
+
+def choose_precision(config: TrainingConfig) -> Literal["no", "bf16"]:
+    """bf16 only where the hardware has it: emulated, it is several times slower than fp32."""
+    if config.precision != "auto":
+        return "bf16" if config.precision == "bf16" else "no"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
+
+
+class Trainer:
+    """Trains a learner in place.
+
+    batches: (stage number, epoch) -> that epoch's batches, the same whenever asked.
+    validate: the metric to maximise, or None where there is nothing to validate on.
+    record: called with one flat row for each epoch, for logs.
+    state_folder: where the resumable state is kept; fingerprint: what a resumed run must agree on.
+    label: what the progress bar is called; by default the stage.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: TrainingConfig,
+        batches: Callable[[int, int], list[TrainBatch]],
+        validate: Callable[[], float] | None,
+        record: Callable[[dict[str, Any]], None],
+        state_folder: Path,
+        fingerprint: str,
+        should_stop: Callable[[], bool] = lambda: False,
+        label: str = "",
+        show: bool = True,
+    ) -> None:
+        self.accelerator = Accelerator(
+            mixed_precision=choose_precision(config), cpu=not torch.cuda.is_available(), step_scheduler_with_optimizer=False
+        )
+        self.learner = learner.to(self.accelerator.device)
+        self.config = config
+        self.batches, self.validate, self.record = batches, validate, record
+        self.state_folder, self.fingerprint = state_folder, fingerprint
+        self.should_stop, self.label, self.show = should_stop, label, show
+        self.state = TrainingState(fingerprint=fingerprint)
+
+    def run(self, stages: list[Stage], resume: bool) -> TrainingReport:
+        """Train all stages and leave the best weights in the learner. Raises Interrupted after saving, on a stop."""
+        torch.manual_seed(self.config.seed)
+        resumed = load_training_state(self.state_folder, self.fingerprint) if resume else None
+        if resumed is not None:
+            self.state = resumed
+        for number, stage in enumerate(stages):
+            if number < self.state.stage:
+                continue
+            self._run_stage(number, stage, resumed if resumed is not None and resumed.stage == number else None)
+        if self.state.best:
+            self._load(self.state.best)
+        stage_of_best = self.state.best_stage
+        return TrainingReport(
+            best_metric=self.state.best_metric,
+            best_stage=stages[stage_of_best].regime if stage_of_best is not None else None,
+            best_epoch=self.state.best_epoch,
+            frozen_best=self.state.frozen_best or None,
+            frozen_metric=self.state.frozen_metric,
+        )
+
+    def _run_stage(self, number: int, stage: Stage, resumed: TrainingState | None) -> None:
+        state, config = self.state, self.config
+        if resumed is None:
+            state.start_stage(number)
+            if state.best:
+                self._load(state.best)
+        self.learner.regime = stage.regime
+        optimizer = self._build_optimizer(stage)
+        if resumed is not None:
+            self._load(state.weights)
+            optimizer.load_state_dict(_with_moments(optimizer.state_dict(), state.moments))
+            if state.rng is not None:
+                torch.set_rng_state(state.rng)
+        learner, optimizer = self.accelerator.prepare(self.learner, optimizer)
+        n_steps: int | None = None
+        with progress_bar(self.label or f"train, {stage.regime} PLM", self.show) as bar:
+            while state.epoch < stage.n_epochs and state.n_bad < config.patience:
+                batches = self.batches(number, state.epoch)
+                # The first epoch's size stands for all: windows are cut anew, so others differ by a few.
+                n_steps = n_steps or stage.n_epochs * -(-len(batches) // config.accumulate)
+                self._run_epoch(learner, optimizer, stage, batches, n_steps, bar)
+                self._end_epoch(stage, optimizer, bar)
+        if stage.regime == "frozen":
+            state.frozen_best = {k: v for k, v in (state.best or self._weights()).items() if k.startswith("towers.")}
+            state.frozen_metric = state.best_metric
+
+    def _run_epoch(
+        self, learner: Any, optimizer: Any, stage: Stage, batches: list[TrainBatch], n_steps: int, bar: Bar
+    ) -> None:
+        state, config = self.state, self.config
+        self.learner.train()
+        per_epoch = -(-len(batches) // config.accumulate)
+        for step in range(state.step, per_epoch):
+            group = batches[step * config.accumulate : (step + 1) * config.accumulate]
+            set_learning_rate(
+                optimizer.param_groups,
+                learning_rate_factor(state.epoch * per_epoch + step, n_steps, config.warmup_share, config.schedule),
+            )
+            for place, batch in enumerate(group):
+                rng = np.random.default_rng((config.seed, state.stage, state.epoch, step, place))
+                with self.accelerator.autocast():
+                    loss = learner(batch.to(self.accelerator.device), rng) / len(group)
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss is {loss.item()} in epoch {state.epoch + 1}, step {step + 1}. Lower the learning "
+                        "rates (training.learning_rate, training.encoder_learning_rate), or look at extreme weights"
+                    )
+                self.accelerator.backward(loss)
+                state.loss_sum += float(loss.detach())
+            self.accelerator.clip_grad_norm_(learner.parameters(), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            state.step = step + 1
+            bar(state.epoch * per_epoch + state.step, stage.n_epochs * per_epoch)
+            if self.should_stop():
+                self._save(optimizer)
+                raise Interrupted(
+                    f"stopped in epoch {state.epoch + 1} after step {state.step} of {per_epoch}; nothing is lost. "
+                    "Continue with the same command and --resume"
+                )
+
+    def _end_epoch(self, stage: Stage, optimizer: Any, bar: Bar) -> None:
+        state = self.state
+        if stage.regime == "tuned":
+            self.learner.refresh()
+        row: dict[str, Any] = {
+            "stage": stage.regime,
+            "epoch": state.epoch + 1,
+            "loss": state.loss_sum / max(1, state.step),
+            "learning_rate": float(optimizer.param_groups[-1]["lr"]),
+        }
+        if self.validate is None:
+            state.keep_last(self._weights())
+        else:
+            self.learner.eval()
+            metric = row["validation"] = self.validate()
+            state.keep_if_better(metric, self._weights)
+            bar.say(f"loss {row['loss']:.3f}  validation {metric:.4f}  best {state.best_metric:.4f}")
+        self.record(row)
+        state.next_epoch()
+        self._save(optimizer)
+
+    def _build_optimizer(self, stage: Stage) -> torch.optim.Optimizer:
+        parts: list[tuple[torch.nn.Module, float]] = [(self.learner.towers, stage.learning_rate)]
+        if stage.regime == "tuned" and self.learner.encoder is not None:
+            parts.insert(0, (self.learner.encoder, stage.encoder_learning_rate))
+        return torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay))
+
+    def _weights(self) -> Weights:
+        """A copy of all that can change: towers, the cache, and the language model's trainable parameters."""
+        frozen = {f"encoder.{name}" for name, p in _named(self.learner.encoder) if not p.requires_grad}
+        return {k: v.detach().clone() for k, v in self.learner.state_dict().items() if k not in frozen}
+
+    def _load(self, weights: Weights) -> None:
+        missing = self.learner.load_state_dict(weights, strict=False)
+        if missing.unexpected_keys:
+            raise TrainingError(f"the saved weights hold '{missing.unexpected_keys[0]}', which this model has not")
+
+    def _save(self, optimizer: Any) -> None:
+        self.state.weights = self._weights()
+        self.state.moments = _moments(optimizer.state_dict())
+        self.state.rng = torch.get_rng_state()
+        save_training_state(self.state_folder, self.state)
+
+
+def _named(module: torch.nn.Module | None) -> list[tuple[str, torch.nn.Parameter]]:
+    return list(module.named_parameters()) if module is not None else []
+
+
+def _moments(state: dict[str, Any]) -> Weights:
+    """AdamW's per-parameter tensors under flat names, such as "3.exp_avg"."""
+    return {f"{place}.{name}": value for place, values in state["state"].items() for name, value in values.items()}
+
+
+def _with_moments(state: dict[str, Any], moments: Weights) -> dict[str, Any]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        place, name = key.split(".", 1)
+        nested.setdefault(int(place), {})[name] = value
+    return {**state, "state": nested}

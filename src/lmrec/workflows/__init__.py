@@ -1,0 +1,1 @@
+"""THE ARC, straight-line code, one file a verb."""

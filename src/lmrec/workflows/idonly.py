@@ -1,0 +1,47 @@
+"""The rival every language model must beat: the same sequence model and training on item ids, without a word."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from lmrec.data.catalog import Catalog
+from lmrec.data.split import Split
+from lmrec.recipe import Recipe
+from lmrec.retrieval.scorer import TowerScorer
+from lmrec.training.learner import Learner
+from lmrec.training.trainer import Trainer, plan_stages
+from lmrec.workflows.train import batch_source, build_learner, build_validator, tower_scorer
+
+
+def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, name: str) -> TowerScorer:
+    """Trained as the recipe's first stage is, with the same early stopping; a text user model becomes a transformer."""
+    user_model = recipe.user_model
+    if user_model.kind == "text":
+        user_model = user_model.model_copy(update={"kind": "transformer"})
+    epochs = max(1, recipe.training.frozen_epochs)
+    id_recipe = recipe.model_copy(
+        update={
+            "item": recipe.item.model_copy(update={"source": "id", "whiten": 0}),
+            "user_model": user_model,
+            "training": recipe.training.model_copy(update={"frozen_epochs": epochs}),
+        }
+    )
+    learner: Learner = build_learner(id_recipe, torch.zeros(catalog.n_items, 1), split.train)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            learner,
+            id_recipe.training,
+            batches=batch_source(id_recipe, split.train),
+            validate=build_validator(learner, id_recipe, split.validation),
+            record=lambda row: None,
+            state_folder=Path(folder) / "state",
+            fingerprint="",
+            label=name,
+            show=show,
+        )
+        trainer.run(plan_stages(id_recipe.training, can_tune=False), resume=False)
+    learner.to("cpu").eval()
+    with torch.no_grad():
+        item_vec = learner.towers.item_tower(learner.text_vec)
+    return tower_scorer(name, learner, item_vec, id_recipe)

@@ -1,0 +1,217 @@
+"""Evaluate: the run's model beside its rivals, on the part of the log that nobody has learnt from."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lmrec.artifacts.files import write_json
+from lmrec.artifacts.run import RunFolder, open_run
+from lmrec.data.history import Cases
+from lmrec.data.interactions import Interactions
+from lmrec.data.proof import show_time
+from lmrec.data.split import Split, split_interactions
+from lmrec.errors import InputError
+from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
+from lmrec.evaluation.slices import slice_cases
+from lmrec.evaluation.table import JudgementTable, TableForm, build_table
+from lmrec.fields import FloatArray, Ragged
+from lmrec.models.collaborative import ALS, ItemKNN, LogArrays, Popularity, RecentPopularity
+from lmrec.models.content import ContentKNN
+from lmrec.progress import progress_bar
+from lmrec.recipe import BaselineName, Recipe, load_recipe
+from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.scorer import TowerScorer
+from lmrec.workflows.encode import read_texts, untuned_vectors
+from lmrec.workflows.idonly import train_id_only
+
+TUNED = "PLM tuned (lmrec)"
+FROZEN = "PLM frozen, user model trained"
+ID_ONLY = "id-only sequence model"
+
+
+class Rival(Protocol):
+    """A baseline that can be fitted to a log and asked."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def config(self) -> Any: ...
+
+    def fit(self, log: LogArrays) -> "Rival": ...
+
+    def score(self, history: Ragged) -> FloatArray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """`evaluations` are by row name; `cases` are what was asked."""
+
+    table: JudgementTable
+    evaluations: dict[str, Evaluation]
+    cases: Cases
+
+
+def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True) -> Judgement:
+    """Judge a trained run on its test part and write evaluation.json.
+
+    overrides: `evaluation.*` and `baselines.*` settings, and `split.target`, which may differ from the run's recipe;
+    nothing else may. Every baseline's settings are searched on validation, then it is fitted to training and validation;
+    the run's own model keeps the weights that it learnt on training alone.
+    """
+    run = open_run(path)
+    recipe = _recipe_of(run, overrides)
+    recommender = Recommender.load(path)
+    interactions, n_items = recommender.interactions, recommender.catalog.n_items
+    split = split_interactions(interactions, n_items, recipe.split)
+    if not len(split.test):
+        raise InputError(f"'{path}' was fitted with --split {recipe.split.kind}, which leaves nothing to judge on")
+    counts = np.bincount(split.train.item_idx, minlength=n_items)
+    notes: dict[str, str] = {}
+    evaluations: dict[str, Evaluation] = {}
+
+    def ask(scorer: Any, name: str) -> None:
+        with progress_bar(f"judge: {name[:20]}", show) as bar:
+            evaluations[name] = evaluate(scorer, split.test, n_items, recipe.evaluation, bar, counts)
+
+    for name in recipe.baselines.names:
+        if name == "id_sequence":
+            scorer = train_id_only(recipe, recommender.catalog, split, show, ID_ONLY)
+            notes[ID_ONLY] = "the same user model and training, item ids instead of words"
+            ask(scorer, ID_ONLY)
+            continue
+        rivals = _rivals(name, run, recipe, recommender, show)
+        rival, note = _search(rivals, split, n_items, recipe, show)
+        notes[rival.name] = note
+        ask(rival.fit(_log(split.train_and_validation, n_items)), rival.name)
+    baselines = set(evaluations)
+    for name, scorer in _own_scorers(run, recommender):
+        ask(scorer, name)
+    table = build_table(
+        list(evaluations.values()),
+        baselines,
+        _form(split, recipe.evaluation, interactions, n_items),
+        recipe.evaluation,
+        slice_cases(
+            next(iter(evaluations.values())).cases,
+            counts,
+            np.bincount(split.train.user_idx, minlength=interactions.n_users),
+        ),
+        notes,
+    )
+    write_json(run.evaluation_file, table.as_dict())
+    return Judgement(table, evaluations, next(iter(evaluations.values())).cases)
+
+
+def read_table_of(run: RunFolder) -> JudgementTable | None:
+    """The table of the last judgement, None where the run was never judged."""
+    if not run.evaluation_file.exists():
+        return None
+    return JudgementTable.from_dict(json.loads(run.evaluation_file.read_text(encoding="utf-8")))
+
+
+def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not (key.startswith(("evaluation.", "baselines.")) or key == "split.target"):
+            raise InputError(
+                f"--set {key} cannot change after training. Here evaluation.*, baselines.* and split.target can; for the "
+                "rest fit a new run"
+            )
+    return load_recipe(run.recipe_file, overrides)
+
+
+def _rivals(
+    name: BaselineName, run: RunFolder, recipe: Recipe, recommender: Recommender, show: bool
+) -> tuple[Rival, ...]:
+    """All settings of a baseline that are tried on validation."""
+    makers: dict[str, Callable[[], tuple[Rival, ...]]] = {
+        "popularity": Popularity.candidates,
+        "recent_popularity": RecentPopularity.candidates,
+        "item_knn": ItemKNN.candidates,
+        "als": ALS.candidates,
+    }
+    if name in makers:
+        return makers[name]()
+    source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
+    text_vec = untuned_vectors(source, source.load_encoder(), show)
+    return ContentKNN.candidates(text_vec.numpy())
+
+
+def _search(
+    rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recipe, show: bool
+) -> tuple[Rival, str]:
+    """The setting with the best validation metric, and a note that says which one and out of how many."""
+    if len(rivals) == 1 or not len(split.validation):
+        return rivals[0], ""
+    log = _log(split.train, n_items)
+    asked = split.validation.sample(recipe.baselines.search_cases, recipe.training.seed)
+    metric = recipe.evaluation.metric
+    found: list[float] = []
+    with progress_bar(f"search: {rivals[0].name[:20]}", show) as bar:
+        for rival in rivals:
+            found.append(evaluate(rival.fit(log), asked, n_items, recipe.evaluation).aggregate[metric])
+            bar(len(found), len(rivals))
+    best = int(np.argmax(found))
+    settings = ", ".join(f"{key} {value}" for key, value in rivals[best].config.model_dump().items() if value is not None)
+    return rivals[best], f"{settings} (best of {len(rivals)} on validation, then fitted to training and validation)"
+
+
+def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, TowerScorer]]:
+    """The run's model; before it, where there was a second stage, the model as the first stage left it."""
+    scorers = []
+    if run.frozen_towers_file.exists():
+        scorers.append((FROZEN, frozen_scorer(run, recommender)))
+    return [*scorers, (own_name(run), recommender.scorer)]
+
+
+def own_name(run: RunFolder) -> str:
+    """What the run's model is called in tables: whether its language model was tuned or not."""
+    return TUNED if run.frozen_towers_file.exists() else FROZEN
+
+
+def frozen_scorer(run: RunFolder, recommender: Recommender) -> TowerScorer:
+    import torch
+
+    towers = recommender.checkpoint.load_towers(frozen_stage=True)
+    recipe = load_recipe(run.recipe_file)
+    source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
+    text_vec = untuned_vectors(source, source.load_encoder(), False)
+    with torch.no_grad():
+        item_vec = towers.item_tower(text_vec)
+    return TowerScorer(FROZEN, towers, item_vec, recipe.user_model.max_history)
+
+
+def _form(split: Split, config: EvaluationConfig, interactions: Interactions, n_items: int) -> TableForm:
+    cuts: tuple[str, ...] = ()
+    if split.cut_ts is not None:
+        validation, test = (show_time(ts, interactions.time_kind) for ts in split.cut_ts)
+        cuts = (f"training before {validation}, validation before {test}, test from then on",)
+    excluded = (
+        (f"{split.n_dropped[1]:,} cases whose only items the user had met before",) if split.n_dropped[1] else ()
+    )
+    return TableForm(
+        split=split.kind,
+        target=split.target,
+        n_cases=len(split.test) if config.max_cases is None else min(config.max_cases, len(split.test)),
+        n_users=len(np.unique(split.test.user_idx)),
+        n_items=n_items,
+        exclude_seen=config.exclude_seen,
+        cuts=cuts,
+        excluded=excluded,
+    )
+
+
+def _log(interactions: Interactions, n_items: int) -> LogArrays:
+    return LogArrays(
+        user_idx=interactions.user_idx,
+        item_idx=interactions.item_idx,
+        time_ts=interactions.time_ts,
+        weight=interactions.weight,
+        n_users=interactions.n_users,
+        n_items=n_items,
+    )

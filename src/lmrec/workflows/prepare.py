@@ -1,0 +1,61 @@
+"""Read, check and split: everything before the first tensor."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmrec.artifacts.files import replaced_folder, write_json
+from lmrec.data.dataset import Dataset
+from lmrec.data.sources.tables import read_dataset
+from lmrec.data.split import Split, SplitConfig, split_interactions
+from lmrec.data.summary import DataSummary, summarize
+from lmrec.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """`notes`: sentences for a person, from reading and from splitting."""
+
+    dataset: Dataset
+    split: Split
+    summary: DataSummary
+    notes: tuple[str, ...]
+
+
+def prepare(items: object, interactions: object, users: object | None, recipe: Recipe) -> Prepared:
+    """Tables (paths or data frames) -> checked data, its split and a summary. Raises DataError, InputError."""
+    return prepare_dataset(read_dataset(items, interactions, users, recipe.data), recipe)
+
+
+def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
+    config, notes = choose_split(dataset, recipe.split)
+    split = split_interactions(dataset.interactions, dataset.catalog.n_items, config)
+    return Prepared(dataset, split, summarize(dataset, split), (*dataset.notes, *notes))
+
+
+def choose_split(dataset: Dataset, config: SplitConfig) -> tuple[SplitConfig, tuple[str, ...]]:
+    """The split asked for; where none was asked for and the log only has an order within each user, leave-last-out."""
+    if dataset.interactions.time_kind == "position" and "kind" not in config.model_fields_set:
+        note = (
+            "The events have an order but no time, so they cannot be split by time: each user's last event is held out "
+            "(--split last). Give a timestamp for the stricter test"
+        )
+        return config.model_copy(update={"kind": "last"}), (note,)
+    return config, ()
+
+
+def save_dataset(dataset: Dataset, folder: Path) -> None:
+    """Catalog, interactions, users and quarantine, as files a run can be rebuilt from."""
+    with replaced_folder(folder) as fresh:
+        dataset.catalog.save_parquet(fresh / "catalog.parquet")
+        dataset.interactions.save_parquet(fresh / "interactions.parquet")
+        if dataset.users is not None:
+            dataset.users.save_parquet(fresh / "users.parquet")
+        dataset.quarantine.write_csv(fresh / "quarantine.csv")
+
+
+def save_prepared(prepared: Prepared, folder: Path) -> None:
+    """The data, and beside it `summary.json` and `proof.json`, for a look before any training."""
+    save_dataset(prepared.dataset, folder)
+    write_json(folder / "summary.json", json.loads(prepared.summary.model_dump_json()))
+    write_json(folder / "proof.json", prepared.split.proof.as_dict())

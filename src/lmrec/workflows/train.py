@@ -1,0 +1,234 @@
+"""Fit: from two tables to a run folder that recommends."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_checkpoint, save_vectors
+from lmrec.artifacts.run import RunFolder, create_run, describe_environment
+from lmrec.data.history import Cases, HistoryIndex
+from lmrec.data.interactions import Interactions
+from lmrec.evaluation.evaluator import evaluate
+from lmrec.errors import RunFolderError
+from lmrec.fields import IntArray, Ragged
+from lmrec.models.encoder import TextEncoder, choose_trainable
+from lmrec.models.two_tower import TwoTower
+from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.retrieval.scorer import TowerScorer
+from lmrec.text.template import Template, build_template
+from lmrec.text.tokens import tokenize_texts
+from lmrec.training.batches import epoch_batches
+from lmrec.training.interrupt import stop_on_interrupt
+from lmrec.training.learner import HistoryTokens, Learner, encode_histories
+from lmrec.training.trainer import Trainer, TrainingReport, plan_stages
+from lmrec.workflows.encode import PretrainedText, read_texts, untuned_vectors
+from lmrec.workflows.prepare import Prepared, prepare, save_dataset
+from lmrec.workflows.tracking import epoch_recorder, has_tensorboard
+
+
+@dataclass(frozen=True)
+class FitResult:
+    run: RunFolder
+    prepared: Prepared
+    training: TrainingReport
+    notes: tuple[str, ...]
+
+
+def fit_run(
+    items: object,
+    interactions: object,
+    users: object | None = None,
+    *,
+    out: Path | str,
+    recipe: Recipe | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    show: bool = True,
+    prepared: Prepared | None = None,
+) -> FitResult:
+    """Read, split, train and save. Tables are paths or data frames; `prepared` skips reading where that is done.
+
+    Ctrl-C saves and raises Interrupted; the same call with `resume` goes on and ends with the same weights as if it had
+    never stopped. Raises DataError, RecipeError, RunFolderError for what cannot be used.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    prepared = prepared or prepare(items, interactions, users, recipe)
+    run = _open(out, resume)
+    started = time.monotonic()
+    save_dataset(prepared.dataset, run.data)
+    run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
+    run.update_record(
+        status="training",
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seed=recipe.training.seed,
+        source=prepared.dataset.source,
+        data_fingerprint=prepared.dataset.fingerprint,
+        summary=prepared.summary.model_dump(mode="json"),
+        proof=prepared.split.proof.as_dict(),
+        notes=list(prepared.notes),
+        **describe_environment(),
+    )
+    notes = list(prepared.notes)
+    if not has_tensorboard():
+        notes.append("TensorBoard events are not written: its package is missing. Type: pip install 'lmrec[tensorboard]'")
+    report = _train(run, recipe, prepared, resume, show, notes)
+    run.update_record(
+        status="trained",
+        training={
+            "best_metric": report.best_metric,
+            "best_stage": report.best_stage,
+            "best_epoch": report.best_epoch,
+            "frozen_metric": report.frozen_metric,
+            "metric": recipe.evaluation.metric,
+            "seconds": round(time.monotonic() - started, 1),
+        },
+    )
+    return FitResult(run, prepared, report, tuple(notes))
+
+
+def _open(out: Path | str, resume: bool) -> RunFolder:
+    run = create_run(out, resume=resume)
+    if resume and run.read_record().get("status") == "trained":
+        raise RunFolderError(f"the training in '{out}' is finished; there is nothing to resume. Use it, or another --out")
+    return run
+
+
+def _train(
+    run: RunFolder, recipe: Recipe, prepared: Prepared, resume: bool, show: bool, notes: list[str]
+) -> TrainingReport:
+    catalog, split = prepared.dataset.catalog, prepared.split
+    template = build_template(recipe.template, catalog)
+    source = read_texts(catalog, template, recipe.encoder)
+    if source.tokens.n_cut:
+        notes.append(
+            f"{source.tokens.n_cut:,} of {catalog.n_items:,} item texts are longer than {recipe.encoder.max_tokens} tokens "
+            "and were cut (encoder.max_tokens)"
+        )
+    encoder = source.load_encoder()
+    text_vec = untuned_vectors(source, encoder, show)
+    can_tune = bool(choose_trainable(encoder, recipe.encoder)) and recipe.item.source != "id"
+    configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head)
+    learner = build_learner(recipe, text_vec, split.train, Words(encoder, source, template))
+    fingerprint = _training_fingerprint(recipe, prepared)
+    with epoch_recorder(run) as record, stop_on_interrupt() as should_stop:
+        trainer = Trainer(
+            learner,
+            recipe.training,
+            batches=batch_source(recipe, split.train),
+            validate=build_validator(learner, recipe, split.validation),
+            record=record,
+            state_folder=run.training_state,
+            fingerprint=fingerprint,
+            should_stop=should_stop,
+            show=show,
+        )
+        report = trainer.run(
+            plan_stages(recipe.training, can_tune), resume=resume and (run.training_state / "state.json").exists()
+        )
+    learner.to("cpu")
+    frozen = report.frozen_best if can_tune and report.frozen_best else None
+    checkpoint = save_checkpoint(
+        run.checkpoint,
+        learner.towers,
+        encoder,
+        source.tokenizer,
+        template,
+        configs,
+        {name.removeprefix("towers."): value for name, value in frozen.items()} if frozen else None,
+    )
+    vectors = compute_item_vectors(learner.towers, learner.text_vec)
+    save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
+    remove_training_state(run)
+    return report
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """The language model and what it reads, for learners that use words."""
+
+    encoder: TextEncoder
+    source: PretrainedText
+    template: Template
+
+
+def build_learner(recipe: Recipe, text_vec: Tensor, train: Interactions, words: Words | None = None) -> Learner:
+    """Towers with fresh weights (drawn from the seed), the language model if any, and the cache of its vectors."""
+    torch.manual_seed(recipe.training.seed)
+    counts = np.bincount(train.item_idx, minlength=len(text_vec))
+    towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head)
+    return Learner(
+        towers,
+        words.encoder if words else None,
+        words.source.tokens.ids if words else None,
+        text_vec.clone(),
+        recipe.encoder,
+        recipe.training.max_encoded_items,
+        history_tokens(words.source, words.template) if words else None,
+    )
+
+
+def history_tokens(source: PretrainedText, template: Template) -> HistoryTokens:
+    """Histories as rows of items -> token ids of the histories written as text."""
+
+    def tokens_of(histories: list[IntArray]) -> Ragged:
+        texts = [template.render_history([source.texts[int(item)] for item in items]) for items in histories]
+        return tokenize_texts(source.tokenizer, texts, source.config.max_tokens).ids
+
+    return tokens_of
+
+
+def build_validator(learner: Learner, recipe: Recipe, cases: Cases) -> Any:
+    """A function that measures the recipe's main metric on a fixed draw of validation cases; None without cases."""
+    if not len(cases):
+        return None
+    asked = cases.sample(recipe.training.validation_cases, recipe.training.seed)
+
+    def validate() -> float:
+        with torch.no_grad():
+            item_vec = learner.towers.item_tower(learner.text_vec)
+        scorer = tower_scorer("validation", learner, item_vec, recipe)
+        return evaluate(scorer, asked, len(item_vec), recipe.evaluation).aggregate[recipe.evaluation.metric]
+
+    return validate
+
+
+def tower_scorer(name: str, learner: Learner, item_vec: Tensor, recipe: Recipe) -> TowerScorer:
+    def encode(histories: list[IntArray]) -> Tensor:
+        assert learner.encoder is not None and learner.history_tokens is not None
+        return encode_histories(learner.encoder, learner.history_tokens(histories), item_vec.device)
+
+    return TowerScorer(name, learner.towers, item_vec, recipe.user_model.max_history, encode)
+
+
+def batch_source(recipe: Recipe, train: Interactions) -> Any:
+    index, config = HistoryIndex.from_interactions(train), recipe.training
+    sizes = (config.batch_size, config.tuned_batch_size) if config.frozen_epochs else (config.tuned_batch_size,)
+
+    def batches(stage: int, epoch: int) -> Any:
+        seed = (config.seed, stage, epoch)
+        return epoch_batches(index, recipe.user_model.max_history, sizes[stage], seed)
+
+    return batches
+
+
+def _training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
+    text = recipe_toml(replace_judging(recipe)) + prepared.dataset.fingerprint
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def replace_judging(recipe: Recipe) -> Recipe:
+    """The recipe with what cannot change the weights at its default, so that it may change between stop and resume."""
+    return recipe.model_copy(update={"baselines": type(recipe.baselines)()})
+
+
+def remove_training_state(run: RunFolder) -> None:
+    import shutil
+
+    shutil.rmtree(run.training_state, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""The bootstrap: covers what it should, redraws users and not cases, pairs what is paired."""
+
+import numpy as np
+import pytest
+
+from lmrec.errors import InputError
+from lmrec.evaluation.compare import bootstrap_interval, bootstrap_means, difference_of, paired_difference
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        low, high = bootstrap_interval(rng.random(150), np.arange(150), n=200, confidence=0.9, seed=trial)
+        covered += low <= 0.5 <= high
+    assert 165 <= covered <= 195
+
+
+def test_many_cases_of_few_users_do_not_make_an_interval_narrow() -> None:
+    rng = np.random.default_rng(1)
+    by_user = rng.random(10)
+    values, users = np.repeat(by_user, 100), np.repeat(np.arange(10), 100)
+    low, high = bootstrap_interval(values, users)
+    low_if_independent, high_if_independent = bootstrap_interval(values, np.arange(1000))
+    assert high - low > 5 * (high_if_independent - low_if_independent)
+
+
+def test_a_heavy_user_weighs_by_its_cases() -> None:
+    values, users = np.array([1.0, 1.0, 1.0, 0.0]), np.array([0, 0, 0, 1])
+    means = bootstrap_means(values[:, None], users, n=4000, seed=0)[:, 0]
+    assert set(np.unique(means)) == {0.0, 0.75, 1.0}
+    assert np.mean(means == 0.75) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_small_steady_gain_is_clear_only_when_paired() -> None:
+    rng = np.random.default_rng(2)
+    b, users = rng.random(300), rng.integers(0, 60, 300)
+    a = b + 0.02 + rng.normal(0, 0.01, 300)
+    difference = paired_difference(a, b, users)
+    assert difference.is_clear
+    assert difference.low > 0.015
+    assert difference.p < 0.01
+    assert bootstrap_interval(a, users)[0] < bootstrap_interval(b, users)[1]
+
+
+def test_the_same_system_twice_differs_by_nothing() -> None:
+    values = np.random.default_rng(3).random(50)
+    difference = paired_difference(values, values, np.arange(50))
+    assert (difference.mean, difference.low, difference.high, difference.p) == (0.0, 0.0, 0.0, 1.0)
+    assert not difference.is_clear
+
+
+def test_redraws_do_not_depend_on_the_values_or_on_how_users_are_numbered() -> None:
+    rng = np.random.default_rng(4)
+    a, b, users = rng.random(80), rng.random(80), np.sort(rng.integers(0, 20, 80))
+    apart = bootstrap_means(a[:, None], users, 50, 1) - bootstrap_means(b[:, None], users, 50, 1)
+    together = bootstrap_means((a - b)[:, None], users * 1000, 50, 1)
+    np.testing.assert_allclose(apart, together, atol=1e-12)
+
+
+def test_redraws_in_parts_are_the_redraws(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    values, users = rng.random((80, 2)), rng.integers(0, 20, 80)
+    whole = bootstrap_means(values, users, 50, 1)
+    monkeypatch.setattr("lmrec.evaluation.compare._CELLS_AT_ONCE", 100)
+    np.testing.assert_array_equal(whole, bootstrap_means(values, users, 50, 1))
+
+
+def test_p_is_never_zero() -> None:
+    assert 0.0 < difference_of(1.0, np.full(99, 1.0), 0.95).p <= 0.02
+
+
+def test_unequal_lengths_and_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match="same cases"):
+        paired_difference(np.zeros(3), np.zeros(4), np.arange(3))
+    with pytest.raises(InputError, match="at least one"):
+        bootstrap_interval(np.zeros(0), np.zeros(0, np.int64))
