@@ -68,30 +68,63 @@ class AttentionUserModel(nn.Module):
 
 
 class TransformerUserModel(nn.Module):
-    """A causal transformer over the history (SASRec, Kang & McAuley 2018, https://arxiv.org/abs/1808.09781), pre-norm,
-    with a learnt start vector so that an empty history has a state too."""
+    """A causal transformer over the history (SASRec, Kang & McAuley 2018, https://arxiv.org/abs/1808.09781), pre-norm.
+
+    A learnt start vector gives an empty history a state too. Places are known by distance: each head learns a bias for
+    every number of steps back (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, without buckets), so that "the
+    item before" means the same at the beginning and at the end of a history.
+    """
 
     def __init__(self, width: int, config: UserModelConfig) -> None:
         super().__init__()
         if width % config.heads:
             raise RecipeError(f"user_model.heads is {config.heads} and must divide item.width, which is {width}")
         self.start = nn.Parameter(torch.randn(width) * 0.02)
-        self.position = nn.Embedding(config.max_history + 1, width)
-        nn.init.normal_(self.position.weight, std=0.1)
         self.dropout = nn.Dropout(config.dropout)
-        layer = nn.TransformerEncoderLayer(
-            width, config.heads, 4 * width, config.dropout, activation="gelu", batch_first=True, norm_first=True
+        self.blocks = nn.ModuleList(
+            CausalBlock(width, config.heads, config.max_history + 1, config.dropout) for _ in range(config.layers)
         )
-        self.layers = nn.TransformerEncoder(layer, config.layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, history_vec: Tensor, history_mask: Tensor) -> Tensor:
-        # Padding stands at the right and the mask is causal: no real place can see it, so it needs no mask of its own.
-        items = _with_start(self.start, history_vec)  # (B, H + 1, D)
-        length = items.shape[1]
-        places = self.position.weight[:length]
-        mask = nn.Transformer.generate_square_subsequent_mask(length, device=items.device, dtype=items.dtype)
-        states: Tensor = self.layers(self.dropout(items + places), mask=mask, is_causal=True)
-        return states
+        # Padding stands at the right and attention is causal: no real place can see it, so it needs no mask of its own.
+        states = self.dropout(_with_start(self.start, history_vec))  # (B, H + 1, D)
+        for block in self.blocks:
+            states = block(states)
+        normed: Tensor = self.norm(states)
+        return normed
+
+
+class CausalBlock(nn.Module):
+    """Attention to the past and a feed-forward, each on a normed copy, added. (B, L, D) -> (B, L, D).
+
+    Written out because torch's layer drops attention weights, which on a CPU forces its slow path (docs/LOG.md).
+    """
+
+    def __init__(self, width: int, heads: int, max_length: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.distance_bias = nn.Parameter(torch.zeros(heads, max_length))
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor) -> Tensor:
+        batch, length, width = states.shape
+        split = self.query_key_value(self.attention_norm(states)).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
+        place = torch.arange(length, device=states.device)
+        distance = place[:, None] - place[None, :]  # (L, L), how many steps back
+        bias = self.distance_bias[:, distance.clamp(min=0)].masked_fill(distance < 0, float("-inf"))
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        states = states + self.dropout(self.attention_output(mixed))
+        result: Tensor = states + self.dropout(self.feed_forward(states))
+        return result
 
 
 UserModel = MeanUserModel | AttentionUserModel | TransformerUserModel

@@ -11,7 +11,7 @@ its kind: in expectation it is the gradient of the plain full softmax.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from lmrec.models.encoder import EncoderConfig, TextEncoder, encode_rows, encode
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import Progress
 from lmrec.training.batches import TrainBatch
-from lmrec.training.objectives import full_softmax
+from lmrec.training.objectives import Seen, full_softmax
 
 Regime = Literal["frozen", "tuned"]
 HistoryTokens = Callable[[list[IntArray]], Ragged]  # histories as item rows -> their text's token ids
@@ -60,6 +60,7 @@ class Learner(nn.Module):
     """Called with a batch and the step's random generator, it returns the loss.
 
     history_tokens: renders and tokenises histories; needed where the user model reads text.
+    mask_seen: items of a target's history are no candidates in its softmax, as they are none when judged and served.
     """
 
     text_vec: Tensor
@@ -73,6 +74,7 @@ class Learner(nn.Module):
         encoder_config: EncoderConfig,
         max_encoded_items: int,
         history_tokens: HistoryTokens | None = None,
+        mask_seen: bool = True,
     ) -> None:
         super().__init__()
         self.towers = towers
@@ -82,20 +84,28 @@ class Learner(nn.Module):
         self.encoder_config = encoder_config
         self.max_encoded_items = max_encoded_items
         self.history_tokens = history_tokens
+        self.mask_seen = mask_seen
         self.regime: Regime = "frozen"
 
     def forward(self, batch: TrainBatch, rng: np.random.Generator) -> Tensor:
         text_vec = self._text_vectors(batch, rng) if self.regime == "tuned" else self.text_vec
         item_vec = self.towers.item_tower(text_vec)
         if self.towers.user_model is None:
-            user_vec, target, weight = self._users_from_text(batch, rng)
+            batch = one_target_a_window(batch, rng)
+            user_vec = self._users_from_text(batch)
         else:
             states = self.towers.user_states(item_vec, batch.history_idx, batch.history_mask)
             user_vec = states[batch.target_row, batch.target_state]
-            target, weight = batch.target_idx, batch.target_weight
         head = self.towers.head
         with torch.autocast(user_vec.device.type, enabled=False):
-            return full_softmax(head.prepare(user_vec), head.prepare(item_vec), target, weight, head.scale.float())
+            return full_softmax(
+                head.prepare(user_vec),
+                head.prepare(item_vec),
+                batch.target_idx,
+                batch.target_weight,
+                head.scale.float(),
+                seen_before(batch) if self.mask_seen else None,
+            )
 
     def refresh(self, progress: Progress | None = None) -> None:
         """Rebuild the whole cache with the language model as it is now."""
@@ -120,25 +130,30 @@ class Learner(nn.Module):
         self.text_vec[places] = kept
         return mixed
 
-    def _users_from_text(self, batch: TrainBatch, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """One target drawn from each window, its history read as text: a pass of the language model per target."""
+    def _users_from_text(self, batch: TrainBatch) -> Tensor:
+        """(T, D), one pass of the language model for each target's history."""
         assert self.encoder is not None and self.history_tokens is not None, "a text user model needs a language model"
-        rows = batch.target_row.cpu().numpy()
-        order = rng.permutation(len(rows))
-        _, first = np.unique(rows[order], return_index=True)
-        chosen = order[first]
-        states = batch.target_state.cpu().numpy()[chosen]
+        rows, states = batch.target_row.cpu().numpy(), batch.target_state.cpu().numpy()
         items = batch.history_idx.cpu().numpy()
-        histories = [items[row, :state] for row, state in zip(rows[chosen], states, strict=True)]
+        histories = [items[row, :state] for row, state in zip(rows, states, strict=True)]
         with torch.set_grad_enabled(self.regime == "tuned" and torch.is_grad_enabled()):
             text_vec = encode_histories(self.encoder, self.history_tokens(histories), self.text_vec.device)
-        known = torch.from_numpy(states > 0).to(self.text_vec.device)
-        places = torch.from_numpy(chosen).to(self.text_vec.device)
-        return (
-            self.towers.user_from_text(text_vec, known),
-            batch.target_idx[places],
-            batch.target_weight[places],
-        )
+        return self.towers.user_from_text(text_vec, batch.target_state > 0)
+
+
+def one_target_a_window(batch: TrainBatch, rng: np.random.Generator) -> TrainBatch:
+    """The batch with one target of each window, drawn at random: what a pass of a language model each can afford."""
+    order = rng.permutation(len(batch.target_row))
+    _, first = np.unique(batch.target_row.cpu().numpy()[order], return_index=True)
+    chosen = torch.from_numpy(order[first]).to(batch.target_row.device)
+    targets = ("target_row", "target_state", "target_idx", "target_weight")
+    return replace(batch, **{name: getattr(batch, name)[chosen] for name in targets})
+
+
+def seen_before(batch: TrainBatch) -> Seen:
+    """For each target (T,) the items of its window before it: no candidates, since what was seen is not recommended."""
+    place = torch.arange(batch.history_idx.shape[1], device=batch.history_idx.device)
+    return Seen(batch.history_idx[batch.target_row], place < batch.target_state.unsqueeze(1))
 
 
 def encode_histories(encoder: TextEncoder, tokens: Ragged, device: torch.device) -> Tensor:

@@ -41,6 +41,9 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     accumulate: int = Field(default=1, ge=1, description="Batches whose gradients make one step.")
     max_encoded_items: int = Field(default=256, ge=1, description="Items a tuned batch encodes with gradient.")
+    mask_seen: bool = Field(
+        default=True, description="Leave items of the history out of the softmax. Turn off where people come back for them."
+    )
     patience: int = Field(default=3, ge=1, description="Epochs without a better validation metric before a stage ends.")
     validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
