@@ -25,9 +25,7 @@ def fit(
     out: a new folder for the run. recipe: a Recipe, a TOML file, or None for the defaults; overrides: "key=value" texts.
     Raises DataError, RecipeError, RunFolderError for what cannot be used; Interrupted on Ctrl-C, after saving.
     """
-    fit_run(
-        items, interactions, users, out=out, recipe=recipe, overrides=overrides, resume=resume, show=show_progress
-    )
+    fit_run(items, interactions, users, out=out, recipe=recipe, overrides=overrides, resume=resume, show=show_progress)
     return load(out)
 
 

@@ -1,18 +1,18 @@
 """Every error that lmrec raises on purpose. A message says the value, the rule and the way out.
 
-    LmrecError                  our fault unless a subclass says otherwise        exit code 1
-    |-- InputError              what we were given cannot be used                 exit code 2
-    |   |-- DataError           a table, with file and row where known
-    |   |-- RecipeError         a recipe or a --set value
-    |   |-- RunFolderError      a run folder that is missing, foreign, unfinished or damaged
-    |   `-- UnknownIdError      an item or user that this run has never heard of
-    |-- MissingExtraError       an optional package is not installed              exit code 2
-    |-- TrainingError           learning went wrong (a loss that is not finite)   exit code 1
-    `-- Interrupted             Ctrl-C; what was done so far is saved             exit code 130
+LmrecError                  our fault unless a subclass says otherwise        exit code 1
+|-- InputError              what we were given cannot be used                 exit code 2
+|   |-- DataError           a table, with file and row where known
+|   |-- RecipeError         a recipe or a --set value
+|   |-- RunFolderError      a run folder that is missing, foreign, unfinished or damaged
+|   `-- UnknownIdError      an item or user that this run has never heard of
+|-- MissingExtraError       an optional package is not installed              exit code 2
+|-- TrainingError           learning went wrong (a loss that is not finite)   exit code 1
+`-- Interrupted             Ctrl-C; what was done so far is saved             exit code 130
 """
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class LmrecError(Exception):
@@ -55,7 +55,9 @@ class MissingExtraError(LmrecError):
     exit_code = 2
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs the package '{package}', which is not installed. Type: pip install 'lmrec[{extra}]'")
+        super().__init__(
+            f"{what} needs the package '{package}', which is not installed. Type: pip install 'lmrec[{extra}]'"
+        )
 
 
 class TrainingError(LmrecError):

@@ -28,7 +28,8 @@ class BaselinesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[BaselineName, ...] = Field(
-        default=get_args(BaselineName), description="Rivals in the table. id_sequence trains the same model without words."
+        default=get_args(BaselineName),
+        description="Rivals in the table. id_sequence trains the same model without words.",
     )
     search_cases: int = Field(
         default=2000, ge=1, description="Validation cases on which each baseline's settings are searched."

@@ -1,9 +1,9 @@
 """A checkpoint: the language model, the towers and all that is needed to use them; safetensors and json.
 
-    encoder/                 the language model and its tokenizer, as transformers saves them
-    towers.safetensors       item tower, user model, head
-    frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
-    checkpoint.json          configs, template, shapes, fingerprint of the weights
+encoder/                 the language model and its tokenizer, as transformers saves them
+towers.safetensors       item tower, user model, head
+frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
+checkpoint.json          configs, template, shapes, fingerprint of the weights
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def save_checkpoint(
     """Write the folder whole, or not at all."""
     n_items = len(towers.item_tower.item_seen)
     with replaced_folder(folder) as fresh:
-        encoder.backbone.save_pretrained(fresh / "encoder")  # type: ignore[operator, union-attr]
+        encoder.backbone.save_pretrained(fresh / "encoder")  # type: ignore[operator]
         tokenizer.save_pretrained(fresh / "encoder")
         save_file(_cpu(towers.state_dict()), fresh / "towers.safetensors")
         if frozen_stage is not None:

@@ -1,13 +1,13 @@
 """A run folder: it describes itself, and everything later reads it instead of flags.
 
-    run.json            versions, commit, seed, data fingerprint, status, timings, data summary, leak proof
-    recipe.toml         every choice, also those left at their default
-    data/               catalog.parquet, interactions.parquet, users.parquet, quarantine.csv
-    checkpoint/         the model, see checkpoint.py
-    vectors/            text and item vectors, with the fingerprints of what made them
-    metrics.jsonl       one line an epoch           tensorboard/   the same for TensorBoard
-    training_state/     there while a training can be resumed
-    evaluation.json     the judge's table           report.html    the same with pictures
+run.json            versions, commit, seed, data fingerprint, status, timings, data summary, leak proof
+recipe.toml         every choice, also those left at their default
+data/               catalog.parquet, interactions.parquet, users.parquet, quarantine.csv
+checkpoint/         the model, see checkpoint.py
+vectors/            text and item vectors, with the fingerprints of what made them
+metrics.jsonl       one line an epoch           tensorboard/   the same for TensorBoard
+training_state/     there while a training can be resumed
+evaluation.json     the judge's table           report.html    the same with pictures
 """
 
 import json

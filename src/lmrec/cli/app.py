@@ -1,6 +1,5 @@
 """The command line. `lmrec --help` must answer at once, so each command imports what it needs when it runs."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -83,7 +82,9 @@ def prepare(
     if as_json:
         summary = prepared.summary.model_dump(mode="json")
         proof = prepared.split.proof.as_dict()
-        print_json({"summary": summary, "proof": proof, "notes": list(prepared.notes), "out": str(out) if out else None})
+        print_json(
+            {"summary": summary, "proof": proof, "notes": list(prepared.notes), "out": str(out) if out else None}
+        )
         return
     print_data(prepared)
     if out is not None:
@@ -100,7 +101,9 @@ def fit(
     set_: SetOption = None,
     split: SplitOption = None,
     map_: MapOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted fit of this --out stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted fit of this --out stopped.")
+    ] = False,
     judge: Annotated[
         bool, typer.Option("--judge/--no-judge", help="Judge against baselines and write the report afterwards.")
     ] = True,
@@ -272,7 +275,7 @@ def data_list(as_json: JsonOption = False) -> None:
 @data_app.command("fetch")
 def data_fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="See `lmrec data list`.")],
-    out: Annotated[Optional[Path], typer.Option("--out", help="Also write items, interactions and users as csv here.")] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="Also write the tables as csv here.")] = None,
 ) -> None:
     """Fetch a data set into the cache and say where it lies; with --out, as tables for `lmrec fit`."""
     from lmrec.cli.fetching import export_tables, fetch
@@ -295,9 +298,7 @@ def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> No
         say(f"Report: {page}")
 
 
-def _recipe(
-    path: Path | None, overrides: list[str] | None, split: str | None, column_map: list[str] | None
-) -> Any:
+def _recipe(path: Path | None, overrides: list[str] | None, split: str | None, column_map: list[str] | None) -> Any:
     from lmrec.cli.tables import parse_column_map
     from lmrec.recipe import load_recipe
 
@@ -312,4 +313,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run()

@@ -44,5 +44,7 @@ def answer(recommender: Recommender, question: Question) -> list[Recommendation]
     unknown = [found.user_id for found in answers if found.basis == "nothing"]
     if unknown:
         named = ", ".join(f"'{user}'" for user in unknown[:3]) + (" ..." if len(unknown) > 3 else "")
-        say(f"note: {len(unknown):,} of {len(answers):,} users have no history in this run ({named}): a newcomer's list")
+        say(
+            f"note: {len(unknown):,} of {len(answers):,} users have no history in this run ({named}): a newcomer's list"
+        )
     return answers

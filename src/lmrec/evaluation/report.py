@@ -107,7 +107,8 @@ def render_report(data: ReportData) -> str:
     environment.filters["label"] = label_of
     template = environment.from_string(files("lmrec.evaluation").joinpath("report.html.jinja").read_text("utf-8"))
     charts = {
-        name: Markup(svg) for name, svg in _charts(data).items()
+        name: Markup(svg)  # noqa: S704
+        for name, svg in _charts(data).items()
     }  # our own drawings; matplotlib escapes their texts
     k = data.table.metric.partition("@")[2] or "10"
     return template.render(

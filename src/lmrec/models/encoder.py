@@ -16,7 +16,6 @@ from lmrec.progress import Progress
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
 
 
-
 class EncoderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,7 +73,7 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
     from transformers import AutoModel
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         backbone = AutoModel.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:

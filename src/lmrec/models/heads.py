@@ -11,7 +11,9 @@ from torch import Tensor, nn
 class HeadConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["cosine", "dot"] = Field(default="cosine", description="cosine with learnt temperature, or plain dot.")
+    kind: Literal["cosine", "dot"] = Field(
+        default="cosine", description="cosine with learnt temperature, or plain dot."
+    )
     temperature: float = Field(default=0.07, gt=0.0, description="Where the cosine's temperature starts.")
 
 

@@ -1,8 +1,8 @@
 """The retriever: M(history) . M(item), both made of item words, with an id residual where there is data.
 
-    item words -> PLM -> text vector -> whitening -> projection + id residual = item vector      (N, D)
-    history's item vectors -> user model -> user vector                                          (B, D)
-    score = head(user vector, item vector)                                                       (B, N)
+item words -> PLM -> text vector -> whitening -> projection + id residual = item vector      (N, D)
+history's item vectors -> user model -> user vector                                          (B, D)
+score = head(user vector, item vector)                                                       (B, N)
 """
 
 from typing import Literal
@@ -40,6 +40,9 @@ class ItemTower(nn.Module):
 
     def __init__(self, text_vec: FloatArray, item_seen: BoolArray, config: ItemTowerConfig) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.directions: Tensor
+        self.item_seen: Tensor
         mean, directions = whitening(text_vec, config.whiten)
         self.register_buffer("mean", torch.from_numpy(mean))
         self.register_buffer("directions", torch.from_numpy(directions))
@@ -68,8 +71,7 @@ class ItemTower(nn.Module):
         vectors = self.project(text_vec)
         if self.id_residual is None:
             return vectors
-        seen: Tensor = self.item_seen  # type: ignore[assignment]
-        keep = seen.unsqueeze(-1).to(vectors.dtype)
+        keep = self.item_seen.unsqueeze(-1).to(vectors.dtype)
         if self.training and self.id_dropout and self.projection is not None:
             keep = keep * (torch.rand_like(keep) >= self.id_dropout)
         residual = self.id_residual.weight * keep

@@ -27,7 +27,9 @@ class UserModelConfig(BaseModel):
     max_history: int = Field(default=100, ge=1, description="Newest items of a history that are looked at.")
     layers: int = Field(default=1, ge=1, description="transformer: number of layers.")
     heads: int = Field(default=4, ge=1, description="transformer: attention heads; must divide the width.")
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0, description="Dropout of history vectors and inside the layers.")] = 0.2
+    dropout: Annotated[
+        float, Field(ge=0.0, lt=1.0, description="Dropout of history vectors and inside the layers.")
+    ] = 0.2
 
 
 class MeanUserModel(nn.Module):
@@ -109,13 +111,19 @@ class CausalBlock(nn.Module):
         self.attention_output = nn.Linear(width, width)
         self.distance_bias = nn.Parameter(torch.zeros(heads, max_length))
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
         )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         batch, length, width = states.shape
-        split = self.query_key_value(self.attention_norm(states)).view(batch, length, 3, self.heads, width // self.heads)
+        split = self.query_key_value(self.attention_norm(states)).view(
+            batch, length, 3, self.heads, width // self.heads
+        )
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
         place = torch.arange(length, device=states.device)
         distance = place[:, None] - place[None, :]  # (L, L), how many steps back

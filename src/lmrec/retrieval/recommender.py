@@ -104,7 +104,7 @@ class Recommender:
         histories: Sequence[Sequence[ItemId]] | None = None,
         k: int = 10,
         exclude_seen: bool = True,
-        filter: ItemFilter | None = None,  # noqa: A002 (the word users expect)
+        filter: ItemFilter | None = None,
     ) -> list[Recommendation]:
         """The k best items for each user, or for each history (item ids, oldest first) of users never seen.
 
@@ -122,7 +122,7 @@ class Recommender:
         ids = [users] if isinstance(users, str) else [str(user) for user in users or ()]
         return self._answer(list(ids), self._histories_of(ids), k, exclude_seen, filter)
 
-    def recommend_for_text(self, text: str, k: int = 10, filter: ItemFilter | None = None) -> Recommendation:  # noqa: A002
+    def recommend_for_text(self, text: str, k: int = 10, filter: ItemFilter | None = None) -> Recommendation:
         """Items for someone of whom only words are known, such as "light comedies for a rainy day".
 
         The words stand in the history as an item would that exists only as text.
@@ -273,7 +273,10 @@ class Recommender:
     @torch.no_grad()
     def _item_vec_of_text(self, text: str) -> Tensor:
         words = self.checkpoint.template.render_item(
-            {name: _checked_text(text) if name == self._text_column else None for name in self.checkpoint.template.columns}
+            {
+                name: _checked_text(text) if name == self._text_column else None
+                for name in self.checkpoint.template.columns
+            }
         )
         return self.towers.item_tower.project(self._encode([words]))
 
@@ -290,7 +293,9 @@ def _allowed(catalog: Catalog, item_filter: ItemFilter | None) -> BoolArray | No
         try:
             chosen = catalog.frame.select(item_filter.cast(pl.Boolean).fill_null(False)).to_series()
         except pl.exceptions.PolarsError as error:
-            raise InputError(f"the filter cannot be computed on the catalog ({error}). Columns: {catalog.frame.columns}") from error
+            raise InputError(
+                f"the filter cannot be computed on the catalog ({error}). Columns: {catalog.frame.columns}"
+            ) from error
         mask: BoolArray = chosen.to_numpy()
         return mask
     mask = np.zeros(catalog.n_items, np.bool_)

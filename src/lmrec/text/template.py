@@ -91,7 +91,9 @@ def build_template(config: TemplateConfig, catalog: Catalog) -> Template:
     try:
         fields = [field for _, field in _segments(pattern) if field]
     except ValueError as error:
-        raise RecipeError(f"template.item '{pattern}' is not a template ({error}). Write columns as {{title}}") from None
+        raise RecipeError(
+            f"template.item '{pattern}' is not a template ({error}). Write columns as {{title}}"
+        ) from None
     if not fields:
         raise RecipeError(f"template.item '{pattern}' names no column. Write at least one, such as {{title}}")
     return Template(pattern, config.history_separator, config.max_chars)

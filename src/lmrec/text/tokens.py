@@ -29,14 +29,16 @@ def load_tokenizer(location: str | Path) -> "PreTrainedTokenizerBase":
     tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False)
     if tokenizer.pad_token_id is None:  # GPT-type tokenizers often have none; padding is masked, so any id does
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def tokenize_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_tokens: int) -> Tokens:
     """Each text once, cut at `max_tokens`. A blank text becomes the special tokens alone (or one end token)."""
     special = tokenizer.num_special_tokens_to_add()
     if max_tokens <= special:
-        raise RecipeError(f"encoder.max_tokens is {max_tokens}, and special tokens alone take {special}. Give more room")
+        raise RecipeError(
+            f"encoder.max_tokens is {max_tokens}, and special tokens alone take {special}. Give more room"
+        )
     rows: list[list[int]] = []
     n_cut = 0
     for start in range(0, len(texts), 4096):

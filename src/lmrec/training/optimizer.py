@@ -22,9 +22,7 @@ def parameter_groups(parts: Iterable[tuple[nn.Module, float]], weight_decay: flo
             (0.0, [p for p in trainable if p.ndim < 2]),
         ):
             if chosen:
-                groups.append(
-                    {"params": chosen, "lr": learning_rate, "base_lr": learning_rate, "weight_decay": decay}
-                )
+                groups.append({"params": chosen, "lr": learning_rate, "base_lr": learning_rate, "weight_decay": decay})
     return groups
 
 

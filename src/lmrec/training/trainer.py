@@ -31,7 +31,9 @@ class TrainingConfig(BaseModel):
     frozen_epochs: int = Field(default=10, ge=0, description="Epochs of the first stage: the language model is fixed.")
     tuned_epochs: int = Field(default=3, ge=0, description="Epochs of the second stage: the language model learns too.")
     batch_size: int = Field(default=16, ge=1, description="Windows of users' histories in a batch of the first stage.")
-    tuned_batch_size: int = Field(default=64, ge=1, description="The same in the second stage, where a step costs more.")
+    tuned_batch_size: int = Field(
+        default=64, ge=1, description="The same in the second stage, where a step costs more."
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="First stage: user model, projection, id residual.")
     tuned_learning_rate: float = Field(default=3e-4, gt=0, description="The same parts in the second stage.")
     encoder_learning_rate: float = Field(default=2e-5, gt=0, description="The language model, in the second stage.")
@@ -42,7 +44,8 @@ class TrainingConfig(BaseModel):
     accumulate: int = Field(default=1, ge=1, description="Batches whose gradients make one step.")
     max_encoded_items: int = Field(default=256, ge=1, description="Items a tuned batch encodes with gradient.")
     mask_seen: bool = Field(
-        default=True, description="Leave items of the history out of the softmax. Turn off where people come back for them."
+        default=True,
+        description="Leave items of the history out of the softmax. Turn off where people come back for them.",
     )
     patience: int = Field(default=3, ge=1, description="Epochs without a better validation metric before a stage ends.")
     validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")
@@ -112,7 +115,9 @@ class Trainer:
         show: bool = True,
     ) -> None:
         self.accelerator = Accelerator(
-            mixed_precision=choose_precision(config), cpu=not torch.cuda.is_available(), step_scheduler_with_optimizer=False
+            mixed_precision=choose_precision(config),
+            cpu=not torch.cuda.is_available(),
+            step_scheduler_with_optimizer=False,
         )
         self.learner = learner.to(self.accelerator.device)
         self.config = config

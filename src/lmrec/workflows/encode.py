@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,9 @@ from lmrec.progress import progress_bar
 from lmrec.text.template import Template
 from lmrec.text.tokens import Tokens, load_tokenizer, tokenize_texts
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True, eq=False)
 class PretrainedText:
@@ -23,7 +27,7 @@ class PretrainedText:
 
     location: Path | str
     config: EncoderConfig
-    tokenizer: "object"
+    tokenizer: "PreTrainedTokenizerBase"
     texts: list[str]
     tokens: Tokens
 

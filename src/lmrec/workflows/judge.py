@@ -78,13 +78,13 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         with progress_bar(f"judge: {name[:20]}", show) as bar:
             evaluations[name] = evaluate(scorer, split.test, n_items, recipe.evaluation, bar, counts)
 
-    for name in recipe.baselines.names:
-        if name == "id_sequence":
+    for baseline in recipe.baselines.names:
+        if baseline == "id_sequence":
             scorer = train_id_only(recipe, recommender.catalog, split, show, ID_ONLY)
             notes[ID_ONLY] = "the same user model and training, item ids instead of words"
             ask(scorer, ID_ONLY)
             continue
-        rivals = _rivals(name, run, recipe, recommender, show)
+        rivals = _rivals(baseline, recipe, recommender, show)
         rival, note = _search(rivals, split, n_items, recipe, show)
         notes[rival.name] = note
         ask(rival.fit(_log(split.train_and_validation, n_items)), rival.name)
@@ -125,9 +125,7 @@ def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
     return load_recipe(run.recipe_file, overrides)
 
 
-def _rivals(
-    name: BaselineName, run: RunFolder, recipe: Recipe, recommender: Recommender, show: bool
-) -> tuple[Rival, ...]:
+def _rivals(name: BaselineName, recipe: Recipe, recommender: Recommender, show: bool) -> tuple[Rival, ...]:
     """All settings of a baseline that are tried on validation."""
     makers: dict[str, Callable[[], tuple[Rival, ...]]] = {
         "popularity": Popularity.candidates,
@@ -142,9 +140,7 @@ def _rivals(
     return ContentKNN.candidates(text_vec.numpy())
 
 
-def _search(
-    rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recipe, show: bool
-) -> tuple[Rival, str]:
+def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recipe, show: bool) -> tuple[Rival, str]:
     """The setting with the best validation metric, and a note that says which one and out of how many."""
     if len(rivals) == 1 or not len(split.validation):
         return rivals[0], ""
@@ -157,7 +153,9 @@ def _search(
             found.append(evaluate(rival.fit(log), asked, n_items, recipe.evaluation).aggregate[metric])
             bar(len(found), len(rivals))
     best = int(np.argmax(found))
-    settings = ", ".join(f"{key} {value}" for key, value in rivals[best].config.model_dump().items() if value is not None)
+    settings = ", ".join(
+        f"{key} {value}" for key, value in rivals[best].config.model_dump().items() if value is not None
+    )
     return rivals[best], f"{settings} (best of {len(rivals)} on validation, then fitted to training and validation)"
 
 
@@ -191,9 +189,7 @@ def _form(split: Split, config: EvaluationConfig, interactions: Interactions, n_
     if split.cut_ts is not None:
         validation, test = (show_time(ts, interactions.time_kind) for ts in split.cut_ts)
         cuts = (f"training before {validation}, validation before {test}, test from then on",)
-    excluded = (
-        (f"{split.n_dropped[1]:,} cases whose only items the user had met before",) if split.n_dropped[1] else ()
-    )
+    excluded = (f"{split.n_dropped[1]:,} cases whose only items the user had met before",) if split.n_dropped[1] else ()
     return TableForm(
         split=split.kind,
         target=split.target,

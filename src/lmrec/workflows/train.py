@@ -15,8 +15,8 @@ from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.interactions import Interactions
-from lmrec.evaluation.evaluator import evaluate
 from lmrec.errors import RunFolderError
+from lmrec.evaluation.evaluator import evaluate
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.encoder import TextEncoder, choose_trainable
 from lmrec.models.two_tower import TwoTower
@@ -77,7 +77,9 @@ def fit_run(
     )
     notes = list(prepared.notes)
     if not has_tensorboard():
-        notes.append("TensorBoard events are not written: its package is missing. Type: pip install 'lmrec[tensorboard]'")
+        notes.append(
+            "TensorBoard events are not written: its package is missing. Type: pip install 'lmrec[tensorboard]'"
+        )
     report = _train(run, recipe, prepared, resume, show, notes)
     run.update_record(
         status="trained",
@@ -96,7 +98,9 @@ def fit_run(
 def _open(out: Path | str, resume: bool) -> RunFolder:
     run = create_run(out, resume=resume)
     if resume and run.read_record().get("status") == "trained":
-        raise RunFolderError(f"the training in '{out}' is finished; there is nothing to resume. Use it, or another --out")
+        raise RunFolderError(
+            f"the training in '{out}' is finished; there is nothing to resume. Use it, or another --out"
+        )
     return run
 
 

@@ -1,0 +1,47 @@
+# Two commands: `make demo` runs the main job, `make test` checks everything. Both set themselves up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+TORCH := 2.13.0
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test lint bench-movielens clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	@$(BIN)/python scripts/demo.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench-movielens: $(VENV)/.demo
+	$(BIN)/python benchmarks/movielens/run.py
+
+# The CPU build of torch, which is a tenth of the CUDA one: from what pip knows, else from PyTorch's own index.
+# With a GPU: make demo TORCH_SPEC=torch==2.13.0
+TORCH_SPEC ?= torch==$(TORCH)+cpu
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("lmrec needs Python 3.11 or newer; say which: make demo PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q "$(TORCH_SPEC)" \
+	  || $(PIP) install -q "$(TORCH_SPEC)" --extra-index-url https://download.pytorch.org/whl/cpu \
+	  || $(PIP) install -q torch==$(TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(PIP) install -q -c constraints.txt -e '.[tensorboard]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install -q -c constraints.txt -e '.[tensorboard,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
