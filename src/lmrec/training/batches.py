@@ -110,21 +110,23 @@ def make_batch(index: HistoryIndex, windows: Windows, chosen: IntArray) -> Train
     )
 
 
-def epoch_batches(index: HistoryIndex, max_history: int, batch_size: int, seed: tuple[int, ...]) -> list[TrainBatch]:
-    """All batches of one epoch. The same seed gives the same batches in the same order, which is what resuming needs.
+def epoch_batches(index: HistoryIndex, max_history: int, batch_events: int, seed: tuple[int, ...]) -> list[TrainBatch]:
+    """All batches of one epoch. A batch holds about `batch_events` events. The same seed gives the same batches in the same order, which is what resuming needs.
 
     Windows of like length share a batch (little padding); the batches come in random order.
     """
     rng = np.random.default_rng(seed)
     windows = cut_windows(index, max_history, rng)
-    batches = (make_batch(index, windows, chosen) for chosen in _length_buckets(windows, batch_size, rng))
+    batches = (make_batch(index, windows, chosen) for chosen in _length_buckets(windows, batch_events, rng))
     return [batch for batch in batches if batch is not None]
 
 
-def _length_buckets(windows: Windows, batch_size: int, rng: np.random.Generator) -> Iterator[IntArray]:
+def _length_buckets(windows: Windows, batch_events: int, rng: np.random.Generator) -> Iterator[IntArray]:
+    """Groups of windows that hold about `batch_events` events each, or one longer window."""
     # Sorting by length with noise keeps batches tight without making them the same in every epoch.
-    lengths = (windows.stop - windows.start) * rng.uniform(0.8, 1.25, len(windows))
-    order = np.argsort(lengths, kind="stable")
-    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    lengths = windows.stop - windows.start
+    order = np.argsort(lengths * rng.uniform(0.8, 1.25, len(windows)), kind="stable")
+    group_of = (np.cumsum(lengths[order]) - 1) // batch_events
+    groups = np.split(order, np.flatnonzero(np.diff(group_of)) + 1) if len(order) else []
     for place in rng.permutation(len(groups)):
         yield groups[place]

@@ -29,20 +29,20 @@ class TrainingConfig(BaseModel):
 
     seed: int = Field(default=0, ge=0, description="Seed of weights, batches and dropout.")
     frozen_epochs: int = Field(default=10, ge=0, description="Epochs of the first stage: the language model is fixed.")
-    tuned_epochs: int = Field(default=3, ge=0, description="Epochs of the second stage: the language model learns too.")
-    batch_size: int = Field(default=16, ge=1, description="Windows of users' histories in a batch of the first stage.")
-    tuned_batch_size: int = Field(
-        default=64, ge=1, description="The same in the second stage, where a step costs more."
+    tuned_epochs: int = Field(default=2, ge=0, description="Epochs of the second stage: the language model learns too.")
+    batch_events: int = Field(default=800, ge=1, description="Events of histories in a batch of the first stage.")
+    tuned_batch_events: int = Field(
+        default=4000, ge=1, description="The same in the second stage, where a step costs more."
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="First stage: user model, projection, id residual.")
-    tuned_learning_rate: float = Field(default=3e-4, gt=0, description="The same parts in the second stage.")
-    encoder_learning_rate: float = Field(default=2e-5, gt=0, description="The language model, in the second stage.")
+    learning_rate: float = Field(default=3e-3, gt=0, description="First stage: user model, projection, id residual.")
+    tuned_learning_rate: float = Field(default=5e-4, gt=0, description="The same parts in the second stage.")
+    encoder_learning_rate: float = Field(default=5e-6, gt=0, description="The language model, in the second stage.")
     weight_decay: float = Field(default=0.01, ge=0, description="Decay of matrices; norms and biases never decay.")
     schedule: Schedule = Field(default="cosine", description="Course of the learning rates after warm-up.")
     warmup_share: float = Field(default=0.05, ge=0, le=1, description="Share of a stage's steps spent warming up.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     accumulate: int = Field(default=1, ge=1, description="Batches whose gradients make one step.")
-    max_encoded_items: int = Field(default=256, ge=1, description="Items a tuned batch encodes with gradient.")
+    max_encoded_items: int = Field(default=128, ge=1, description="Items a tuned batch encodes with gradient.")
     mask_seen: bool = Field(
         default=True,
         description="Leave items of the history out of the softmax. Turn off where people come back for them.",

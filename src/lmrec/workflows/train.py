@@ -214,7 +214,7 @@ def tower_scorer(name: str, learner: Learner, item_vec: Tensor, recipe: Recipe) 
 
 def batch_source(recipe: Recipe, train: Interactions) -> Any:
     index, config = HistoryIndex.from_interactions(train), recipe.training
-    sizes = (config.batch_size, config.tuned_batch_size) if config.frozen_epochs else (config.tuned_batch_size,)
+    sizes = (config.batch_events, config.tuned_batch_events)[0 if config.frozen_epochs else 1 :]
 
     def batches(stage: int, epoch: int) -> Any:
         seed = (config.seed, stage, epoch)
