@@ -23,7 +23,7 @@ from lmrec.evaluation.evaluator import Evaluation
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, build_table
 from lmrec.recipe import Recipe, load_recipe
-from lmrec.workflows.judge import Judgement, judge_run
+from lmrec.workflows.judge import FROZEN, TUNED, Judgement, judge_run
 from lmrec.workflows.prepare import Prepared, prepare_dataset
 from lmrec.workflows.train import fit_run
 
@@ -41,11 +41,14 @@ def main() -> None:
     source = fetch_dataset("movielens-100k", cache_folder() / "data")
     judged: dict[str, list[Judgement]] = {target: [] for target in TARGETS}
     seconds: list[float] = []
+    stages: list[str] = []
     for seed in range(options.seeds):
         recipe = load_recipe(ROOT / "recipes" / "movielens-100k.toml", [*options.set, f"training.seed={seed}"])
         prepared = prepare_dataset(read_movielens_100k(source), recipe)
         run = fit_once(options.runs / f"seed-{seed}", recipe, prepared)
-        seconds.append(run.read_record()["training"]["seconds"])
+        training = run.read_record()["training"]
+        seconds.append(training["seconds"])
+        stages.append(training["best_stage"])
         for target in TARGETS:
             judged[target].append(judge_run(run.path, [f"split.target={target}"]))
     for target in TARGETS:
@@ -53,14 +56,15 @@ def main() -> None:
         facts = {
             "seeds": options.seeds,
             "fit_seconds": seconds,
+            "best_stages": stages,
             "data_fingerprint": prepared.dataset.fingerprint,
             "made": time.strftime("%Y-%m-%d", time.gmtime()),
             "command": "make bench-movielens",
             **describe_environment(),
         }
         per_seed = {
-            name: [judgement.evaluations[name].aggregate[table.metric] for judgement in judged[target]]
-            for name in judged[target][0].evaluations
+            name: [answers_of(judgement, name).aggregate[table.metric] for judgement in judged[target]]
+            for name in row_names(judged[target])
         }
         result = {"facts": facts, "table": table.as_dict(), "per_seed": per_seed}
         (options.out / f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -78,12 +82,22 @@ def fit_once(path: Path, recipe: Recipe, prepared: Prepared) -> RunFolder:
 def average_seeds(judgements: Sequence[Judgement], recipe: Recipe, prepared: Prepared) -> JudgementTable:
     """One table whose every case holds the mean of its values over seeds."""
     first = judgements[0]
-    means = [_mean_of([judgement.evaluations[name] for judgement in judgements]) for name in first.evaluations]
+    means = [_mean_of([answers_of(judgement, name) for judgement in judgements]) for name in row_names(judgements)]
     baselines = {row.name for row in first.table.rows if row.is_baseline}
     train = prepared.split.train
     counts = np.bincount(train.item_idx, minlength=prepared.dataset.catalog.n_items)
     slices = slice_cases(first.cases, counts, np.bincount(train.user_idx, minlength=train.n_users))
     return build_table(means, baselines, first.table.form, recipe.evaluation, slices)
+
+
+def row_names(judgements: Sequence[Judgement]) -> list[str]:
+    return list(dict.fromkeys(name for judgement in judgements for name in judgement.evaluations))
+
+
+def answers_of(judgement: Judgement, name: str) -> Evaluation:
+    """A row of one seed. Where tuning did not raise validation, the seed's model is the first stage's, under both names."""
+    found = judgement.evaluations
+    return replace(found[FROZEN if name == TUNED and TUNED not in found else name], name=name)
 
 
 def _mean_of(evaluations: Sequence[Evaluation]) -> Evaluation:

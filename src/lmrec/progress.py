@@ -36,14 +36,17 @@ def progress_bar(label: str, show: bool = True) -> Iterator[Bar]:
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description:<24.24}"),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with RichProgress(*columns, console=Console(file=sys.stderr), refresh_per_second=4) as bars:
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        console = Console(file=sys.stderr, width=120)  # a log file: one whole line when the bar ends
+    with RichProgress(*columns, console=console, refresh_per_second=4) as bars:
         task = bars.add_task(label, total=None, note="")
         yield Bar(lambda done, total, note: bars.update(task, completed=done, total=total, note=note))

@@ -224,7 +224,7 @@ class Trainer:
             self.learner.eval()
             metric = row["validation"] = self.validate()
             state.keep_if_better(metric, self._weights)
-            bar.say(f"loss {row['loss']:.3f}  validation {metric:.4f}  best {state.best_metric:.4f}")
+            bar.say(f"val {metric:.4f}")
         self.record(row)
         state.next_epoch()
         self._save(optimizer)

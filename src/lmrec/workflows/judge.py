@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.idonly import train_id_only
 
 TUNED = "PLM tuned (lmrec)"
-FROZEN = "PLM frozen, user model trained"
+FROZEN = "PLM frozen (first stage)"
 ID_ONLY = "id-only sequence model"
 
 
@@ -75,8 +75,9 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     evaluations: dict[str, Evaluation] = {}
 
     def ask(scorer: Any, name: str) -> None:
-        with progress_bar(f"judge: {name[:20]}", show) as bar:
-            evaluations[name] = evaluate(scorer, split.test, n_items, recipe.evaluation, bar, counts)
+        with progress_bar(f"judge {name}", show) as bar:
+            found = evaluate(scorer, split.test, n_items, recipe.evaluation, bar, counts)
+        evaluations[name] = replace(found, name=name)
 
     for baseline in recipe.baselines.names:
         if baseline == "id_sequence":
@@ -148,7 +149,7 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
     asked = split.validation.sample(recipe.baselines.search_cases, recipe.training.seed)
     metric = recipe.evaluation.metric
     found: list[float] = []
-    with progress_bar(f"search: {rivals[0].name[:20]}", show) as bar:
+    with progress_bar(f"search {rivals[0].name}", show) as bar:
         for rival in rivals:
             found.append(evaluate(rival.fit(log), asked, n_items, recipe.evaluation).aggregate[metric])
             bar(len(found), len(rivals))
@@ -161,15 +162,14 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
 
 def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, TowerScorer]]:
     """The run's model; before it, where there was a second stage, the model as the first stage left it."""
-    scorers = []
-    if run.frozen_towers_file.exists():
-        scorers.append((FROZEN, frozen_scorer(run, recommender)))
-    return [*scorers, (own_name(run), recommender.scorer)]
+    name = own_name(run)
+    before = [(FROZEN, frozen_scorer(run, recommender))] if name == TUNED and run.frozen_towers_file.exists() else []
+    return [*before, (name, recommender.scorer)]
 
 
 def own_name(run: RunFolder) -> str:
-    """What the run's model is called in tables: whether its language model was tuned or not."""
-    return TUNED if run.frozen_towers_file.exists() else FROZEN
+    """What the run's model is called in tables: after the stage that its weights come from, the best by validation."""
+    return TUNED if run.read_record()["training"]["best_stage"] == "tuned" else FROZEN
 
 
 def frozen_scorer(run: RunFolder, recommender: Recommender) -> TowerScorer:

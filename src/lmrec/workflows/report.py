@@ -35,7 +35,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
     return write_report(
         Path(out) if out is not None else run.report_file,
         ReportData(
-            title=f"{record.get('source') or run.path.name}",
+            title=", ".join(Path(part).name for part in record["source"].split(", ")) or run.path.name,
             candidate=own_name(run),
             table=table,
             summary=DataSummary.model_validate(record["summary"]).rows(),
