@@ -60,7 +60,8 @@ class Recipe(BaseModel):
             )
         if self.user_model.kind == "text" and self.item.source == "id":
             raise ValueError("user_model.kind 'text' needs words: set item.source to 'text' or 'text+id'")
-        if self.training.frozen_epochs == 0 and (self.training.tuned_epochs == 0 or self.encoder.train == "none"):
+        cannot_tune = self.training.tuned_epochs == 0 or self.encoder.train == "none" or self.item.source == "id"
+        if self.training.frozen_epochs == 0 and cannot_tune:
             raise ValueError("nothing would be trained: set training.frozen_epochs above 0")
         return self
 

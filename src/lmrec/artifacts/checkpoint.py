@@ -168,7 +168,7 @@ def load_vectors(file: Path, checkpoint: Checkpoint, catalog_fingerprint: str) -
 
     try:
         with safe_open(file, framework="pt") as opened:
-            found = opened.metadata()
+            found = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in ("text_vec", "item_vec")}
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"{file} cannot be read ({error}). Fit the run again") from error

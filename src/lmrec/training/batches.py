@@ -111,7 +111,9 @@ def make_batch(index: HistoryIndex, windows: Windows, chosen: IntArray) -> Train
 
 
 def epoch_batches(index: HistoryIndex, max_history: int, batch_events: int, seed: tuple[int, ...]) -> list[TrainBatch]:
-    """All batches of one epoch. A batch holds about `batch_events` events. The same seed gives the same batches in the same order, which is what resuming needs.
+    """All batches of one epoch, of about `batch_events` events each.
+
+    The same seed gives the same batches in the same order, which is what resuming needs.
 
     Windows of like length share a batch (little padding); the batches come in random order.
     """

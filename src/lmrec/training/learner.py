@@ -1,13 +1,15 @@
 """What is trained: language model, two towers and the cache of text vectors between them, with one loss.
 
-Two regimes. *Frozen*: text vectors are fixed and only the towers learn. *Tuned*: each batch encodes some items, each
-once, with gradient; every other item of the catalog takes part in the softmax with its vector from the cache, which
-keeps what the batch has just computed and is rebuilt whole between epochs.
+Two regimes. *Frozen*: text vectors are fixed and only the towers learn. *Tuned*: the towers learn on the cached vectors
+of the whole catalog, and the exact gradient of the loss with respect to every item's text vector is added up on the
+side. Every few steps the items that matter most by that gradient are encoded, each once, and it is passed on into the
+language model; their fresh vectors go into the cache, which is rebuilt whole between epochs.
 
 Which items are encoded matters. Those of the batch alone are nearly all positives: each step would push every fresh
-vector towards the users, with nobody to push back, and validation falls (docs/LOG.md). So half of the budget goes to
-items of the batch and half to the rest of the catalog, and each half's gradient is scaled up to stand for the whole of
-its kind: in expectation it is the gradient of the plain full softmax.
+vector towards the users, with nobody to push back, and validation falls (docs/LOG.md). Here an item is drawn with a
+probability in proportion to its gradient's length and its gradient is divided by that probability: in expectation it is
+the gradient of the plain full softmax, with the least variance that so many encodings can buy. Splitting the gradient at
+the text vectors is Gao et al. 2021 (GradCache), https://arxiv.org/abs/2101.06983.
 """
 
 from collections.abc import Callable
@@ -31,29 +33,37 @@ HistoryTokens = Callable[[list[IntArray]], Ragged]  # histories as item rows -> 
 
 @dataclass(frozen=True)
 class DrawnItems:
-    """item_idx: (M,) rows drawn without repeats. scale: (M,) how many rows of its kind each one stands for."""
+    """item_idx: (M,) rows, ascending. scale: (M,) 1 / the probability with which each was drawn."""
 
     item_idx: IntArray
     scale: FloatArray
 
     def scale_of(self, rows: IntArray) -> FloatArray:
         """The scales of the same rows in another order."""
-        order = np.argsort(self.item_idx)
-        return self.scale[order[np.searchsorted(self.item_idx[order], rows)]]
+        return self.scale[np.searchsorted(self.item_idx, rows)]
 
 
-def draw_items(in_batch: IntArray, n_items: int, n_most: int, rng: np.random.Generator) -> DrawnItems:
-    """At most `n_most` items to encode with gradient: a uniform draw from the batch's and one from all others.
+def draw_items(importance: FloatArray, n_most: int, rng: np.random.Generator) -> DrawnItems:
+    """Draw at most `n_most` rows, each with a probability in proportion to its importance (N,) >= 0, at most 1.
 
-    What one kind leaves unused of its half goes to the other. Where everything fits, everything is drawn, at scale 1.
+    Systematic sampling: the probabilities are laid end to end and cut at a random phase, so that their sum is what is
+    drawn. Where all rows of importance fit, all are drawn, at scale 1. Source: Madow 1949.
     """
-    others = np.setdiff1d(np.arange(n_items), in_batch)
-    n_other = min(len(others), max(n_most // 2, n_most - len(in_batch)))
-    n_batch = min(len(in_batch), n_most - n_other)
-    parts = [(in_batch, n_batch), (others, n_other)]
-    drawn = [rng.choice(kind, n, replace=False) for kind, n in parts]
-    scales = [np.full(n, len(kind) / max(1, n), np.float32) for kind, n in parts]
-    return DrawnItems(np.concatenate(drawn), np.concatenate(scales))
+    probability = np.zeros(len(importance))
+    certain = np.zeros(len(importance), np.bool_)
+    rest = importance > 0
+    while rest.any():
+        room = n_most - int(certain.sum())
+        probability[rest] = room * importance[rest] / importance[rest].sum()
+        over = rest & (probability >= 1.0)
+        if not over.any():
+            break
+        certain |= over
+        rest &= ~over
+    probability[certain] = 1.0
+    edges = np.floor(np.concatenate([[0.0], np.cumsum(probability)]) + rng.uniform(1e-9, 1.0))
+    drawn = np.flatnonzero(certain | (np.diff(edges) > 0))
+    return DrawnItems(drawn, (1.0 / probability[drawn]).astype(np.float32))
 
 
 class Learner(nn.Module):
@@ -64,6 +74,7 @@ class Learner(nn.Module):
     """
 
     text_vec: Tensor
+    text_grad: Tensor
 
     def __init__(
         self,
@@ -81,6 +92,7 @@ class Learner(nn.Module):
         self.encoder = encoder
         self.tokens = tokens
         self.register_buffer("text_vec", text_vec)  # (N, Dt), the cache
+        self.register_buffer("text_grad", torch.zeros_like(text_vec))  # (N, Dt), what has not reached the PLM yet
         self.encoder_config = encoder_config
         self.max_encoded_items = max_encoded_items
         self.history_tokens = history_tokens
@@ -88,7 +100,7 @@ class Learner(nn.Module):
         self.regime: Regime = "frozen"
 
     def forward(self, batch: TrainBatch, rng: np.random.Generator) -> Tensor:
-        text_vec = self._text_vectors(batch, rng) if self.regime == "tuned" else self.text_vec
+        text_vec = self._watched_cache() if self.regime == "tuned" and self.training else self.text_vec
         item_vec = self.towers.item_tower(text_vec)
         if self.towers.user_model is None:
             batch = one_target_a_window(batch, rng)
@@ -116,19 +128,32 @@ class Learner(nn.Module):
         )
         self.text_vec.copy_(torch.from_numpy(vectors))
 
-    def _text_vectors(self, batch: TrainBatch, rng: np.random.Generator) -> Tensor:
-        """The cache, with the drawn rows fresh and differentiable, their gradients scaled as the draw demands."""
+    def pass_on(self, rng: np.random.Generator) -> Tensor:
+        """Encode the drawn items and return a scalar whose gradient in the language model is the loss's.
+
+        Call backward on it at once. The cache takes the fresh vectors, and what was added up starts again from zero.
+        """
         assert self.encoder is not None and self.tokens is not None, "the tuned regime needs a language model"
-        drawn = draw_items(batch.items, len(self.text_vec), self.max_encoded_items, rng)
+        importance = self.text_grad.norm(dim=1).double().cpu().numpy()
+        drawn = draw_items(importance, self.max_encoded_items, rng)
         rows, fresh = encode_rows(
             self.encoder, self.tokens, drawn.item_idx, self.encoder_config.batch_tokens, self.text_vec.device
         )
         places = torch.from_numpy(rows).to(self.text_vec.device)
-        scale = torch.from_numpy(drawn.scale_of(rows)).to(fresh)
-        kept = fresh.detach()
-        mixed = self.text_vec.index_copy(0, places, kept + scale.unsqueeze(1) * (fresh - kept))
-        self.text_vec[places] = kept
-        return mixed
+        scale = torch.from_numpy(drawn.scale_of(rows)).to(fresh).unsqueeze(1)
+        surrogate = (fresh * self.text_grad[places] * scale).sum()
+        self.text_vec[places] = fresh.detach()
+        self.text_grad.zero_()
+        return surrogate
+
+    def _watched_cache(self) -> Tensor:
+        """The cache as a leaf whose gradient is added to `text_grad`."""
+        leaf = self.text_vec.detach().clone().requires_grad_(True)
+        leaf.register_hook(self._add_gradient)  # type: ignore[no-untyped-call]
+        return leaf
+
+    def _add_gradient(self, gradient: Tensor) -> None:
+        self.text_grad.add_(gradient)
 
     def _users_from_text(self, batch: TrainBatch) -> Tensor:
         """(T, D), one pass of the language model for each target's history."""

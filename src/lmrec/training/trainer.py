@@ -36,13 +36,18 @@ class TrainingConfig(BaseModel):
     )
     learning_rate: float = Field(default=3e-3, gt=0, description="First stage: user model, projection, id residual.")
     tuned_learning_rate: float = Field(default=5e-4, gt=0, description="The same parts in the second stage.")
-    encoder_learning_rate: float = Field(default=5e-6, gt=0, description="The language model, in the second stage.")
+    encoder_learning_rate: float = Field(default=2e-5, gt=0, description="The language model, in the second stage.")
     weight_decay: float = Field(default=0.01, ge=0, description="Decay of matrices; norms and biases never decay.")
     schedule: Schedule = Field(default="cosine", description="Course of the learning rates after warm-up.")
     warmup_share: float = Field(default=0.05, ge=0, le=1, description="Share of a stage's steps spent warming up.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     accumulate: int = Field(default=1, ge=1, description="Batches whose gradients make one step.")
-    max_encoded_items: int = Field(default=128, ge=1, description="Items a tuned batch encodes with gradient.")
+    encoder_interval: int = Field(
+        default=5, ge=1, description="Second stage: steps whose gradients are gathered before the language model steps."
+    )
+    max_encoded_items: int = Field(
+        default=512, ge=1, description="Items encoded with gradient each time the language model steps."
+    )
     mask_seen: bool = Field(
         default=True,
         description="Leave items of the history out of the softmax. Turn off where people come back for them.",
@@ -165,8 +170,9 @@ class Trainer:
         with progress_bar(self.label or f"train, {stage.regime} PLM", self.show) as bar:
             while state.epoch < stage.n_epochs and state.n_bad < config.patience:
                 batches = self.batches(number, state.epoch)
-                # The first epoch's size stands for all: windows are cut anew, so others differ by a few.
-                n_steps = n_steps or stage.n_epochs * -(-len(batches) // config.accumulate)
+                # The first epoch's size stands for all, also after a resume: windows are cut anew, so others may differ.
+                first = batches if n_steps or not state.epoch else self.batches(number, 0)
+                n_steps = n_steps or stage.n_epochs * -(-len(first) // config.accumulate)
                 self._run_epoch(learner, optimizer, stage, batches, n_steps, bar)
                 self._end_epoch(stage, optimizer, bar)
         if stage.regime == "frozen":
@@ -179,12 +185,16 @@ class Trainer:
         state, config = self.state, self.config
         self.learner.train()
         per_epoch = -(-len(batches) // config.accumulate)
+
+        def set_rate_of(step: int) -> None:
+            done = state.epoch * per_epoch + step
+            factor = learning_rate_factor(done, n_steps, config.warmup_share, config.schedule)
+            set_learning_rate(optimizer.param_groups, factor)
+
+        set_rate_of(max(0, state.step - 1))  # a resumed epoch may have no step left, and its rate is recorded
         for step in range(state.step, per_epoch):
             group = batches[step * config.accumulate : (step + 1) * config.accumulate]
-            set_learning_rate(
-                optimizer.param_groups,
-                learning_rate_factor(state.epoch * per_epoch + step, n_steps, config.warmup_share, config.schedule),
-            )
+            set_rate_of(step)
             for place, batch in enumerate(group):
                 rng = np.random.default_rng((config.seed, state.stage, state.epoch, step, place))
                 with self.accelerator.autocast():
@@ -196,7 +206,16 @@ class Trainer:
                     )
                 self.accelerator.backward(loss)
                 state.loss_sum += float(loss.detach())
-            self.accelerator.clip_grad_norm_(learner.parameters(), config.max_grad_norm)
+            if stage.regime == "tuned" and ((step + 1) % config.encoder_interval == 0 or step + 1 == per_epoch):
+                with self.accelerator.autocast():
+                    surrogate = self.learner.pass_on(
+                        np.random.default_rng((config.seed, state.stage, state.epoch, step))
+                    )
+                self.accelerator.backward(surrogate)
+            # Each by itself: the language model's gradients come rarely and large, and must not shrink the towers'.
+            for part in (self.learner.towers, self.learner.encoder):
+                if part is not None:
+                    self.accelerator.clip_grad_norm_(part.parameters(), config.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.step = step + 1

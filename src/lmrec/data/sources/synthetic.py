@@ -72,8 +72,10 @@ def planted_world(
     steps = np.arange(n_events_per_user)
     topics = (rng.integers(n_topics, size=(n_users, 1)) + steps) % n_topics
     flavours = rng.integers(n_flavours, size=(n_users, 1))
-    own_orders = rng.random((n_users, group_size)).argsort(axis=1)
-    items = groups[topics, flavours, own_orders[:, steps // n_topics]].ravel()
+    # An order of its own for each user and topic: what a user chose of one topic tells nothing about the next.
+    own_orders = rng.random((n_users, n_topics, group_size)).argsort(axis=2)
+    places = own_orders[np.arange(n_users)[:, None], topics, steps // n_topics]
+    items = groups[topics, flavours, places].ravel()
     turns = rng.random((n_users, n_events_per_user)).argsort(axis=0)
     times = _START_TS + _STEP_S * (steps * n_users + turns)
     if shuffled:
