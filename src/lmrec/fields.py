@@ -35,6 +35,18 @@ SCORE: Final = "score"
 TimeKind: TypeAlias = Literal["timestamp", "position"]
 
 
+def gather_ranges(values: IntArray, starts: IntArray, stops: IntArray) -> "Ragged":
+    """Rows `values[starts[i]:stops[i]]` laid end to end, without a loop.
+
+    >>> gather_ranges(np.array([5, 6, 7, 8]), np.array([2, 0]), np.array([4, 1])).values.tolist()
+    [7, 8, 5]
+    """
+    lengths = np.asarray(stops, np.int64) - np.asarray(starts, np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    shift = np.repeat(np.asarray(starts, np.int64) - offsets[:-1], lengths)
+    return Ragged(values[np.arange(offsets[-1]) + shift], offsets)
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Rows of unequal length in two flat arrays: row `i` is `values[offsets[i]:offsets[i + 1]]`.
@@ -77,9 +89,9 @@ class Ragged:
 
     def take(self, rows: IntArray) -> "Ragged":
         """The named rows, in the order given."""
-        return Ragged.from_rows([self[int(row)] for row in rows])
+        chosen = np.asarray(rows, np.int64)
+        return gather_ranges(self.values, self.offsets[chosen], self.offsets[chosen + 1])
 
     def last(self, n: int) -> "Ragged":
         """At most the last `n` values of each row."""
-        starts = np.maximum(self.offsets[:-1], self.offsets[1:] - n)
-        return Ragged.from_rows([self.values[a:b] for a, b in zip(starts, self.offsets[1:], strict=True)])
+        return gather_ranges(self.values, np.maximum(self.offsets[:-1], self.offsets[1:] - n), self.offsets[1:])

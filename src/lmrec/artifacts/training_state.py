@@ -73,10 +73,8 @@ def save_training_state(folder: Path, state: TrainingState) -> None:
         write_json(fresh / "state.json", {name: getattr(state, name) for name in _COUNTERS})
 
 
-def load_training_state(folder: Path, fingerprint: str) -> TrainingState:
-    """Raises RunFolderError where there is no state, or where it belongs to another recipe or other data."""
-    from safetensors.torch import load_file
-
+def read_counters(folder: Path, fingerprint: str) -> TrainingState:
+    """The state without its tensors. Raises RunFolderError where there is none, or one of another recipe or data."""
     if not (folder / "state.json").exists():
         raise RunFolderError(f"{folder} holds no interrupted training. Run fit without --resume")
     state = TrainingState(**read_json(folder / "state.json"))
@@ -85,6 +83,14 @@ def load_training_state(folder: Path, fingerprint: str) -> TrainingState:
             f"{folder} was interrupted with another recipe, other data or another seed (fingerprint "
             f"{state.fingerprint}, now {fingerprint}). Resume with what it began with, or fit into a new folder"
         )
+    return state
+
+
+def load_training_state(folder: Path, fingerprint: str) -> TrainingState:
+    """The whole state; raises as `read_counters` does."""
+    from safetensors.torch import load_file
+
+    state = read_counters(folder, fingerprint)
     for name, value in load_file(folder / "state.safetensors").items():
         if name == "rng":
             state.rng = value

@@ -8,19 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmrec.data.interactions import Interactions
-from lmrec.fields import IntArray, Ragged
-
-
-def gather_ranges(values: IntArray, starts: IntArray, stops: IntArray) -> Ragged:
-    """Rows `values[starts[i]:stops[i]]` laid end to end, without a loop.
-
-    >>> gather_ranges(np.array([5, 6, 7, 8]), np.array([2, 0]), np.array([4, 1])).values.tolist()
-    [7, 8, 5]
-    """
-    lengths = np.asarray(stops, np.int64) - np.asarray(starts, np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    shift = np.repeat(np.asarray(starts, np.int64) - offsets[:-1], lengths)
-    return Ragged(values[np.arange(offsets[-1]) + shift], offsets)
+from lmrec.fields import IntArray, Ragged, gather_ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,19 +93,13 @@ class Cases:
     def take(self, rows: IntArray) -> "Cases":
         """The named rows, in the order given."""
         rows = np.asarray(rows, np.int64)
-        return Cases(
-            self.user_idx[rows], self.instants[rows], _take_rows(self.history, rows), _take_rows(self.relevant, rows)
-        )
+        return Cases(self.user_idx[rows], self.instants[rows], self.history.take(rows), self.relevant.take(rows))
 
     def sample(self, n: int, seed: int) -> "Cases":
         """At most `n` rows drawn without replacement, in their first order; all of them where there are no more."""
         if n >= len(self):
             return self
         return self.take(np.sort(np.random.default_rng(seed).choice(len(self), size=n, replace=False)))
-
-
-def _take_rows(ragged: Ragged, rows: IntArray) -> Ragged:
-    return gather_ranges(ragged.values, ragged.offsets[rows], ragged.offsets[rows + 1])
 
 
 @dataclass(frozen=True, eq=False)

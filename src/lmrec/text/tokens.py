@@ -23,10 +23,19 @@ class Tokens:
 
 
 def load_tokenizer(location: str | Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer that came with a language model; code from model repositories is never run."""
+    """The tokenizer that came with a language model; code from model repositories is never run.
+
+    Raises RecipeError where the name leads to none.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"the tokenizer of encoder.name '{location}' could not be loaded: {str(error).splitlines()[0]} Give a registry "
+            "name, a folder with config.json and the tokenizer's files, or a hub name that this machine can reach"
+        ) from error
     if tokenizer.pad_token_id is None:  # GPT-type tokenizers often have none; padding is masked, so any id does
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

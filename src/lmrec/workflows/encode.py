@@ -45,15 +45,13 @@ def read_texts(catalog: Catalog, template: Template, config: EncoderConfig) -> P
 
 def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) -> Tensor:
     """(N, Dt) vectors of the un-tuned model; `encoder` must be as loaded. Reused from the cache where they are known."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     folder = cache_folder() / "vectors" / _fingerprint(source)
     file = folder / "text_vec.safetensors"
-    if file.exists():
-        try:
-            return load_file(file)["text_vec"]
-        except (SafetensorError, KeyError, OSError):
-            pass  # a damaged cache entry is written anew below
+    cached = _read_cached(file)
+    if cached is not None:
+        return cached
     with progress_bar("encode catalog", show) as bar:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         vectors = encode_tokens(encoder.to(device), source.tokens.ids, source.config.batch_tokens, device, bar)
@@ -61,6 +59,16 @@ def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) ->
     with replaced_folder(folder) as fresh:
         save_file({"text_vec": text_vec}, fresh / file.name)
     return text_vec
+
+
+def _read_cached(file: Path) -> Tensor | None:
+    """None where the entry is absent or damaged: then it is made anew."""
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)["text_vec"] if file.exists() else None
+    except (SafetensorError, KeyError, OSError):
+        return None
 
 
 def _fingerprint(source: PretrainedText) -> str:

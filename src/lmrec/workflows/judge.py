@@ -18,15 +18,17 @@ from lmrec.errors import InputError
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
-from lmrec.fields import FloatArray, Ragged
+from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.collaborative import ALS, ItemKNN, LogArrays, Popularity, RecentPopularity
 from lmrec.models.content import ContentKNN
 from lmrec.progress import progress_bar
 from lmrec.recipe import BaselineName, Recipe, load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import TowerScorer
+from lmrec.training.learner import encode_histories
 from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.idonly import train_id_only
+from lmrec.workflows.train import history_tokens
 
 TUNED = "PLM tuned (lmrec)"
 FROZEN = "PLM frozen (first stage)"
@@ -178,10 +180,16 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> TowerScorer:
     towers = recommender.checkpoint.load_towers(frozen_stage=True)
     recipe = load_recipe(run.recipe_file)
     source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
-    text_vec = untuned_vectors(source, source.load_encoder(), False)
+    encoder = source.load_encoder().eval()
+    text_vec = untuned_vectors(source, encoder, False)
     with torch.no_grad():
         item_vec = towers.item_tower(text_vec)
-    return TowerScorer(FROZEN, towers, item_vec, recipe.user_model.max_history)
+    tokens_of = history_tokens(source, recommender.checkpoint.template)
+
+    def encode(histories: list[IntArray]) -> torch.Tensor:
+        return encode_histories(encoder, tokens_of(histories), item_vec.device)
+
+    return TowerScorer(FROZEN, towers, item_vec, recipe.user_model.max_history, encode)
 
 
 def _form(split: Split, config: EvaluationConfig, interactions: Interactions, n_items: int) -> TableForm:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_checkpoint, save_vectors
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment
+from lmrec.artifacts.training_state import read_counters
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.errors import RunFolderError
@@ -60,7 +61,13 @@ def fit_run(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     prepared = prepared or prepare(items, interactions, users, recipe)
+    # The run keeps the split that was made, which the log may have decided: later the judge must split alike.
+    split = recipe.split.model_copy(update={"kind": prepared.split.kind})
+    recipe = recipe.model_copy(update={"split": split})
     run = _open(out, resume)
+    resume = resume and (run.training_state / "state.json").exists()
+    if resume:
+        read_counters(run.training_state, _training_fingerprint(recipe, prepared))  # refused before a file is changed
     started = time.monotonic()
     save_dataset(prepared.dataset, run.data)
     run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
@@ -133,9 +140,7 @@ def _train(
             should_stop=should_stop,
             show=show,
         )
-        report = trainer.run(
-            plan_stages(recipe.training, can_tune), resume=resume and (run.training_state / "state.json").exists()
-        )
+        report = trainer.run(plan_stages(recipe.training, can_tune), resume=resume)
     learner.to("cpu")
     frozen = report.frozen_best if can_tune and report.frozen_best else None
     checkpoint = save_checkpoint(

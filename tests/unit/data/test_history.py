@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrec.data.history import Cases, FirstMeetings, HistoryIndex, gather_ranges
+from lmrec.data.history import Cases, FirstMeetings, HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.errors import DataError
-from lmrec.fields import Ragged, TimeKind
+from lmrec.fields import Ragged, TimeKind, gather_ranges
 
 from .random_logs import N_ITEMS, logs
 

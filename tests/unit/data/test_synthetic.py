@@ -96,3 +96,17 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         planted_world(n_items=65)
     with pytest.raises(InputError, match=r"a user finds only 32 unseen items.*fewer events or more items"):
         planted_world(n_events_per_user=33)
+
+
+def test_what_a_user_chose_of_one_topic_does_not_tell_what_comes_of_the_next() -> None:
+    """Else somebody could beat the ceiling, which takes every unseen item of a group as equally likely."""
+    world = planted_world(n_users=400, n_items=32, n_events_per_user=4, n_topics=4, seed=7)
+    index = HistoryIndex.from_interactions(world.interactions)
+    pairs: dict[int, list[int]] = {}
+    for user in range(index.n_users):
+        for before, after in pairwise(index.all(np.array([user]))[0].tolist()):
+            pairs.setdefault(before, []).append(after)
+    for after_items in pairs.values():
+        counts = np.unique(after_items, return_counts=True)[1]
+        assert len(counts) == 4
+        assert counts.max() < 0.5 * counts.sum()
