@@ -93,7 +93,9 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         if not self.metrics_file.exists():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines() if line]
+        # A process killed while it wrote leaves a last line without its end; that epoch is recorded again on resume.
+        whole, _, _ = self.metrics_file.read_text(encoding="utf-8").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line]
 
 
 def open_run(path: Path | str, *, trained: bool = True) -> RunFolder:

@@ -88,10 +88,17 @@ def read_counters(folder: Path, fingerprint: str) -> TrainingState:
 
 def load_training_state(folder: Path, fingerprint: str) -> TrainingState:
     """The whole state; raises as `read_counters` does."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     state = read_counters(folder, fingerprint)
-    for name, value in load_file(folder / "state.safetensors").items():
+    try:
+        tensors = load_file(folder / "state.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(
+            f"{folder / 'state.safetensors'} is damaged ({error}). Fit into a new folder, without --resume"
+        ) from error
+    for name, value in tensors.items():
         if name == "rng":
             state.rng = value
         else:

@@ -82,7 +82,7 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
             "folder with config.json and model.safetensors, or a hub name that this machine can reach"
         ) from error
     encoder = TextEncoder(backbone.float(), config.pooling)
-    limit = getattr(backbone.config, "max_position_embeddings", None)
+    limit = _max_tokens_of(backbone)
     if limit is not None and config.max_tokens > limit:
         raise RecipeError(
             f"encoder.max_tokens is {config.max_tokens}, and {config.name} reads at most {limit}. Lower it"
@@ -91,6 +91,15 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
     return encoder
+
+
+def _max_tokens_of(backbone: nn.Module) -> int | None:
+    """How many tokens the model has places for; RoBERTa-type models keep the places up to the padding id for padding."""
+    limit: int | None = getattr(backbone.config, "max_position_embeddings", None)
+    for name, module in backbone.named_modules():
+        if limit is not None and name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return limit - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return limit
 
 
 def choose_trainable(encoder: TextEncoder, config: EncoderConfig) -> list[nn.Parameter]:

@@ -221,7 +221,9 @@ class Recommender:
 
     @property
     def _text_column(self) -> str:
-        return self.checkpoint.template.columns[0]
+        """Where typed words go: the template's first column of text."""
+        columns = self.checkpoint.template.columns
+        return next((name for name in columns if self.catalog.frame.schema[name] == pl.String), columns[0])
 
     def _histories_of(self, ids: Sequence[UserId]) -> Ragged:
         empty = np.zeros(0, np.int64)
@@ -266,6 +268,11 @@ class Recommender:
         return tuple(self.catalog.titles[item] for item in self._index.all(np.array([user]))[0][::-1][:n])
 
     def _encode(self, texts: list[str]) -> Tensor:
+        if self.checkpoint.configs.item.source == "id":
+            raise InputError(
+                "this run was fitted with item.source 'id' and knows no words. Fit with 'text+id' to answer words or to "
+                "add items"
+            )
         config = self.checkpoint.configs.encoder
         tokens = tokenize_texts(self._tokenizer, texts, config.max_tokens)
         return torch.from_numpy(encode_tokens(self._encoder, tokens.ids, config.batch_tokens, _CPU))

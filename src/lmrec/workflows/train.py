@@ -69,9 +69,7 @@ def fit_run(
     if resume:
         read_counters(run.training_state, _training_fingerprint(recipe, prepared))  # refused before a file is changed
     started = time.monotonic()
-    save_dataset(prepared.dataset, run.data)
-    run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
-    run.update_record(
+    run.update_record(  # first of all: from now on the folder is a run that can be resumed
         status="training",
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seed=recipe.training.seed,
@@ -82,6 +80,8 @@ def fit_run(
         notes=list(prepared.notes),
         **describe_environment(),
     )
+    save_dataset(prepared.dataset, run.data)
+    run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
     notes = list(prepared.notes)
     if not has_tensorboard():
         notes.append(

@@ -1,0 +1,69 @@
+"""Every combination of the parts' kinds either fits, answers and is judged, or is refused at load with the reason."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmrec.errors import RecipeError
+from lmrec.recipe import load_recipe
+from lmrec.retrieval.recommender import Recommender
+from lmrec.workflows.judge import FROZEN, TUNED, judge_run
+from lmrec.workflows.train import fit_run
+
+KINDS = ("transformer", "attention", "mean", "text")
+SOURCES = ("text+id", "text", "id")
+TRAINED = ("all", "last_layers", "none")
+HEADS = ("cosine", "dot")
+
+
+@pytest.mark.parametrize(("kind", "source", "train", "head"), list(product(KINDS, SOURCES, TRAINED, HEADS)))
+def test_it_fits_and_answers_or_is_refused(
+    kind: str, source: str, train: str, head: str, world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    choices = [
+        *quick_choices,
+        f"user_model.kind={kind}",
+        f"item.source={source}",
+        f"encoder.train={train}",
+        f"head.kind={head}",
+        "training.validation_cases=20",
+        "split.validation=0.05",
+    ]
+    if kind == "text" and source == "id":
+        with pytest.raises(RecipeError, match="'text' needs words: set item.source to 'text' or 'text\\+id'"):
+            load_recipe(overrides=choices)
+        return
+    items, events = world_folder / "items.csv", world_folder / "events.csv"
+    fitted = fit_run(items, events, out=tmp_path / "run", overrides=choices, show=False)
+    stages = [row["stage"] for row in fitted.run.read_metrics()]
+    assert stages == (["frozen"] if train == "none" or source == "id" else ["frozen", "tuned"])
+    assert all(np.isfinite(row["loss"]) for row in fitted.run.read_metrics())
+    recommender = Recommender.load(tmp_path / "run")
+    known, newcomer = recommender.recommend(users=["user0", "stranger"], k=5)
+    assert len(known.items) == len(newcomer.items) == 5
+    assert all(np.isfinite(item.score) for item in (*known.items, *newcomer.items))
+    if source == "text+id" and head == "cosine":
+        judged = judge_run(tmp_path / "run", show=False)
+        assert {row.name for row in judged.table.rows} & {FROZEN, TUNED}
+
+
+@pytest.mark.parametrize("kind", ["transformer", "text"])
+def test_a_second_stage_that_wins_is_judged_beside_the_first(
+    kind: str, world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    """Whoever wins by validation here is chance; without a first stage the second always does."""
+    more = [f"user_model.kind={kind}", "training.frozen_epochs=1", "training.learning_rate=1e-7"]
+    more += ["training.tuned_learning_rate=1e-2", "training.tuned_epochs=2"]
+    items, events = world_folder / "items.csv", world_folder / "events.csv"
+    fit_run(items, events, out=tmp_path / "run", overrides=[*quick_choices, *more], show=False)
+    names = [row.name for row in judge_run(tmp_path / "run", show=False).table.rows]
+    assert names[-2:] == [FROZEN, TUNED]
+
+
+def test_a_second_stage_alone(world_folder: Path, tmp_path: Path, quick_choices: list[str]) -> None:
+    items, events = world_folder / "items.csv", world_folder / "events.csv"
+    choices = [*quick_choices, "training.frozen_epochs=0"]
+    fit_run(items, events, out=tmp_path / "run", overrides=choices, show=False)
+    assert [row.name for row in judge_run(tmp_path / "run", show=False).table.rows][-1] == TUNED

@@ -1,0 +1,168 @@
+"""The recipe: every choice in one place, named wrongly only once."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from lmrec.errors import RecipeError
+from lmrec.recipe import Recipe, describe_keys, load_recipe, recipe_toml
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("encoder.max_token", "encoder.max_tokens"),
+        ("max_tokens", "encoder.max_tokens"),
+        ("learning_rate", "training.learning_rate"),
+        ("encodr.max_tokens", "encoder"),
+        ("encodr", "encoder"),
+        ("training.frozen_epoch", "training.frozen_epochs"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(key: str, meant: str) -> None:
+    with pytest.raises(RecipeError, match=f"Did you mean '{meant}'"):
+        load_recipe(overrides=[f"{key}=3"])
+
+
+def test_an_unknown_key_of_a_file_is_refused_too(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text("[encoder]\nmax_token = 3\n")
+    with pytest.raises(RecipeError, match=r"unknown key 'encoder.max_token'. Did you mean 'encoder.max_tokens'"):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoder.max_tokens=0", r"encoder.max_tokens = 0: .*greater than or equal to 1"),
+        ("encoder.max_tokens=many", r"encoder.max_tokens = 'many': .*integer"),
+        ("encoder.pooling=max", r"encoder.pooling = 'max': .*'mean', 'cls' or 'last'"),
+        ("training.precision=fp16", r"training.precision = 'fp16'"),
+        ("user_model.heads=3", r"user_model.heads is 3 and must divide item.width, which is 128"),
+        ("split.test=0.95", r"leave nothing to train on"),
+        ("encoder=5", r"encoder = 5"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_rule(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(overrides=[override])
+
+
+def test_several_faults_are_all_named() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(overrides=["encoder.max_tokens=0", "item.width=1", "head.king=dot"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["user_model.kind=text", "item.source=id"],
+        ["training.frozen_epochs=0", "training.tuned_epochs=0"],
+        ["training.frozen_epochs=0", "encoder.train=none"],
+        ["training.frozen_epochs=0", "item.source=id"],
+    ],
+)
+def test_choices_that_make_no_training_together_are_refused(overrides: list[str]) -> None:
+    with pytest.raises(RecipeError, match=r"needs words|nothing would be trained"):
+        load_recipe(overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("encoder.max_tokens=32", 32),
+        ("encoder.name=my/model", "my/model"),
+        ('encoder.name="quoted"', "quoted"),
+        ("template.item={title}. By {author}", "{title}. By {author}"),
+        ("template.item=a=b {title}", "a=b {title}"),
+        ("training.learning_rate=1e-4", 1e-4),
+        ("training.mask_seen=false", False),
+        ('data.text_columns=["title", "plot"]', ("title", "plot")),
+        ("data.item_columns.item_id=movie", {"item_id": "movie"}),
+        (" encoder.max_tokens = 32 ", 32),
+    ],
+)
+def test_set_values_are_toml_or_plain_text(override: str, found: object) -> None:
+    value: Any = load_recipe(overrides=[override])
+    for part in override.partition("=")[0].strip().split(".")[:2]:
+        value = getattr(value, part)
+    assert value == found
+
+
+@pytest.mark.parametrize("override", ["encoder.max_tokens", "=3", ""])
+def test_set_without_key_and_value_is_refused_with_an_example(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"is not key=value. Example: --set encoder.max_tokens=64"):
+        load_recipe(overrides=[override])
+
+
+def test_a_path_through_a_value_is_refused() -> None:
+    with pytest.raises(RecipeError, match="goes through 'name', which is a value"):
+        load_recipe(overrides=["encoder.name=a", "encoder.name.b=c"])
+
+
+def test_later_words_win_over_earlier_ones_and_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text("[encoder]\nmax_tokens = 10\npooling = 'cls'\n[split]\nkind = 'last'\n")
+    recipe = load_recipe(file, ["encoder.max_tokens=11", "encoder.max_tokens=12"], {"split.kind": "none"})
+    assert (recipe.encoder.max_tokens, recipe.encoder.pooling, recipe.split.kind) == (12, "cls", "none")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no recipe"):
+        load_recipe(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("[encoder")
+    with pytest.raises(RecipeError, match=r"broken.toml is not a TOML file"):
+        load_recipe(tmp_path / "broken.toml")
+
+
+def leaves(model: BaseModel, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, BaseModel) else {f"{prefix}{name}": value}
+    return found
+
+
+def test_every_default_survives_a_round_trip_through_toml(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe_toml(Recipe()), encoding="utf-8")
+    assert load_recipe(file) == Recipe()
+    written = tomllib.loads(file.read_text(encoding="utf-8"))
+    for key, value in leaves(Recipe()).items():
+        part, name = key.split(".")
+        assert (name in written[part]) == (value is not None), key
+
+
+def test_a_recipe_of_other_choices_survives_too(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        overrides=[
+            'data.text_columns=["title"]',
+            "data.item_columns.item_id=movie",
+            "data.min_rating=4",
+            "template.item={title} – «{plot}»",
+            "template.history_separator=\\n",
+            "evaluation.max_cases=100",
+            'baselines.names=["als"]',
+            "user_model.kind=mean",
+        ]
+    )
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe_toml(recipe), encoding="utf-8")
+    assert load_recipe(file) == recipe
+
+
+def test_every_choice_is_described() -> None:
+    rows = describe_keys()
+    assert [key for key, _, _ in rows] == list(leaves(Recipe()))
+    for key, default, effect in rows:
+        assert default or key == "template.item", key  # there, empty means every text column
+        assert len(effect) > 10, f"{key} says nothing about its effect"
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().encoder.max_tokens = 3

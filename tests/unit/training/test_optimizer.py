@@ -1,0 +1,77 @@
+"""The optimizer: what decays, what trains at which rate, and the course of the rate."""
+
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lmrec.training.optimizer import Schedule, learning_rate_factor, parameter_groups, set_learning_rate
+
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+
+def block() -> nn.Module:
+    return nn.ModuleDict({"linear": nn.Linear(3, 4), "norm": nn.LayerNorm(4), "ids": nn.Embedding(5, 4)})
+
+
+def test_norms_and_biases_do_not_decay_and_matrices_do() -> None:
+    module = block()
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in parameter_groups([(module, 0.1)], 0.01)
+        for parameter in group["params"]
+    }
+    found = {name: decay[id(parameter)] for name, parameter in module.named_parameters()}
+    assert found == {
+        "linear.weight": 0.01,
+        "linear.bias": 0.0,
+        "norm.weight": 0.0,
+        "norm.bias": 0.0,
+        "ids.weight": 0.01,
+    }
+
+
+def test_each_part_has_its_own_rate_and_frozen_parameters_are_left_out() -> None:
+    first, second = block(), block()
+    first.requires_grad_(False)
+    first["linear"].weight.requires_grad_(True)  # type: ignore[index]
+    groups = parameter_groups([(first, 1e-5), (second, 1e-3)], 0.01)
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(1e-5, 1), (1e-3, 2), (1e-3, 3)]
+    first.requires_grad_(False)
+    assert len(parameter_groups([(first, 1e-5), (second, 1e-3)], 0.01)) == 2
+
+
+def test_the_rate_is_the_base_rate_times_the_factor_however_often_it_is_set() -> None:
+    groups = parameter_groups([(block(), 0.2)], 0.0)
+    optimizer = torch.optim.AdamW(groups)
+    for factor in (0.5, 0.5, 0.25):
+        set_learning_rate(optimizer.param_groups, factor)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.05}
+
+
+@given(
+    n_steps=st.integers(1, 300), warmup=st.floats(0, 1), schedule=st.sampled_from(SCHEDULES), beyond=st.integers(0, 20)
+)
+def test_the_factor_rises_then_never_rises_again_and_stays_in_bounds(
+    n_steps: int, warmup: float, schedule: Schedule, beyond: int
+) -> None:
+    factors = [learning_rate_factor(step, n_steps, warmup, schedule) for step in range(n_steps + beyond)]
+    assert all(0.0 <= factor <= 1.0 for factor in factors)
+    top = factors.index(max(factors))
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert factors[0] > 0  # the first step is not wasted
+
+
+def test_warm_up_is_a_straight_line_to_the_full_rate() -> None:
+    found = [learning_rate_factor(step, 100, 0.05, "cosine") for step in range(6)]
+    assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_the_shapes_at_half_time() -> None:
+    found = {schedule: learning_rate_factor(50, 100, 0.0, schedule) for schedule in SCHEDULES}
+    assert found == pytest.approx({"cosine": 0.5, "linear": 0.5, "constant": 1.0})
+    assert learning_rate_factor(25, 100, 0.0, "cosine") > learning_rate_factor(25, 100, 0.0, "linear")

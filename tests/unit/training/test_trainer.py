@@ -1,0 +1,341 @@
+"""The loop: a stop is no loss, the best is kept, and what goes wrong is said."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lmrec.artifacts.training_state import load_training_state
+from lmrec.errors import Interrupted, RunFolderError, TrainingError
+from lmrec.training.batches import TrainBatch
+from lmrec.training.learner import Learner
+from lmrec.training.trainer import Stage, Trainer, TrainingConfig, TrainingReport, choose_precision, plan_stages
+
+Batches = Callable[[int, int], list[TrainBatch]]
+Weights = dict[str, Tensor]
+CONFIG = TrainingConfig(frozen_epochs=2, tuned_epochs=2, precision="fp32", patience=5, encoder_learning_rate=1e-3)
+
+
+class Session:
+    """One process of training: a fresh learner, a folder for its state, and a wish to stop after some steps."""
+
+    def __init__(
+        self, learner: Learner, batches: Batches, folder: Path, config: TrainingConfig = CONFIG, validate: Any = None
+    ) -> None:
+        self.learner, self.rows, self.n_steps = learner, list[dict[str, Any]](), 0
+        self.stop_after: int | None = None
+        self.trainer = Trainer(
+            learner,
+            config,
+            batches=batches,
+            validate=validate,
+            record=self.rows.append,
+            state_folder=folder / "state",
+            fingerprint="fp",
+            should_stop=self.should_stop,
+            show=False,
+        )
+        self.stages = plan_stages(config, can_tune=True)
+
+    def should_stop(self) -> bool:
+        self.n_steps += 1
+        return self.n_steps == self.stop_after
+
+    def run(self, resume: bool = False) -> TrainingReport:
+        return self.trainer.run(self.stages, resume)
+
+    @property
+    def weights(self) -> Weights:
+        return {name: value.clone() for name, value in self.learner.state_dict().items()}
+
+
+def loss_validator(learner: Learner, batch: TrainBatch) -> Callable[[], float]:
+    """Minus the loss on a fixed batch."""
+
+    def validate() -> float:
+        regime, learner.regime = learner.regime, "frozen"
+        with torch.no_grad():
+            value = -float(learner(batch, np.random.default_rng(0)))
+        learner.regime = regime
+        return value
+
+    return validate
+
+
+def assert_same(found: Weights, expected: Weights) -> None:
+    assert found.keys() == expected.keys()
+    different = [name for name in expected if not torch.equal(found[name], expected[name])]
+    assert different == []
+
+
+@pytest.fixture
+def new_session(make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path) -> Callable[..., Session]:
+    def new(name: str = "run", config: TrainingConfig = CONFIG, validated: bool = True) -> Session:
+        learner = make_learner()
+        validate = loss_validator(learner, world_batches(0, 99)[0]) if validated else None
+        return Session(learner, world_batches, tmp_path / name, config, validate)
+
+    return new
+
+
+@pytest.fixture(scope="module")
+def whole_run() -> dict[str, Any]:
+    """Filled by the first test that needs an uninterrupted training, to be trained once only."""
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(new_session: Callable[..., Session], whole_run: dict[str, Any]) -> dict[str, Any]:
+    if not whole_run:
+        session = new_session("whole")
+        report = session.run()
+        whole_run.update(weights=session.weights, rows=session.rows, n_steps=session.n_steps, report=report)
+    return whole_run
+
+
+def test_epochs_of_the_example_differ_in_length(world_batches: Batches) -> None:
+    """Otherwise the tests below would not see a schedule that is counted anew after a stop."""
+    assert len({len(world_batches(0, epoch)) for epoch in range(2)}) == 2
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["first step", "within an epoch", "last step of an epoch", "within a later epoch", "tuned", "tuned, later epoch"],
+)
+def test_a_stopped_and_resumed_training_ends_with_exactly_the_same_weights(
+    where: str, new_session: Callable[..., Session], uninterrupted: dict[str, Any], world_batches: Batches
+) -> None:
+    frozen = [len(world_batches(0, epoch)) for epoch in range(2)]
+    first_tuned = len(world_batches(1, 0))
+    stop_after = {
+        "first step": 1,
+        "within an epoch": 4,
+        "last step of an epoch": frozen[0],
+        "within a later epoch": frozen[0] + 3,
+        "tuned": sum(frozen) + 2,
+        "tuned, later epoch": sum(frozen) + first_tuned + 2,
+    }[where]
+    stopped = new_session()
+    stopped.stop_after = stop_after
+    with pytest.raises(Interrupted, match=r"nothing is lost. Continue with the same command and --resume"):
+        stopped.run()
+    resumed = new_session()
+    report = resumed.run(resume=True)
+    assert_same(resumed.weights, uninterrupted["weights"])
+    assert stopped.rows + resumed.rows == uninterrupted["rows"]
+    assert stopped.n_steps + resumed.n_steps == uninterrupted["n_steps"]
+    assert report.best_metric == uninterrupted["report"].best_metric
+    assert_same(report.frozen_best or {}, uninterrupted["report"].frozen_best)
+
+
+def test_a_training_stopped_again_and_again_ends_the_same(
+    new_session: Callable[..., Session], uninterrupted: dict[str, Any]
+) -> None:
+    for attempt in range(50):
+        session = new_session()
+        session.stop_after = 7
+        try:
+            session.run(resume=attempt > 0)
+        except Interrupted:
+            continue
+        break
+    assert attempt >= 3
+    assert_same(session.weights, uninterrupted["weights"])
+
+
+def test_without_validation_the_last_weights_stay_and_resuming_is_as_exact(new_session: Callable[..., Session]) -> None:
+    whole = new_session("whole", validated=False)
+    report = whole.run()
+    assert report.best_metric is None
+    assert all("validation" not in row for row in whole.rows)
+    stopped = new_session(validated=False)
+    stopped.stop_after = whole.n_steps - 1
+    with pytest.raises(Interrupted):
+        stopped.run()
+    resumed = new_session(validated=False)
+    resumed.run(resume=True)
+    assert_same(resumed.weights, whole.weights)
+
+
+def test_training_lowers_the_loss_in_both_stages(uninterrupted: dict[str, Any]) -> None:
+    rows = uninterrupted["rows"]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [
+        ("frozen", 1),
+        ("frozen", 2),
+        ("tuned", 1),
+        ("tuned", 2),
+    ]
+    assert rows[1]["loss"] < rows[0]["loss"]
+    assert rows[3]["loss"] < rows[0]["loss"]
+    assert uninterrupted["report"].best_stage == "tuned"
+
+
+def test_a_stop_state_of_another_recipe_is_refused(new_session: Callable[..., Session]) -> None:
+    stopped = new_session()
+    stopped.stop_after = 1
+    with pytest.raises(Interrupted):
+        stopped.run()
+    with pytest.raises(RunFolderError, match="another recipe, other data or another seed"):
+        load_training_state(stopped.trainer.state_folder, "other")
+
+
+def test_resuming_nothing_is_refused(new_session: Callable[..., Session]) -> None:
+    with pytest.raises(RunFolderError, match=r"holds no interrupted training. Run fit without --resume"):
+        new_session().run(resume=True)
+
+
+def scripted(values: list[float], learner: Learner, seen: list[Weights]) -> Callable[[], float]:
+    """A validator with known answers that remembers the weights it was asked about."""
+    answers: Iterator[float] = iter(values)
+
+    def validate() -> float:
+        seen.append({name: value.clone() for name, value in learner.state_dict().items()})
+        return next(answers)
+
+    return validate
+
+
+def test_early_stopping_ends_a_stage_and_restores_the_best(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path
+) -> None:
+    learner, seen = make_learner(), list[Weights]()
+    config = CONFIG.model_copy(update={"frozen_epochs": 10, "tuned_epochs": 0, "patience": 2})
+    session = Session(learner, world_batches, tmp_path, config, scripted([0.1, 0.5, 0.4, 0.5, 9.0], learner, seen))
+    report = session.run()
+    assert len(seen) == 4  # an equal value is not a better one: two bad epochs after the second
+    assert (report.best_metric, report.best_epoch, report.best_stage) == (0.5, 2, "frozen")
+    assert_same(session.weights, seen[1])
+    assert not torch.equal(
+        seen[1]["towers.item_tower.projection.weight"], seen[3]["towers.item_tower.projection.weight"]
+    )
+
+
+def test_the_second_stage_begins_at_the_best_of_the_first_and_loses_to_it_if_it_is_worse(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path
+) -> None:
+    learner, seen = make_learner(), list[Weights]()
+    config = CONFIG.model_copy(update={"frozen_epochs": 3, "patience": 1})
+    session = Session(learner, world_batches, tmp_path, config, scripted([0.5, 0.4, 0.3, 9.0], learner, seen))
+    report = session.run()
+    assert len(seen) == 3  # patience 1: one bad epoch ends a stage
+    assert (report.best_metric, report.best_stage, report.frozen_metric) == (0.5, "frozen", 0.5)
+    assert_same(session.weights, seen[0])
+    assert_same(report.frozen_best or {}, {k: v for k, v in seen[0].items() if k.startswith("towers.")})
+
+
+def test_only_what_is_asked_for_changes(
+    make_learner: Callable[..., Learner], new_session: Callable[..., Session], uninterrupted: dict[str, Any]
+) -> None:
+    before = make_learner().state_dict()
+    changed = {name for name, value in uninterrupted["weights"].items() if not torch.equal(value, before[name])}
+    assert {name for name in changed if name.startswith("encoder.")} == {
+        name for name in before if "encoder.layer.2." in name
+    }
+    assert "text_vec" in changed
+    only_frozen = new_session("frozen", CONFIG.model_copy(update={"tuned_epochs": 0}))
+    only_frozen.run()
+    after = only_frozen.weights
+    assert all(torch.equal(after[name], before[name]) for name in before if not name.startswith("towers."))
+
+
+def test_the_cache_of_a_tuned_model_is_what_the_model_says_now(new_session: Callable[..., Session]) -> None:
+    session = new_session("frozen", CONFIG.model_copy(update={"frozen_epochs": 1, "tuned_epochs": 1}))
+    session.run()
+    cached = session.learner.text_vec.clone()
+    session.learner.refresh()
+    torch.testing.assert_close(session.learner.text_vec, cached, atol=1e-5, rtol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_place_and_a_way_out(new_session: Callable[..., Session]) -> None:
+    session = new_session()
+    with torch.no_grad():
+        session.learner.text_vec[0] = float("nan")
+    with pytest.raises(TrainingError, match=r"the loss is nan in epoch 1, step 1. Lower the learning rates"):
+        session.run()
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path
+) -> None:
+    """Of batches with equal weights: the mean of the gradients is the gradient of the mean."""
+    one = world_batches(0, 0)[0]
+    config = CONFIG.model_copy(update={"frozen_epochs": 1, "tuned_epochs": 0})
+    results = []
+    for name, batches, accumulate in (("one", [one], 1), ("three", [one] * 3, 3), ("apart", [one] * 3, 1)):
+        learner = make_learner(dropout=0.0)
+        session = Session(
+            learner,
+            lambda stage, epoch, batches=batches: batches,  # type: ignore[misc]
+            tmp_path / name,
+            config.model_copy(update={"accumulate": accumulate}),
+        )
+        session.run()
+        results.append((session.n_steps, session.weights, session.rows[0]["loss"]))
+    (single_steps, single, single_loss), (steps, accumulated, loss), (apart_steps, apart, _) = results
+    assert (single_steps, steps, apart_steps) == (1, 1, 3)
+    assert loss == pytest.approx(single_loss, rel=1e-5)
+    # AdamW's first step is the gradient's sign: rounding shows where a gradient is nearly zero, as those of biases are.
+    words = "towers.item_tower.projection.weight"
+    torch.testing.assert_close(accumulated[words], single[words], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(apart[words], single[words])
+
+
+def test_a_last_group_that_is_not_full_still_makes_a_step(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"frozen_epochs": 1, "tuned_epochs": 0, "accumulate": 2})
+    session = Session(make_learner(), lambda stage, epoch: world_batches(0, 0)[:5], tmp_path, config)
+    session.run()
+    assert session.n_steps == 3
+
+
+def test_gradients_are_clipped(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    real = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack([g.norm() for g in grads]).norm()))
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    config = CONFIG.model_copy(update={"frozen_epochs": 1, "tuned_epochs": 0, "max_grad_norm": 1e-3})
+    Session(make_learner(), world_batches, tmp_path, config).run()
+    assert norms
+    assert max(norms) <= 1.01e-3
+
+
+def test_the_state_on_disk_is_safetensors_and_json_only(new_session: Callable[..., Session]) -> None:
+    stopped = new_session()
+    stopped.stop_after = 2
+    with pytest.raises(Interrupted):
+        stopped.run()
+    files = sorted(path.name for path in stopped.trainer.state_folder.iterdir())
+    assert files == ["state.json", "state.safetensors"]
+    assert json.loads((stopped.trainer.state_folder / "state.json").read_text())["step"] == 2
+
+
+def test_stages_without_epochs_or_anything_to_tune_fall_away() -> None:
+    config = TrainingConfig(frozen_epochs=3, tuned_epochs=2)
+    frozen, tuned = plan_stages(config, can_tune=True)
+    assert (frozen.regime, frozen.n_epochs, tuned.regime, tuned.n_epochs) == ("frozen", 3, "tuned", 2)
+    assert plan_stages(config, can_tune=False) == [frozen]
+    assert plan_stages(config.model_copy(update={"frozen_epochs": 0}), can_tune=True) == [
+        Stage("tuned", 2, config.tuned_learning_rate, config.encoder_learning_rate)
+    ]
+
+
+def test_precision_is_what_was_asked_or_what_the_machine_does_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_precision(TrainingConfig(precision="bf16")) == "bf16"
+    assert choose_precision(TrainingConfig(precision="fp32")) == "no"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for able in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able})
+        assert choose_precision(TrainingConfig()) == ("bf16" if able else "no")
