@@ -15,6 +15,7 @@ from lmrec.errors import RunFolderError
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill; when the block ends well it takes the place of `folder`, else it is removed."""
+    folder = folder.resolve()
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)

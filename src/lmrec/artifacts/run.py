@@ -119,8 +119,10 @@ def create_run(path: Path | str, *, resume: bool) -> RunFolder:
         raise RunFolderError(
             f"'{path}' exists and is not empty. Choose another --out, remove it, or continue it with --resume"
         )
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.data.mkdir(exist_ok=True)
+    try:
+        run.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"'{path}' cannot be made ({error.strerror}). Choose another --out") from error
     return run
 
 

@@ -88,7 +88,7 @@ def prepare(
         return
     print_data(prepared)
     if out is not None:
-        say(f"Written to {out}")
+        say(f"Written to {out}; rows set aside are in {out / 'quarantine.csv'}")
 
 
 @app.command()
@@ -121,6 +121,8 @@ def fit(
     prepared = prepare_tables(items, interactions, users, chosen)
     if not as_json:
         print_data(prepared)
+        if prepared.dataset.quarantine.height:
+            say(f"All rows set aside: {out / 'data' / 'quarantine.csv'}")
     result = fit_run(
         items, interactions, users, out=out, recipe=chosen, resume=resume, show=not quiet, prepared=prepared
     )

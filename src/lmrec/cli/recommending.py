@@ -38,6 +38,8 @@ def answer(recommender: Recommender, question: Question) -> list[Recommendation]
         return [recommender.recommend_for_text(question.text, k)]
     if question.history is not None:
         items = [item.strip() for item in question.history.split(",") if item.strip()]
+        if not items:
+            raise InputError("--history is empty. Give item ids, oldest first: --history 50,181")
         return recommender.recommend(histories=[items], k=k, exclude_seen=exclude_seen)
     ids = [question.user] if question.user is not None else read_user_ids(question.users or Path())
     answers = recommender.recommend(users=ids, k=k, exclude_seen=exclude_seen)

@@ -42,6 +42,8 @@ def print_data(prepared: "Prepared") -> None:
         for weakness in proof.weaknesses:
             say(f"known weakness: {weakness}")
     print_notes(prepared.notes)
+    for row in prepared.dataset.quarantine.unique("reason", keep="first", maintain_order=True).iter_rows(named=True):
+        say(f"set aside: {row['file']}, row {row['row']}: {row['reason']} (the first of its kind)")
 
 
 def print_items(items: Sequence["ScoredItem"]) -> None:

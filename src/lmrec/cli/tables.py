@@ -39,7 +39,7 @@ def writer_for(path: Path) -> "Callable[[Sequence[Recommendation]], None]":
 
 def read_user_ids(path: Path) -> list[str]:
     """User ids: the column user_id of a table, its only column, or the lines of a text file."""
-    from lmrec.data.sources.columns import USER_GUESSES, name_columns, require_columns
+    from lmrec.data.sources.columns import USER_GUESSES, name_columns
     from lmrec.data.sources.reading import read_table
 
     if path.suffix == ".txt":
@@ -48,11 +48,13 @@ def read_user_ids(path: Path) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--users {path}: cannot be read ({error})") from None
     table = read_table(path)
-    if len(table.columns) > 1:
-        table = name_columns(table, {}, USER_GUESSES, "user_columns")
-        require_columns(table, (USER_ID,), "user_columns")
-    column = table.columns[0] if len(table.columns) == 1 else USER_ID
-    return [str(user) for user in table.frame[column].drop_nulls().unique(maintain_order=True)]
+    table = name_columns(table, {}, USER_GUESSES, "user_columns")
+    if USER_ID not in table.columns:
+        raise InputError(
+            f"--users {path}: no column is called user_id; the first line says {table.columns}. Put the header user_id "
+            "above the ids, or give a .txt file with an id a line"
+        )
+    return [str(user) for user in table.frame[USER_ID].drop_nulls().unique(maintain_order=True)]
 
 
 def parse_column_map(pairs: Sequence[str]) -> dict[str, Any]:

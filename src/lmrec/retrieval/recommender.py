@@ -16,7 +16,7 @@ from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
-from lmrec.errors import InputError
+from lmrec.errors import DataError, InputError, RunFolderError
 from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, IntArray, ItemId, Ragged, UserId
 from lmrec.models.encoder import encode_tokens
 from lmrec.models.two_tower import TwoTower
@@ -87,12 +87,19 @@ class Recommender:
     def load(cls, path: Path | str) -> Self:
         """Needs nothing but the run folder. Raises RunFolderError where that is missing, unfinished or damaged."""
         run = open_run(path)
-        catalog = Catalog.from_parquet(run.data / "catalog.parquet")
+        try:
+            catalog = Catalog.from_parquet(run.data / "catalog.parquet")
+            interactions = Interactions.from_parquet(run.data / "interactions.parquet")
+        except (OSError, pl.exceptions.PolarsError, DataError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunFolderError(
+                f"the data in {run.data} is missing or damaged ({reason}). Fit the run again"
+            ) from error
         checkpoint = read_checkpoint(run.checkpoint)
         return cls(
             run=run,
             catalog=catalog,
-            interactions=Interactions.from_parquet(run.data / "interactions.parquet"),
+            interactions=interactions,
             checkpoint=checkpoint,
             towers=checkpoint.load_towers(),
             vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
@@ -100,7 +107,7 @@ class Recommender:
 
     def recommend(
         self,
-        users: UserId | Sequence[UserId] | None = None,
+        users: UserId | Iterable[UserId] | None = None,
         histories: Sequence[Sequence[ItemId]] | None = None,
         k: int = 10,
         exclude_seen: bool = True,
@@ -116,10 +123,14 @@ class Recommender:
         if (users is None) == (histories is None):
             raise InputError("give either users or histories, one of them")
         if histories is not None:
+            if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
+                raise InputError(
+                    "histories is a list of lists of item ids, such as [['50', '181']]; got plain text in it"
+                )
             known = [[self.catalog.index_of(str(item)) for item in history] for history in histories]
             names: list[UserId | None] = [None] * len(known)
             return self._answer(names, Ragged.from_rows(known), k, exclude_seen, filter)
-        ids = [users] if isinstance(users, str) else [str(user) for user in users or ()]
+        ids = [str(user) for user in ([users] if users is None or isinstance(users, str | int) else users)]
         return self._answer(list(ids), self._histories_of(ids), k, exclude_seen, filter)
 
     def recommend_for_text(self, text: str, k: int = 10, filter: ItemFilter | None = None) -> Recommendation:
@@ -141,7 +152,7 @@ class Recommender:
             raise InputError("give either an item or a text, one of them")
         item_vec = torch.nn.functional.normalize(self.vectors.item_vec, dim=-1)
         if item is not None:
-            row = self.catalog.index_of(item)
+            row = self.catalog.index_of(str(item))
             query, hidden = item_vec[row : row + 1], Ragged.from_rows([[row]])
         else:
             query, hidden = torch.nn.functional.normalize(self._item_vec_of_text(text or ""), dim=-1), None
@@ -155,7 +166,7 @@ class Recommender:
             raise InputError("give either an item or a text, one of them")
         _check_k(k)
         if item is not None:
-            row = self.catalog.index_of(item)
+            row = self.catalog.index_of(str(item))
             item_vec = self.vectors.item_vec[row : row + 1]
         else:
             item_vec = self._item_vec_of_text(text or "")
@@ -305,6 +316,11 @@ def _allowed(catalog: Catalog, item_filter: ItemFilter | None) -> BoolArray | No
             ) from error
         mask: BoolArray = chosen.to_numpy()
         return mask
+    if isinstance(item_filter, str) or not isinstance(item_filter, Collection):
+        raise InputError(
+            f"filter is a {type(item_filter).__name__}; give a polars expression, such as pl.col('year') > '1990', or a "
+            "collection of the item ids that may be shown"
+        )
     mask = np.zeros(catalog.n_items, np.bool_)
     mask[[catalog.index_of(str(item)) for item in item_filter]] = True
     return mask

@@ -97,7 +97,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     table = build_table(
         list(evaluations.values()),
         baselines,
-        _form(split, recipe.evaluation, interactions, n_items),
+        _form(split, recipe.evaluation, interactions, n_items, _unserved_stage(run)),
         recipe.evaluation,
         slice_cases(
             next(iter(evaluations.values())).cases,
@@ -192,7 +192,21 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> TowerScorer:
     return TowerScorer(FROZEN, towers, item_vec, recipe.user_model.max_history, encode)
 
 
-def _form(split: Split, config: EvaluationConfig, interactions: Interactions, n_items: int) -> TableForm:
+def _unserved_stage(run: RunFolder) -> tuple[str, ...]:
+    """What to say of a second stage that validation did not choose: its weights are not kept, but it was there."""
+    tuned = [row["validation"] for row in run.read_metrics() if row["stage"] == "tuned" and "validation" in row]
+    training = run.read_record()["training"]
+    if training["best_stage"] == "tuned" or not tuned:
+        return ()
+    return (
+        f"the tuned PLM, whose best validation {training['metric']} is {max(tuned):.4f} against "
+        f"{training['frozen_metric']:.4f} of the first stage, which is what this run serves",
+    )
+
+
+def _form(
+    split: Split, config: EvaluationConfig, interactions: Interactions, n_items: int, left_out: tuple[str, ...]
+) -> TableForm:
     cuts: tuple[str, ...] = ()
     if split.cut_ts is not None:
         validation, test = (show_time(ts, interactions.time_kind) for ts in split.cut_ts)
@@ -206,7 +220,7 @@ def _form(split: Split, config: EvaluationConfig, interactions: Interactions, n_
         n_items=n_items,
         exclude_seen=config.exclude_seen,
         cuts=cuts,
-        excluded=excluded,
+        excluded=(*excluded, *left_out),
     )
 
 

@@ -9,6 +9,7 @@ from lmrec.data.dataset import Dataset
 from lmrec.data.sources.tables import read_dataset
 from lmrec.data.split import Split, SplitConfig, split_interactions
 from lmrec.data.summary import DataSummary, summarize
+from lmrec.errors import RunFolderError
 from lmrec.recipe import Recipe
 
 
@@ -55,7 +56,13 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
 
 
 def save_prepared(prepared: Prepared, folder: Path) -> None:
-    """The data, and beside it `summary.json` and `proof.json`, for a look before any training."""
+    """The data, and beside it `summary.json` and `proof.json`, for a look before any training.
+
+    Only an empty folder, or one that an earlier call made, is written to: nothing of anybody else is replaced.
+    """
+    ours = folder.is_dir() and (folder / "proof.json").exists() and (folder / "catalog.parquet").exists()
+    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(f"'{folder}' exists and was not made by `lmrec prepare`. Choose another --out")
     save_dataset(prepared.dataset, folder)
     write_json(folder / "summary.json", json.loads(prepared.summary.model_dump_json()))
     write_json(folder / "proof.json", prepared.split.proof.as_dict())

@@ -1,6 +1,7 @@
 """Fit: from two tables to a run folder that recommends."""
 
 import hashlib
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from lmrec.artifacts.run import RunFolder, create_run, describe_environment
 from lmrec.artifacts.training_state import read_counters
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.interactions import Interactions
-from lmrec.errors import RunFolderError
+from lmrec.errors import InputError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.encoder import TextEncoder, choose_trainable
@@ -87,7 +88,13 @@ def fit_run(
         notes.append(
             "TensorBoard events are not written: its package is missing. Type: pip install 'lmrec[tensorboard]'"
         )
-    report = _train(run, recipe, prepared, resume, show, notes)
+    try:
+        report = _train(run, recipe, prepared, resume, show, notes)
+    except InputError:
+        # Nothing was learnt, and the same --out must take the corrected command. `_open` found the folder empty.
+        if not run.training_state.exists():
+            shutil.rmtree(run.path)
+        raise
     run.update_record(
         status="trained",
         training={
@@ -239,6 +246,4 @@ def replace_judging(recipe: Recipe) -> Recipe:
 
 
 def remove_training_state(run: RunFolder) -> None:
-    import shutil
-
     shutil.rmtree(run.training_state, ignore_errors=True)

@@ -373,7 +373,7 @@ def test_too_many_bad_rows_stop_the_reading(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path / 'events.csv'}, row 5: 3 of 6 rows cannot be used, over the limit of 5%")
     assert "2 x the item is not in the catalog (row 5" in message
     assert "1 x the time is neither unix seconds nor ISO 8601 (row 7" in message
-    assert message.endswith("Mend the table, or raise max_bad_share")
+    assert message.endswith("Mend the table, or raise the limit: --set data.max_bad_share=0.2")
 
 
 def test_nothing_left(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def require_few_bad(table: Table, max_bad_share: float) -> None:
     shown = "; ".join(f"{n:,} x {why} (row {row}: {content[:200]})" for why, n, row, content in reasons.iter_rows())
     raise DataError(
         f"{bad.height:,} of {table.n_rows:,} rows cannot be used, over the limit of {max_bad_share:.0%}: {shown}. "
-        "Mend the table, or raise max_bad_share",
+        "Mend the table, or raise the limit: --set data.max_bad_share=0.2",
         file=table.name,
         row=reasons["row"][0],
     )

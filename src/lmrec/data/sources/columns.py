@@ -47,7 +47,8 @@ def name_columns(table: Table, named: Mapping[str, str], guesses: Mapping[str, t
     for ours, theirs in named.items():
         if theirs not in table.columns:
             hint = nearest(theirs, table.columns)
-            raise DataError(f"there is no column '{theirs}' for {option}.{ours}. {hint}", file=table.name)
+            way = f"Where only one table has it, say which: --map {option.removesuffix('_columns')}s.{ours}={theirs}"
+            raise DataError(f"there is no column '{theirs}' for {option}.{ours}. {hint} {way}", file=table.name)
     renames = {theirs: ours for ours, theirs in named.items()}
     free = {_plain(name): name for name in reversed(table.columns) if name not in renames}
     guessed = []
@@ -74,7 +75,8 @@ def require_columns(table: Table, wanted: tuple[str, ...], option: str) -> None:
         if name not in table.columns:
             raise DataError(
                 f"there is no column '{name}', and none looks like it; found {table.columns}. "
-                f'Rename one, or say which it is: {option}.{name} = "YOUR COLUMN"',
+                f'Rename one, or say which it is: --map {name}=YOUR_COLUMN, in a recipe data.{option}.{name} = "YOUR COLUMN"'
+                + (". Without times, a column `position` with the order will do" if name == TIMESTAMP else ""),
                 file=table.name,
             )
 

@@ -155,12 +155,19 @@ def _set_aside_undecodable(table: Table) -> Table:
 def _explain_damage(name: str, data: bytes, separator: str, error: Exception) -> DataError:
     """The first row with more fields than the header, by the slow reader; only ever run on the way to an error."""
     reader = csv.reader(io.StringIO(data.decode(errors="replace")), delimiter=separator)
-    width = len(next(reader))
+    width, last_row = len(next(reader)), reader.line_num + 1
+    begins = last_row
     for fields in reader:
+        last_row, begins = begins, reader.line_num + 1
         if len(fields) > width:
             rule = f"the row has {len(fields)} fields, the header {width}. Quote fields that hold a '{separator}'"
             return DataError(rule, file=name, row=reader.line_num)
-    return DataError(f"the file cannot be read ({error}). Check its quotes", file=name)
+    return DataError(
+        "a quote is opened and never closed, or the file is damaged in another way "
+        f"({str(error).splitlines()[0]}); the last row begins here. Close the quote",
+        file=name,
+        row=last_row,
+    )
 
 
 def _read_json(name: str, data: bytes) -> Table:
@@ -197,6 +204,9 @@ def _read_json_lines(name: str, text: str) -> Table:
 
 def _from_pandas(source: object) -> pl.DataFrame:
     pandas_frame = cast(Any, source).copy(deep=False)
+    twice = pandas_frame.columns[pandas_frame.columns.duplicated()].tolist()
+    if twice:
+        raise DataError(f"two columns are called '{twice[0]}'. Rename or drop one", file="a pandas frame")
     for column in pandas_frame.columns:
         values = pandas_frame[column]
         if values.dtype == object and values.dropna().map(type).nunique() > 1:

@@ -94,7 +94,7 @@ def _read_items(source: object, config: TablesConfig) -> tuple[Table, Catalog]:
     if not text_columns:
         raise DataError(
             f"no column holds words to describe the items; found {table.columns}. "
-            'Add one, or say which it is: text_columns = ["YOUR COLUMN"]',
+            'Add one, or say which it is: --set data.text_columns=["YOUR COLUMN"]',
             file=table.name,
         )
     if config.text_columns is None:
