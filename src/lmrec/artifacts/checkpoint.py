@@ -3,6 +3,7 @@
 encoder/                 the language model and its tokenizer, as transformers saves them
 towers.safetensors       item tower, user model, head
 frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
+    tuned_stage.safetensors  towers and text vectors of the second stage (for the judge), where the first one is served
 checkpoint.json          configs, template, shapes, fingerprint of the weights
 """
 
@@ -52,12 +53,23 @@ class Checkpoint:
         file = self.folder / ("frozen_stage.safetensors" if frozen_stage else "towers.safetensors")
         if not file.exists():
             raise RunFolderError(f"{file} is missing. Fit the run again")
+        return self._towers_from(file)[0]
+
+    def load_tuned_stage(self) -> tuple[TwoTower, Tensor]:
+        """The towers of a second stage that is not served, and the text vectors (N, Dt) that go with them."""
+        towers, rest = self._towers_from(self.folder / "tuned_stage.safetensors")
+        return towers, rest["text_vec"]
+
+    def _towers_from(self, file: Path) -> tuple[TwoTower, dict[str, Tensor]]:
+        """Towers and whatever else the file is known to hold."""
         towers = build_towers(self.n_items, self.text_width, self.configs)
         try:
-            towers.load_state_dict(load_file(file))
+            weights = load_file(file)
+            rest = {name: weights.pop(name) for name in ("text_vec",) if name in weights}
+            towers.load_state_dict(weights)
         except (RuntimeError, SafetensorError) as error:
             raise RunFolderError(f"{file} does not fit its checkpoint.json ({error}). Fit the run again") from error
-        return towers.eval()
+        return towers.eval(), rest
 
     def load_encoder(self) -> TextEncoder:
         return load_encoder(self.folder / "encoder", self.configs.encoder).eval()
@@ -88,6 +100,7 @@ def save_checkpoint(
     template: Template,
     configs: ModelConfigs,
     frozen_stage: dict[str, Tensor] | None,
+    tuned_stage: dict[str, Tensor] | None = None,
 ) -> Checkpoint:
     """Write the folder whole, or not at all."""
     n_items = len(towers.item_tower.item_seen)
@@ -97,6 +110,8 @@ def save_checkpoint(
         save_file(_cpu(towers.state_dict()), fresh / "towers.safetensors")
         if frozen_stage is not None:
             save_file(_cpu(frozen_stage), fresh / "frozen_stage.safetensors")
+        if tuned_stage is not None:
+            save_file(_cpu(tuned_stage), fresh / "tuned_stage.safetensors")
         weights = [*sorted((fresh / "encoder").glob("*.safetensors")), fresh / "towers.safetensors"]
         write_json(
             fresh / "checkpoint.json",

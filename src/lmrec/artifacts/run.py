@@ -54,6 +54,10 @@ class RunFolder:
         return self.path / "checkpoint" / "frozen_stage.safetensors"
 
     @property
+    def tuned_stage_file(self) -> Path:
+        return self.path / "checkpoint" / "tuned_stage.safetensors"
+
+    @property
     def training_state(self) -> Path:
         return self.path / "training_state"
 

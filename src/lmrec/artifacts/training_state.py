@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 _COUNTERS = (
     *("fingerprint", "stage", "epoch", "step", "loss_sum", "n_bad"),
-    *("best_metric", "best_stage", "best_epoch", "frozen_metric"),
+    *("best_metric", "best_stage", "best_epoch", "frozen_metric", "tuned_metric"),
 )
-_TENSORS = ("weights", "moments", "best", "frozen_best")
+_TENSORS = ("weights", "moments", "best", "frozen_best", "tuned_best")
 
 
 @dataclass
@@ -23,7 +23,7 @@ class TrainingState:
     """Where a training stands. `epoch` and `step` count what is finished, within the stage and within the epoch.
 
     weights: as they are now. moments: the optimizer's tensors. best: the best weights so far. frozen_best: the towers'
-    best of the first stage. rng: torch's generator.
+    best of the first stage; tuned_best: towers and text vectors, best of the second. rng: torch's generator.
     """
 
     fingerprint: str
@@ -36,10 +36,12 @@ class TrainingState:
     best_stage: int | None = None
     best_epoch: int = 0
     frozen_metric: float | None = None
+    tuned_metric: float | None = None
     weights: "dict[str, Tensor]" = field(default_factory=dict)
     moments: "dict[str, Tensor]" = field(default_factory=dict)
     best: "dict[str, Tensor]" = field(default_factory=dict)
     frozen_best: "dict[str, Tensor]" = field(default_factory=dict)
+    tuned_best: "dict[str, Tensor]" = field(default_factory=dict)
     rng: "Tensor | None" = None
 
     def start_stage(self, number: int) -> None:

@@ -69,13 +69,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """best_metric is None where nothing validated; `frozen_best` are the towers' best weights of the first stage."""
+    """best_metric is None where nothing validated; `frozen_best` are the towers' best weights of the first stage,
+    `tuned_best` the towers' best and the text vectors of the second."""
 
     best_metric: float | None
     best_stage: Regime | None
     best_epoch: int
     frozen_best: Weights | None
     frozen_metric: float | None
+    tuned_best: Weights | None
 
 
 def plan_stages(config: TrainingConfig, can_tune: bool) -> list[Stage]:
@@ -150,6 +152,7 @@ class Trainer:
             best_epoch=self.state.best_epoch,
             frozen_best=self.state.frozen_best or None,
             frozen_metric=self.state.frozen_metric,
+            tuned_best=self.state.tuned_best or None,
         )
 
     def _run_stage(self, number: int, stage: Stage, resumed: TrainingState | None) -> None:
@@ -242,6 +245,9 @@ class Trainer:
         else:
             self.learner.eval()
             metric = row["validation"] = self.validate()
+            if stage.regime == "tuned" and (state.tuned_metric is None or metric > state.tuned_metric):
+                seen = {k: v for k, v in self._weights().items() if k.startswith("towers.") or k == "text_vec"}
+                state.tuned_metric, state.tuned_best = metric, seen
             state.keep_if_better(metric, self._weights)
             bar.say(f"val {metric:.4f}")
         self.record(row)

@@ -30,7 +30,7 @@ from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.train import history_tokens
 
-TUNED = "PLM tuned (lmrec)"
+TUNED = "PLM tuned (second stage)"
 FROZEN = "PLM frozen (first stage)"
 ID_ONLY = "id-only sequence model"
 
@@ -163,10 +163,13 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
 
 
 def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, TowerScorer]]:
-    """The run's model; before it, where there was a second stage, the model as the first stage left it."""
+    """The run's model, and beside it the other stage's where there were two."""
     name = own_name(run)
-    before = [(FROZEN, frozen_scorer(run, recommender))] if name == TUNED and run.frozen_towers_file.exists() else []
-    return [*before, (name, recommender.scorer)]
+    if name == TUNED:
+        before = [(FROZEN, frozen_scorer(run, recommender))] if run.frozen_towers_file.exists() else []
+        return [*before, (name, recommender.scorer)]
+    after = [(TUNED, unserved_tuned_scorer(recommender))] if run.tuned_stage_file.exists() else []
+    return [(name, recommender.scorer), *after]
 
 
 def own_name(run: RunFolder) -> str:
@@ -192,20 +195,29 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> TowerScorer:
     return TowerScorer(FROZEN, towers, item_vec, recipe.user_model.max_history, encode)
 
 
+def unserved_tuned_scorer(recommender: Recommender) -> TowerScorer:
+    import torch
+
+    towers, text_vec = recommender.checkpoint.load_tuned_stage()
+    with torch.no_grad():
+        item_vec = towers.item_tower(text_vec)
+    return TowerScorer(TUNED, towers, item_vec, recommender.checkpoint.configs.user_model.max_history)
+
+
 def _unserved_stage(run: RunFolder) -> tuple[str, ...]:
-    """What to say of a second stage that validation did not choose: its weights are not kept, but it was there."""
+    """What to say of a second stage that validation did not choose."""
     tuned = [row["validation"] for row in run.read_metrics() if row["stage"] == "tuned" and "validation" in row]
     training = run.read_record()["training"]
     if training["best_stage"] == "tuned" or not tuned:
         return ()
     return (
-        f"the tuned PLM, whose best validation {training['metric']} is {max(tuned):.4f} against "
-        f"{training['frozen_metric']:.4f} of the first stage, which is what this run serves",
+        f"this run serves the first stage, whose best validation {training['metric']} is {training['frozen_metric']:.4f} "
+        f"against {max(tuned):.4f} of the tuned one",
     )
 
 
 def _form(
-    split: Split, config: EvaluationConfig, interactions: Interactions, n_items: int, left_out: tuple[str, ...]
+    split: Split, config: EvaluationConfig, interactions: Interactions, n_items: int, remarks: tuple[str, ...]
 ) -> TableForm:
     cuts: tuple[str, ...] = ()
     if split.cut_ts is not None:
@@ -219,8 +231,8 @@ def _form(
         n_users=len(np.unique(split.test.user_idx)),
         n_items=n_items,
         exclude_seen=config.exclude_seen,
-        cuts=cuts,
-        excluded=(*excluded, *left_out),
+        cuts=(*cuts, *remarks),
+        excluded=excluded,
     )
 
 

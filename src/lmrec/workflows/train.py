@@ -29,7 +29,7 @@ from lmrec.text.tokens import tokenize_texts
 from lmrec.training.batches import epoch_batches
 from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
-from lmrec.training.trainer import Trainer, TrainingReport, plan_stages
+from lmrec.training.trainer import Trainer, TrainingReport, Weights, plan_stages
 from lmrec.workflows.encode import PretrainedText, read_texts, untuned_vectors
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import epoch_recorder, has_tensorboard
@@ -150,6 +150,8 @@ def _train(
         report = trainer.run(plan_stages(recipe.training, can_tune), resume=resume)
     learner.to("cpu")
     frozen = report.frozen_best if can_tune and report.frozen_best else None
+    # The judge shows both stages. A history read as text would need the language model too: that one is told in words.
+    tuned = report.tuned_best if report.best_stage == "frozen" and recipe.user_model.kind != "text" else None
     checkpoint = save_checkpoint(
         run.checkpoint,
         learner.towers,
@@ -157,7 +159,8 @@ def _train(
         source.tokenizer,
         template,
         configs,
-        {name.removeprefix("towers."): value for name, value in frozen.items()} if frozen else None,
+        _bare(frozen) if frozen else None,
+        _bare(tuned) if tuned else None,
     )
     vectors = compute_item_vectors(learner.towers, learner.text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
@@ -243,6 +246,10 @@ def _training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
 def replace_judging(recipe: Recipe) -> Recipe:
     """The recipe with what cannot change the weights at its default, so that it may change between stop and resume."""
     return recipe.model_copy(update={"baselines": type(recipe.baselines)()})
+
+
+def _bare(weights: Weights) -> Weights:
+    return {name.removeprefix("towers."): value for name, value in weights.items()}
 
 
 def remove_training_state(run: RunFolder) -> None:
