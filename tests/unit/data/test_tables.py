@@ -379,3 +379,15 @@ def test_too_many_bad_rows_stop_the_reading(tmp_path: Path) -> None:
 def test_nothing_left(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"events\.csv: no event is left after the checks"):
         read(tmp_path, events="user_id,item_id,timestamp\nu,zzz,1\n")
+
+
+def test_ids_of_mixed_types_are_text_and_said() -> None:
+    pandas = pytest.importorskip("pandas")
+    items = pandas.DataFrame(
+        {"item_id": [1, "b", 3.0, "4"], "title": ["one thing", "two things", "three things", "more"]}
+    )
+    events = pl.DataFrame({"user_id": ["u"] * 4, "item_id": ["1", "b", "3", "4"], "timestamp": [1_600_000_000] * 4})
+    dataset = read_dataset(items, events)
+    assert dataset.catalog.ids == ["1", "b", "3", "4"]
+    assert len(dataset.interactions) == 4
+    assert any("item_id mixes numbers and other texts (row 1: 'b')" in note for note in dataset.notes)

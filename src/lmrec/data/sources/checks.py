@@ -43,6 +43,13 @@ def normalise_ids(table: Table, column: str) -> Table:
         if known.str.contains(_WHOLE_FLOAT).any() and known.str.contains(_NUMBER).all():
             frame = frame.with_columns(pl.col(column).str.replace(r"\.0+$", ""))
             table = table.note(f"{column} mixes whole numbers and floats and is read as whole numbers (1.0 is '1')")
+        numeric = frame[column].str.contains(_NUMBER)
+        if numeric.any() and not numeric.drop_nulls().all():
+            rare = frame.filter(numeric == (numeric.sum() * 2 < len(known))).row(0, named=True)
+            table = table.note(
+                f"{column} mixes numbers and other texts (row {rare[ROW]}: '{rare[column]}'); all are read as text. Check "
+                "that both tables write them alike"
+            )
     return replace(table, frame=frame).set_aside(pl.col(column).is_null(), f"no {column}")
 
 

@@ -210,9 +210,14 @@ def _from_pandas(source: object) -> pl.DataFrame:
     for column in pandas_frame.columns:
         values = pandas_frame[column]
         if values.dtype == object and values.dropna().map(type).nunique() > 1:
-            pandas_frame[column] = values.map(str, na_action="ignore")
+            pandas_frame[column] = values.map(_plain_text, na_action="ignore")
     pandas_frame.columns = [str(column) for column in pandas_frame.columns]
     return pl.from_pandas(pandas_frame)
+
+
+def _plain_text(value: object) -> str:
+    """pandas makes 3 into 3.0 where a number is missing; as an id both must be '3'."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _flatten(table: Table) -> Table:
