@@ -90,3 +90,12 @@ def test_an_unclosed_quote_is_placed(world_folder: Path, tmp_path: Path) -> None
     assert code == 2
     assert f"row {n_lines + 1}" in output.replace("\n", " ")
     assert "infer_schema_length" not in output
+
+
+def test_a_place_that_cannot_be_written_is_named(learnt: Any, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code, output = lmrec("report", learnt.run, "--out", blocked / "report.html")
+    assert code == 2
+    assert str(blocked) in output.replace("\n", "")
+    assert "Traceback" not in output

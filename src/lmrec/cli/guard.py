@@ -29,6 +29,11 @@ class GuardedGroup(TyperGroup):
             raise typer.Exit(0) from None
         except (typer.Exit, typer.Abort):
             raise
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            if error.filename is None:
+                raise
+            _print_error(f"{error.filename}: {error.strerror}. Check that path and its rights")
+            raise typer.Exit(2) from None
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):
                 raise  # usage errors have their own message and code 2
