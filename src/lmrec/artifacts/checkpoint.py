@@ -3,7 +3,7 @@
 encoder/                 the language model and its tokenizer, as transformers saves them
 towers.safetensors       item tower, user model, head
 frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
-    tuned_stage.safetensors  towers and text vectors of the second stage (for the judge), where the first one is served
+tuned_stage.safetensors  towers and text vectors of the second stage (for the judge), where the first one is served
 checkpoint.json          configs, template, shapes, fingerprint of the weights
 """
 

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmrec.artifacts.files import read_json, write_json
+from lmrec.artifacts.files import read_json, write_json, write_text
 from lmrec.errors import RunFolderError
 
 RUN_FORMAT = 1
@@ -91,15 +91,13 @@ class RunFolder:
         write_json(self.record_file, {**record, **values})
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        with self.metrics_file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        # Written anew each time (a line an epoch): a kill can then leave no half line for the next one to be glued to.
+        write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in [*self.read_metrics(), row]))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         if not self.metrics_file.exists():
             return []
-        # A process killed while it wrote leaves a last line without its end; that epoch is recorded again on resume.
-        whole, _, _ = self.metrics_file.read_text(encoding="utf-8").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines() if line]
+        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines() if line]
 
 
 def open_run(path: Path | str, *, trained: bool = True) -> RunFolder:
