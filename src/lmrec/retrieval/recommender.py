@@ -20,7 +20,7 @@ from lmrec.errors import DataError, InputError, RunFolderError
 from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, IntArray, ItemId, Ragged, UserId
 from lmrec.models.encoder import encode_tokens
 from lmrec.models.two_tower import TwoTower
-from lmrec.retrieval.scorer import TowerScorer
+from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
 from lmrec.topk import exclude_items, top_k
 
@@ -170,9 +170,7 @@ class Recommender:
             item_vec = self.vectors.item_vec[row : row + 1]
         else:
             item_vec = self._item_vec_of_text(text or "")
-        head = self.towers.head
-        product = (self._all_user_vectors @ head.prepare(item_vec).T).squeeze(1)
-        scores = (head.scale * product).detach().numpy()
+        scores = (self._all_queries @ self.towers.head.prepare(item_vec).T).squeeze(1).detach().numpy()
         best = top_k(scores[None, :], k)[0]
         return [
             ScoredUser(self.interactions.user_ids[user], float(scores[user]), self._newest_titles(int(user)))
@@ -187,7 +185,7 @@ class Recommender:
         """
         catalog = self.catalog.with_items(items)
         fresh = catalog.frame.tail(len(items))
-        text_vec = self._encode(self.checkpoint.template.render_items(fresh))
+        text_vec = self.encode_texts(self.checkpoint.template.render_items(fresh))
         with torch.no_grad():
             item_vec = self.towers.item_tower.project(text_vec)
         vectors = ItemVectors(
@@ -196,11 +194,11 @@ class Recommender:
         return replace(self, catalog=catalog, vectors=vectors)
 
     @cached_property
-    def scorer(self) -> TowerScorer:
-        return TowerScorer(
+    def scorer(self) -> Scorer:
+        return Scorer(
             "lmrec",
             self.towers,
-            self.vectors.item_vec,
+            build_bank(self.towers, self.vectors.text_vec, self.vectors.item_vec),
             self.checkpoint.configs.user_model.max_history,
             self._encode_histories,
         )
@@ -214,9 +212,9 @@ class Recommender:
         return {user: row for row, user in enumerate(self.interactions.user_ids)}
 
     @cached_property
-    def _all_user_vectors(self) -> Tensor:
+    def _all_queries(self) -> Tensor:
         everyone = np.arange(self.interactions.n_users)
-        return self.scorer.user_vectors(self._index.all(everyone))
+        return self.scorer.query(self._index.all(everyone))
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -278,7 +276,8 @@ class Recommender:
     def _newest_titles(self, user: int, n: int = 3) -> tuple[str, ...]:
         return tuple(self.catalog.titles[item] for item in self._index.all(np.array([user]))[0][::-1][:n])
 
-    def _encode(self, texts: list[str]) -> Tensor:
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """(n, Dt) vectors of rendered texts by the run's language model."""
         if self.checkpoint.configs.item.source == "id":
             raise InputError(
                 "this run was fitted with item.source 'id' and knows no words. Fit with 'text+id' to answer words or to "
@@ -296,11 +295,11 @@ class Recommender:
                 for name in self.checkpoint.template.columns
             }
         )
-        return self.towers.item_tower.project(self._encode([words]))
+        return self.towers.item_tower.project(self.encode_texts([words]))
 
     def _encode_histories(self, histories: list[IntArray]) -> Tensor:
         template = self.checkpoint.template
-        return self._encode([template.render_history([self._texts[i] for i in items]) for items in histories])
+        return self.encode_texts([template.render_history([self._texts[i] for i in items]) for items in histories])
 
 
 def _allowed(catalog: Catalog, item_filter: ItemFilter | None) -> BoolArray | None:

@@ -8,13 +8,13 @@ import torch
 from lmrec.data.catalog import Catalog
 from lmrec.data.split import Split
 from lmrec.recipe import Recipe
-from lmrec.retrieval.scorer import TowerScorer
+from lmrec.retrieval.scorer import Scorer
 from lmrec.training.learner import Learner
 from lmrec.training.trainer import Trainer, plan_stages
-from lmrec.workflows.train import batch_source, build_learner, build_validator, tower_scorer
+from lmrec.workflows.train import batch_source, build_learner, build_validator, learner_scorer
 
 
-def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, name: str) -> TowerScorer:
+def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, name: str) -> Scorer:
     """Trained as the recipe's first stage is, with the same early stopping; a text user model becomes a transformer."""
     user_model = recipe.user_model
     if user_model.kind == "text":
@@ -42,6 +42,4 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
         )
         trainer.run(plan_stages(id_recipe.training, can_tune=False), resume=False)
     learner.to("cpu").eval()
-    with torch.no_grad():
-        item_vec = learner.towers.item_tower(learner.text_vec)
-    return tower_scorer(name, learner, item_vec, id_recipe)
+    return learner_scorer(name, learner, id_recipe)

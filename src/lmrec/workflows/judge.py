@@ -24,7 +24,7 @@ from lmrec.models.content import ContentKNN
 from lmrec.progress import progress_bar
 from lmrec.recipe import BaselineName, Recipe, load_recipe
 from lmrec.retrieval.recommender import Recommender
-from lmrec.retrieval.scorer import TowerScorer
+from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.learner import encode_histories
 from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.idonly import train_id_only
@@ -162,7 +162,7 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
     return rivals[best], f"{settings} (best of {len(rivals)} on validation, then fitted to training and validation)"
 
 
-def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, TowerScorer]]:
+def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, Scorer]]:
     """The run's model, and beside it the other stage's where there were two."""
     name = own_name(run)
     if name == TUNED:
@@ -177,7 +177,7 @@ def own_name(run: RunFolder) -> str:
     return TUNED if run.read_record()["training"]["best_stage"] == "tuned" else FROZEN
 
 
-def frozen_scorer(run: RunFolder, recommender: Recommender) -> TowerScorer:
+def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
     import torch
 
     towers = recommender.checkpoint.load_towers(frozen_stage=True)
@@ -185,23 +185,17 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> TowerScorer:
     source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
     encoder = source.load_encoder().eval()
     text_vec = untuned_vectors(source, encoder, False)
-    with torch.no_grad():
-        item_vec = towers.item_tower(text_vec)
     tokens_of = history_tokens(source, recommender.checkpoint.template)
 
     def encode(histories: list[IntArray]) -> torch.Tensor:
-        return encode_histories(encoder, tokens_of(histories), item_vec.device)
+        return encode_histories(encoder, tokens_of(histories), text_vec.device)
 
-    return TowerScorer(FROZEN, towers, item_vec, recipe.user_model.max_history, encode)
+    return Scorer(FROZEN, towers, build_bank(towers, text_vec), recipe.user_model.max_history, encode)
 
 
-def unserved_tuned_scorer(recommender: Recommender) -> TowerScorer:
-    import torch
-
+def unserved_tuned_scorer(recommender: Recommender) -> Scorer:
     towers, text_vec = recommender.checkpoint.load_tuned_stage()
-    with torch.no_grad():
-        item_vec = towers.item_tower(text_vec)
-    return TowerScorer(TUNED, towers, item_vec, recommender.checkpoint.configs.user_model.max_history)
+    return Scorer(TUNED, towers, build_bank(towers, text_vec), recommender.checkpoint.configs.user_model.max_history)
 
 
 def _unserved_stage(run: RunFolder) -> tuple[str, ...]:

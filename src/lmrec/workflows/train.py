@@ -23,7 +23,7 @@ from lmrec.fields import IntArray, Ragged
 from lmrec.models.encoder import TextEncoder, choose_trainable
 from lmrec.models.two_tower import TwoTower
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
-from lmrec.retrieval.scorer import TowerScorer
+from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.template import Template, build_template
 from lmrec.text.tokens import tokenize_texts
 from lmrec.training.batches import epoch_batches
@@ -211,20 +211,21 @@ def build_validator(learner: Learner, recipe: Recipe, cases: Cases) -> Any:
     asked = cases.sample(recipe.training.validation_cases, recipe.training.seed)
 
     def validate() -> float:
-        with torch.no_grad():
-            item_vec = learner.towers.item_tower(learner.text_vec)
-        scorer = tower_scorer("validation", learner, item_vec, recipe)
-        return evaluate(scorer, asked, len(item_vec), recipe.evaluation).aggregate[recipe.evaluation.metric]
+        scorer = learner_scorer("validation", learner, recipe)
+        return evaluate(scorer, asked, scorer.bank.n_items, recipe.evaluation).aggregate[recipe.evaluation.metric]
 
     return validate
 
 
-def tower_scorer(name: str, learner: Learner, item_vec: Tensor, recipe: Recipe) -> TowerScorer:
+def learner_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
+    """What the learner knows now, as a scorer."""
+    bank = build_bank(learner.towers, learner.text_vec)
+
     def encode(histories: list[IntArray]) -> Tensor:
         assert learner.encoder is not None and learner.history_tokens is not None
-        return encode_histories(learner.encoder, learner.history_tokens(histories), item_vec.device)
+        return encode_histories(learner.encoder, learner.history_tokens(histories), bank.text_vec.device)
 
-    return TowerScorer(name, learner.towers, item_vec, recipe.user_model.max_history, encode)
+    return Scorer(name, learner.towers, bank, recipe.user_model.max_history, encode)
 
 
 def batch_source(recipe: Recipe, train: Interactions) -> Any:
