@@ -36,11 +36,11 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	$(PIP) install -q -c constraints.txt -e '.[tensorboard]'
+	$(PIP) install -q -c constraints.txt -e '.[tensorboard,service]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -q -c constraints.txt -e '.[tensorboard,dev]'
+	$(PIP) install -q -c constraints.txt -e '.[tensorboard,service,dev]'
 	@touch $@
 
 clean:
