@@ -1,6 +1,7 @@
 """Files that the command line reads and writes besides the data itself."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,48 @@ from lmrec.fields import USER_ID
 if TYPE_CHECKING:
     import polars as pl
 
+    from lmrec.recipe import Recipe
     from lmrec.retrieval.recommender import Recommendation
+    from lmrec.workflows.prepare import Prepared
 
 _USER_FIELDS = ("user_id",)
 _ITEM_FIELDS = ("item_id", "added_at")
 _INTERACTION_FIELDS = ("user_id", "item_id", "timestamp", "position", "kind", "rating", "weight")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a command is to read: two or three tables, or an original format and where it lies."""
+
+    items: Path | None
+    interactions: Path | None
+    users: Path | None
+    source: str | None
+    path: Path | None
+
+    def check(self) -> None:
+        """InputError unless exactly one of the two ways is given, and given wholly."""
+        tables = {"--items": self.items, "--interactions": self.interactions, "--users": self.users}
+        given = [option for option, value in tables.items() if value is not None]
+        ways = "Give --items and --interactions, or --source NAME and --path FOLDER"
+        if self.source is None and self.path is None:
+            missing = [option for option in ("--items", "--interactions") if option not in given]
+            if missing:
+                raise InputError(f"{' and '.join(missing)} missing: there is nothing to read. {ways}")
+        elif given:
+            raise InputError(f"{' and '.join(given)} cannot be given beside --source and --path. {ways}")
+        elif self.source is None:
+            raise InputError(f"--path {self.path} says where, but not in which format. {ways}")
+        elif self.path is None:
+            raise InputError(f"--source {self.source} says which format, but not where it lies. {ways}")
+
+    def prepare(self, recipe: "Recipe") -> "Prepared":
+        from lmrec.workflows.prepare import prepare, prepare_source
+
+        self.check()
+        if self.source is not None and self.path is not None:
+            return prepare_source(self.source, self.path, recipe)
+        return prepare(self.items, self.interactions, self.users, recipe)
 
 
 def writer_for(path: Path) -> "Callable[[Sequence[Recommendation]], None]":
@@ -58,7 +96,7 @@ def read_user_ids(path: Path) -> list[str]:
 
 
 def parse_column_map(pairs: Sequence[str]) -> dict[str, Any]:
-    """--map values as recipe values: each goes to the tables that can have such a column."""
+    """--map values as recipe values: with a prefix for that table, without one for each table that has the column."""
     values: dict[str, Any] = {}
     known = {*_USER_FIELDS, *_ITEM_FIELDS, *_INTERACTION_FIELDS}
     for pair in pairs:
@@ -69,11 +107,11 @@ def parse_column_map(pairs: Sequence[str]) -> dict[str, Any]:
                 f"--map {pair}: write OURS=THEIRS, ours being one of {', '.join(sorted(known))}; prefix it with items., "
                 f"interactions. or users. where the tables differ. {nearest(ours, known)}"
             )
-        for home, fields, part in (
-            ("items", _ITEM_FIELDS, "item_columns"),
-            ("interactions", _INTERACTION_FIELDS, "interaction_columns"),
-            ("users", _USER_FIELDS, "user_columns"),
-        ):
-            if ours in fields and table in ("", home):
-                values[f"data.{part}.{ours}"] = theirs
+        if not dot:
+            values[f"data.columns.{ours}"] = theirs  # whichever tables have such a column
+            continue
+        fields = {"items": _ITEM_FIELDS, "interactions": _INTERACTION_FIELDS, "users": _USER_FIELDS}[table]
+        if ours not in fields:
+            raise InputError(f"--map {pair}: the table {table} has no {ours}; it may have {', '.join(fields)}")
+        values[f"data.{table.removesuffix('s')}_columns.{ours}"] = theirs
     return values

@@ -6,6 +6,7 @@ from functools import cached_property
 import polars as pl
 
 from lmrec.data.catalog import Catalog
+from lmrec.data.impressions import Impressions
 from lmrec.data.interactions import Interactions
 from lmrec.data.users import UserTable
 from lmrec.errors import DataError
@@ -23,7 +24,7 @@ class Dataset:
 
     `quarantine` has one row for each input row set aside: `file`, `row`, `reason`, `content` (the row as JSON text).
     `notes` are sentences for a person: column guesses, assumptions, counts of what was repaired. `source` says where
-    the data came from.
+    the data came from. `impressions` are lists that were shown, where the source knows them (MIND).
     """
 
     catalog: Catalog
@@ -32,6 +33,7 @@ class Dataset:
     quarantine: pl.DataFrame = field(default_factory=empty_quarantine)
     notes: list[str] = field(default_factory=list)
     source: str = ""
+    impressions: Impressions | None = None
 
     def __post_init__(self) -> None:
         items = self.interactions.item_idx

@@ -115,6 +115,16 @@ def split_interactions(interactions: Interactions, n_items: int, config: SplitCo
     )
 
 
+def build_cases(interactions: Interactions, held: BoolArray, n_items: int) -> Cases:
+    """One question for each user and instant of the held-out events (E,): what did the user meet for the first time?
+
+    Histories hold all events of the log that are strictly before the instant, held out or not.
+    """
+    index = HistoryIndex.from_interactions(interactions)
+    meetings = FirstMeetings.from_interactions(interactions, n_items)
+    return _build_cases(interactions.select(held), index, meetings, SplitConfig(target="next"), None)[0]
+
+
 def _hold_out(
     interactions: Interactions, n_items: int, config: SplitConfig
 ) -> tuple[SplitMasks, tuple[float, float] | None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lmrec.artifacts.files import replaced_folder, write_json
 from lmrec.data.dataset import Dataset
+from lmrec.data.sources.formats import read_source
 from lmrec.data.sources.tables import read_dataset
 from lmrec.data.split import Split, SplitConfig, split_interactions
 from lmrec.data.summary import DataSummary, summarize
@@ -28,6 +29,11 @@ def prepare(items: object, interactions: object, users: object | None, recipe: R
     return prepare_dataset(read_dataset(items, interactions, users, recipe.data), recipe)
 
 
+def prepare_source(name: str, path: Path | str, recipe: Recipe) -> Prepared:
+    """A data set in its original format, by the name of the format. Raises DataError, InputError."""
+    return prepare_dataset(read_source(name, path, recipe.data), recipe)
+
+
 def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
     config, notes = choose_split(dataset, recipe.split)
     split = split_interactions(dataset.interactions, dataset.catalog.n_items, config)
@@ -46,12 +52,14 @@ def choose_split(dataset: Dataset, config: SplitConfig) -> tuple[SplitConfig, tu
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Catalog, interactions, users and quarantine, as files a run can be rebuilt from."""
+    """Catalog, interactions, users, impressions and quarantine, as files a run can be rebuilt from."""
     with replaced_folder(folder) as fresh:
         dataset.catalog.save_parquet(fresh / "catalog.parquet")
         dataset.interactions.save_parquet(fresh / "interactions.parquet")
         if dataset.users is not None:
             dataset.users.save_parquet(fresh / "users.parquet")
+        if dataset.impressions is not None:
+            dataset.impressions.save_parquet(fresh / "impressions.parquet")
         dataset.quarantine.write_csv(fresh / "quarantine.csv")
 
 

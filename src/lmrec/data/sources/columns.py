@@ -1,7 +1,7 @@
 """Which column is what: named by the caller, or guessed from the names that public data sets use, and said."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -39,11 +39,20 @@ _WORD = r"\p{Ll}{2}|\p{Lo}"  # two small letters, or one of a script without cas
 _LINK = r"^(?:https?|ftp)://\S+$"
 
 
-def name_columns(table: Table, named: Mapping[str, str], guesses: Mapping[str, tuple[str, ...]], option: str) -> Table:
+def name_columns(
+    table: Table,
+    named: Mapping[str, str],
+    guesses: Mapping[str, tuple[str, ...]],
+    option: str,
+    anywhere: Mapping[str, str] | None = None,
+) -> Table:
     """Rename columns to the names of `lmrec.fields`: those in `named` (ours -> theirs), the rest by the best guess.
 
-    `option` is what the caller calls `named`, for messages. Raises `DataError` for a named column that is not there.
+    `option` is what the caller calls `named`, for messages. `anywhere` names columns of whichever tables have them.
+    Raises `DataError` for a column in `named` that is not there.
     """
+    fits = {ours: theirs for ours, theirs in (anywhere or {}).items() if ours in guesses and theirs in table.columns}
+    named = {**fits, **named}
     for ours, theirs in named.items():
         if theirs not in table.columns:
             hint = nearest(theirs, table.columns)
@@ -67,6 +76,17 @@ def name_columns(table: Table, named: Mapping[str, str], guesses: Mapping[str, t
     if taken:
         renamed = renamed.note(f"the columns {taken} are replaced by those named in {option}")
     return renamed.note(f"guessed the columns {', '.join(guessed)}") if guessed else renamed
+
+
+def require_somewhere(tables: Sequence[Table], anywhere: Mapping[str, str]) -> None:
+    """`DataError` where no table has a column that was named for whichever has it."""
+    for ours, theirs in anywhere.items():
+        if not any(theirs in table.columns for table in tables):
+            known = [name for table in tables for name in table.columns]
+            raise DataError(
+                f"there is no column '{theirs}' for {ours} in any table. {nearest(theirs, known)} Name one that exists",
+                file=", ".join(table.name for table in tables),
+            )
 
 
 def require_columns(table: Table, wanted: tuple[str, ...], option: str) -> None:

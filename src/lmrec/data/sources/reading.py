@@ -59,10 +59,14 @@ class Table:
 def read_table(source: object, name: str = "table") -> Table:
     """Read a path (by its ending), a polars frame or a pandas frame; `name` is what messages call a frame.
 
+    A `Table` that a source made passes through, with what it set aside.
+
     Every CSV and TSV column arrives as text, so that an id `007` stays what it is. Rows with bytes that are not UTF-8
     are set aside. Raises `DataError` for missing files, unknown endings, damaged content and tables without rows.
     """
-    if isinstance(source, str | Path):
+    if isinstance(source, Table):
+        table = source
+    elif isinstance(source, str | Path):
         table = _read_file(Path(source))
     elif isinstance(source, pl.LazyFrame | pl.DataFrame):
         table = _number_rows(name, source.lazy().collect())
@@ -88,7 +92,7 @@ def _read_file(path: Path) -> Table:
             return _number_rows(str(path), pl.read_parquet(path))
         data = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
         if suffix in (".csv", ".tsv", ".tab", ".txt"):
-            return _read_separated(str(path), data, tabs=suffix in (".tsv", ".tab"))
+            return read_separated(str(path), data, tabs=suffix in (".tsv", ".tab"))
         if suffix in (".jsonl", ".ndjson", ".json"):
             return _read_json(str(path), data)
     except (gzip.BadGzipFile, EOFError) as error:
@@ -102,7 +106,7 @@ def _number_rows(name: str, frame: pl.DataFrame) -> Table:
     return Table(name, frame.with_row_index(ROW), frame.height)
 
 
-def _read_separated(name: str, data: bytes, tabs: bool) -> Table:
+def read_separated(name: str, data: bytes, tabs: bool) -> Table:
     header = data[: data.find(b"\n")] if b"\n" in data else data
     try:
         head = header.decode("utf-8-sig")

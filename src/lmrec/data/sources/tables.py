@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.data.sources import checks, columns
 from lmrec.data.sources.reading import INTERNAL, Table, read_table
 from lmrec.data.sources.times import parse_times
+from lmrec.data.sources.weights import WeightScale, WeightSource, cancel_returned_kinds, drop_kinds, weigh_events
 from lmrec.data.users import UserTable
 from lmrec.errors import DataError, nearest
 from lmrec.fields import ADDED_AT, ITEM_ID, KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, TimeKind
@@ -21,6 +23,7 @@ __all__ = ["TablesConfig", "read_dataset", "read_new_items", "read_table"]
 
 _SECONDS = INTERNAL + "seconds"
 _ITEM_IDX = INTERNAL + "item_idx"
+_ORDER_BELOW = 1_000_000  # whole numbers below this are hardly a clock: as seconds they end on 12 January 1970
 
 
 class TablesConfig(BaseModel):
@@ -28,6 +31,10 @@ class TablesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    columns: dict[str, str] = Field(
+        default={},
+        description="ours = theirs, for each table that has such a column; the three below are for one table",
+    )
     item_columns: dict[str, str] = Field(
         default={}, description="item_id, added_at, or any new name for a column of items"
     )
@@ -45,6 +52,31 @@ class TablesConfig(BaseModel):
     min_rating: float | None = Field(
         default=None, description="keep only events rated at least this, as what the user liked"
     )
+    kind_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={},
+        description="what events of a kind count, such as {view = 1, purchase = 3}; 0 leaves them out, others count 1",
+    )
+    return_kinds: dict[str, str] = Field(
+        default={},
+        description="kinds that take back a user's earlier events on the item, such as {return = 'purchase'}",
+    )
+    weight_from: WeightSource = Field(
+        default="weight",
+        description="what an event counts: weight (that column, else 1), rating ((r - lowest + 1) / (highest - lowest "
+        "+ 1)), none (1)",
+    )
+    weight_scale: WeightScale = Field(
+        default="linear", description="of the weight column; log: log2(1 + weight), for counts. lastfm and retail: log"
+    )
+    language: Literal["en", "zh"] | None = Field(
+        default=None, description="MIND: which texts; unset: zh where news_zh.tsv lies beside news.tsv"
+    )
+    secret_tags: int = Field(
+        default=2,
+        ge=0,
+        description="lastfm: of each user's newest artists, so many whose tags by that user are not among the words; at "
+        "least what the split holds out of a user (last: 2, last_n: 2 n)",
+    )
     future_slack_s: float = Field(default=86_400.0, ge=0, description="how far past the present clock an event may be")
 
 
@@ -57,12 +89,16 @@ def read_dataset(
     to `max_bad_share` of a table. Raises `DataError`, with file and row where known, for what cannot be repaired.
     """
     config = config or TablesConfig()
-    item_table, catalog = _read_items(items, config)
-    event_table, log = _read_interactions(interactions, catalog, config)
+    _refuse_unknown_names(config)
+    item_source, event_source = read_table(items, "items"), read_table(interactions, "interactions")
+    user_source = None if users is None else read_table(users, "users")
+    columns.require_somewhere([table for table in (item_source, event_source, user_source) if table], config.columns)
+    item_table, catalog = _read_items(item_source, config)
+    event_table, log = _read_interactions(event_source, catalog, config)
     tables = [item_table, event_table]
     user_table = None
-    if users is not None:
-        table = _read_users(users, config)
+    if user_source is not None:
+        table = _read_users(user_source, config)
         tables.append(table)
         user_table = UserTable(table.frame.select(USER_ID, *(name for name in table.columns if name != USER_ID)))
     return Dataset(
@@ -85,7 +121,7 @@ def read_new_items(source: object, catalog: Catalog) -> pl.DataFrame:
 
 def _read_items(source: object, config: TablesConfig) -> tuple[Table, Catalog]:
     table = read_table(source, "items")
-    table = columns.name_columns(table, config.item_columns, columns.ITEM_GUESSES, "item_columns")
+    table = columns.name_columns(table, config.item_columns, columns.ITEM_GUESSES, "item_columns", config.columns)
     columns.require_columns(table, (ITEM_ID,), "item_columns")
     table = checks.normalise_ids(table, ITEM_ID)
     table = checks.drop_duplicated_items(table, ITEM_ID)
@@ -110,19 +146,20 @@ def _read_items(source: object, config: TablesConfig) -> tuple[Table, Catalog]:
 
 
 def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -> tuple[Table, Interactions]:
-    _refuse_unknown_names(config)
-    table = read_table(source, "interactions")
-    table = columns.name_columns(table, config.interaction_columns, columns.INTERACTION_GUESSES, "interaction_columns")
+    table = source = read_table(source, "interactions")
+    table = columns.name_columns(
+        source, config.interaction_columns, columns.INTERACTION_GUESSES, "interaction_columns", config.columns
+    )
     time_kind: TimeKind = POSITION if POSITION in table.columns and TIMESTAMP not in table.columns else TIMESTAMP
     columns.require_columns(table, (USER_ID, ITEM_ID, time_kind), "interaction_columns")
-    if config.min_rating is not None:
+    if config.min_rating is not None or config.weight_from == "rating":
         columns.require_columns(table, (RATING,), "interaction_columns")
     table = checks.normalise_ids(checks.normalise_ids(table, USER_ID), ITEM_ID)
     # The physical number of an Enum is its place in the list that it was made from: the item's row in the catalog.
     item_idx = pl.col(ITEM_ID).cast(pl.Enum(catalog.ids), strict=False).to_physical().cast(pl.Int32)
     table = replace(table, frame=table.frame.with_columns(item_idx.alias(_ITEM_IDX)))
     table = table.set_aside(pl.col(_ITEM_IDX).is_null(), "the item is not in the catalog")
-    table = _check_times(table, time_kind, config)
+    table = _check_times(_note_small_times(table, source), time_kind, config)
     if WEIGHT in table.columns:
         table = checks.parse_numbers(table, WEIGHT, required=True, at_least=0.0)
     if RATING in table.columns:
@@ -130,16 +167,21 @@ def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -
     checks.require_few_bad(table, config.max_bad_share)
     same = [USER_ID, ITEM_ID, _SECONDS, *([KIND] if KIND in table.columns else [])]
     table = checks.drop_duplicated_events(table, same)
+    table = cancel_returned_kinds(drop_kinds(table, config.kind_weights), config.return_kinds, _SECONDS)
     if config.min_rating is not None:
         table = _keep_rated(table, config.min_rating)
     if table.frame.is_empty():
-        raise DataError("no event is left after the checks. Lower min_rating, or give more events", file=table.name)
+        raise DataError(
+            "no event is left after the checks. Lower min_rating, weigh more kinds above 0, or give more events",
+            file=table.name,
+        )
+    table = weigh_events(table, config.kind_weights, config.weight_from, config.weight_scale)
     return table, _build_interactions(table, time_kind)
 
 
 def _read_users(source: object, config: TablesConfig) -> Table:
     table = read_table(source, "users")
-    table = columns.name_columns(table, config.user_columns, columns.USER_GUESSES, "user_columns")
+    table = columns.name_columns(table, config.user_columns, columns.USER_GUESSES, "user_columns", config.columns)
     columns.require_columns(table, (USER_ID,), "user_columns")
     table = checks.drop_duplicated_items(checks.normalise_ids(table, USER_ID), USER_ID)
     checks.require_few_bad(table, config.max_bad_share)
@@ -150,6 +192,10 @@ def _refuse_unknown_names(config: TablesConfig) -> None:
     for name in config.interaction_columns:
         if name not in columns.INTERACTION_GUESSES:
             raise DataError(f"interaction_columns has no '{name}'. {nearest(name, columns.INTERACTION_GUESSES)}")
+    known = {*columns.ITEM_GUESSES, *columns.INTERACTION_GUESSES, *columns.USER_GUESSES}
+    for name in config.columns:
+        if name not in known:
+            raise DataError(f"data.columns has no '{name}'. {nearest(name, known)}")
 
 
 def _check_times(table: Table, time_kind: TimeKind, config: TablesConfig) -> Table:
@@ -163,6 +209,26 @@ def _check_times(table: Table, time_kind: TimeKind, config: TablesConfig) -> Tab
     table = replace(table, frame=table.frame.with_columns(parsed.seconds.alias(_SECONDS))).note(parsed.note)
     table = table.set_aside(pl.col(_SECONDS).is_null(), "the time is neither unix seconds nor ISO 8601")
     return table.set_aside(pl.col(_SECONDS) > time.time() + config.future_slack_s, "the time is in the future")
+
+
+def _note_small_times(table: Table, source: Table) -> Table:
+    """Say where numbers called a time are so small that they rather are an order; `source` has the column's own name."""
+    if TIMESTAMP not in table.columns or not (table.frame.schema[TIMESTAMP].is_numeric() or _is_text(table, TIMESTAMP)):
+        return table
+    numbers = table.frame[TIMESTAMP].cast(pl.Float64, strict=False).drop_nulls()
+    if not len(numbers) or not ((numbers >= 0) & (numbers <= _ORDER_BELOW) & (numbers == numbers.round())).all():
+        return table
+    same_places = len(table.columns) == len(source.columns)
+    theirs = source.columns[table.columns.index(TIMESTAMP)] if same_places else TIMESTAMP
+    shown = f"{np.max(numbers.to_numpy()):,.0f}"
+    return table.note(
+        f"the times in '{theirs}' are whole numbers up to {shown}, and as seconds all lie in January 1970. If they are an "
+        f"order within each user, say so: --map interactions.position={theirs}"
+    )
+
+
+def _is_text(table: Table, column: str) -> bool:
+    return table.frame.schema[column] == pl.String
 
 
 def _keep_rated(table: Table, min_rating: float) -> Table:
