@@ -1,0 +1,124 @@
+"""Events in and out, inside a transaction that somebody else opens and commits."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, exists, func, literal, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lmrec.feedback.events import Added, Event, StoredEvent
+from lmrec.feedback.tables import EVENTS, FORGOTTEN_EVENTS
+from lmrec.fields import UserId
+
+_HISTORY_COLUMNS = (
+    EVENTS.c.event_id,
+    EVENTS.c.item_id,
+    EVENTS.c.kind,
+    EVENTS.c.time_ts,
+    EVENTS.c.value,
+    EVENTS.c.request_id,
+    EVENTS.c.flags,
+)
+_EVENT_COLUMNS = (*_HISTORY_COLUMNS, EVENTS.c.user_id, EVENTS.c.received_ts)
+
+_HISTORY = (
+    select(*_HISTORY_COLUMNS)
+    .where(EVENTS.c.user_id == bindparam("user_id"))
+    .order_by(EVENTS.c.time_ts.desc(), EVENTS.c.seq.desc())
+    .limit(bindparam("n_events"))
+)
+_AFTER = (
+    select(*_EVENT_COLUMNS, EVENTS.c.seq)
+    .where(EVENTS.c.seq > bindparam("after_seq"))
+    .order_by(EVENTS.c.seq)
+    .limit(bindparam("n_events"))
+)
+_OF_USER = select(*_EVENT_COLUMNS, EVENTS.c.seq).where(EVENTS.c.user_id == bindparam("user_id")).order_by(EVENTS.c.seq)
+
+
+def add_events(connection: Connection, events: Sequence[Event], received_ts: float) -> Added:
+    """Each event once, whatever the number of times it comes: in this call, in another, or after it was forgotten."""
+    if not events:
+        return Added(0, 0)
+    rows = [_row(event, received_ts) for event in events]
+    accepted = connection.execute(_add(connection.dialect.name), rows).rowcount
+    return Added(accepted, len(events) - accepted)
+
+
+def history(connection: Connection, user_id: UserId, limit: int) -> list[Event]:
+    """The hottest read of the service, so each event is made in place, without a call for each."""
+    rows = connection.execute(_HISTORY, {"user_id": user_id, "n_events": limit}).all()
+    return [
+        Event(event_id, user_id, item_id, kind, time_ts, value, request_id, tuple(flags.split(",")) if flags else ())
+        for event_id, item_id, kind, time_ts, value, request_id, flags in reversed(rows)
+    ]
+
+
+def events_after(connection: Connection, seq: int, limit: int) -> list[StoredEvent]:
+    return [_stored(row) for row in connection.execute(_AFTER, {"after_seq": seq, "n_events": limit})]
+
+
+def events_of_user(connection: Connection, user_id: UserId) -> list[StoredEvent]:
+    """All of them, in the order they came in."""
+    return [_stored(row) for row in connection.execute(_OF_USER, {"user_id": user_id})]
+
+
+def last_seq(connection: Connection) -> int:
+    return int(connection.execute(select(func.coalesce(func.max(EVENTS.c.seq), 0))).scalar_one())
+
+
+def count_events(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(EVENTS)).scalar_one())
+
+
+def forgotten_mark(user_id: UserId, event_id: str) -> str:
+    """What is kept of a forgotten event: enough to know it again, of no use to somebody who does not have it."""
+    return hashlib.sha256(f"{user_id}\x00{event_id}".encode()).hexdigest()
+
+
+@cache
+def _add(dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """INSERT .. SELECT the values WHERE the event was not forgotten, ON CONFLICT(event_id) DO NOTHING.
+
+    One statement, so that the number of rows it made is the number of events accepted.
+    """
+    values = select(*(bindparam(column.name, type_=column.type) for column in _EVENT_COLUMNS)).where(
+        ~exists(literal(1)).where(FORGOTTEN_EVENTS.c.mark == bindparam("mark"))
+    )
+    insert = postgresql.insert(EVENTS) if dialect == "postgresql" else sqlite.insert(EVENTS)
+    return (
+        insert.from_select(list(_EVENT_COLUMNS), values)
+        .on_conflict_do_nothing(index_elements=[EVENTS.c.event_id])
+        .execution_options(preserve_rowcount=True)
+    )
+
+
+def _row(event: Event, received_ts: float) -> dict[str, Any]:
+    return {
+        "event_id": event.event_id,
+        "user_id": event.user_id,
+        "item_id": event.item_id,
+        "kind": event.kind,
+        "time_ts": event.time_ts,
+        "value": event.value,
+        "request_id": event.request_id,
+        "flags": ",".join(event.flags),
+        "received_ts": received_ts,
+        "mark": forgotten_mark(event.user_id, event.event_id),
+    }
+
+
+def _stored(row: Row[*tuple[Any, ...]]) -> StoredEvent:
+    event = Event(
+        event_id=row.event_id,
+        user_id=row.user_id,
+        item_id=row.item_id,
+        kind=row.kind,
+        time_ts=row.time_ts,
+        value=row.value,
+        request_id=row.request_id,
+        flags=tuple(row.flags.split(",")) if row.flags else (),
+    )
+    return StoredEvent(row.seq, event, row.received_ts)

@@ -1,0 +1,81 @@
+"""The review queue: an item that was flagged is not shown until somebody approves it."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+from sqlalchemy import Connection, select, update
+
+from lmrec.errors import UnknownIdError
+from lmrec.feedback.audit import add_audit
+from lmrec.feedback.checks import check_text
+from lmrec.feedback.tables import REVIEWS, insert_or_replace
+from lmrec.fields import ItemId
+
+ReviewStatus: TypeAlias = Literal["waiting", "approved", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """The last time an item was flagged, and what was decided since: `decided_*` are None while it waits."""
+
+    item_id: ItemId
+    status: ReviewStatus
+    reason: str
+    flagged_by: str
+    flagged_ts: float
+    decided_by: str | None
+    decided_ts: float | None
+    note: str
+
+
+def flag_item(connection: Connection, item_id: ItemId, reason: str, by: str, now: float) -> None:
+    """The item waits from now on, also if it was decided before: the earlier decision stays in the audit."""
+    check_text("item_id", item_id)
+    check_text("reason", reason)
+    values = {
+        "item_id": item_id,
+        "status": "waiting",
+        "reason": reason,
+        "flagged_by": by,
+        "flagged_ts": now,
+        "decided_by": None,
+        "decided_ts": None,
+        "note": "",
+    }
+    connection.execute(insert_or_replace(connection.dialect.name, REVIEWS), values)
+    add_audit(connection, by, "flag_item", item_id, {"reason": reason}, now)
+
+
+def decide_item(connection: Connection, item_id: ItemId, approved: bool, by: str, note: str, now: float) -> None:
+    """UnknownIdError for an item that was never flagged. A decision may be changed by deciding again."""
+    status: ReviewStatus = "approved" if approved else "rejected"
+    if note:
+        check_text("note", note)
+    decided = update(REVIEWS).where(REVIEWS.c.item_id == item_id)
+    values = {"status": status, "decided_by": by, "decided_ts": now, "note": note}
+    if connection.execute(decided.values(values)).rowcount == 0:
+        raise UnknownIdError(f"item '{item_id}' was never flagged, so there is nothing to decide. Flag it first")
+    add_audit(connection, by, "approve_item" if approved else "reject_item", item_id, {"note": note}, now)
+
+
+def reviews(connection: Connection, status: ReviewStatus) -> list[ReviewRow]:
+    """Items with this status, the one flagged first at the top."""
+    found = select(REVIEWS).where(REVIEWS.c.status == status).order_by(REVIEWS.c.flagged_ts, REVIEWS.c.item_id)
+    return [
+        ReviewRow(
+            item_id=row.item_id,
+            status=cast(ReviewStatus, row.status),
+            reason=row.reason,
+            flagged_by=row.flagged_by,
+            flagged_ts=row.flagged_ts,
+            decided_by=row.decided_by,
+            decided_ts=row.decided_ts,
+            note=row.note,
+        )
+        for row in connection.execute(found)
+    ]
+
+
+def waiting_items(connection: Connection) -> set[ItemId]:
+    """Items that are not to be shown: flagged, and waiting or rejected."""
+    return set(connection.execute(select(REVIEWS.c.item_id).where(REVIEWS.c.status != "approved")).scalars())

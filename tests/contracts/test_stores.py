@@ -1,0 +1,551 @@
+"""What the store owes on every database. The service, and whoever trains on its events, rely on exactly this."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from lmrec.errors import InputError, UnknownIdError
+from lmrec.feedback.checks import JsonScalar
+from lmrec.feedback.events import EVENT_KINDS
+from lmrec.feedback.migrations import VERSION_TABLE
+from lmrec.feedback.store import (
+    Added,
+    Event,
+    ItemPut,
+    RuleRow,
+    Shown,
+    Store,
+    StoredEvent,
+    StoreError,
+)
+from lmrec.feedback.tables import METADATA
+
+from .conftest import NewUrl
+
+NOW = 1_700_000_000.0
+
+
+class Clock:
+    """Goes on by one second at every look."""
+
+    def __init__(self) -> None:
+        self.ts = NOW
+
+    def __call__(self) -> float:
+        self.ts += 1.0
+        return self.ts
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    make: NewUrl = request.getfixturevalue("new_postgresql_url")
+    return make()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with Store.open(url, clock=Clock()) as opened:
+        yield opened
+
+
+def make_event(event_id: str, user_id: str = "ann", item_id: str = "i1", time_ts: float = NOW) -> Event:
+    return Event(event_id, user_id, item_id, "view", time_ts)
+
+
+def make_shown(request_id: str, user_id: str | None = "ann", time_ts: float = NOW) -> Shown:
+    return Shown(request_id, user_id, "0001", ("i2", "i1"), time_ts, {"arm": "b", "words": "rainy days"})
+
+
+def all_events(store: Store, page: int = 1000) -> list[StoredEvent]:
+    found: list[StoredEvent] = []
+    while some := store.events_after(found[-1].seq if found else 0, page):
+        found += some
+    return found
+
+
+# Tables
+
+
+def test_migrations_make_the_tables_that_the_code_reads(store: Store, url: str) -> None:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        options = {"version_table": VERSION_TABLE, "compare_type": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), METADATA) == []
+    engine.dispose()
+
+
+def test_the_tables_of_a_newer_lmrec_are_left_alone(store: Store, url: str) -> None:
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(StoreError, match=r"tables of version '9999'.* Install that version, or restore a backup"):
+        Store.open(url)
+
+
+def test_several_processes_may_open_a_new_store_at_once(url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: Store.open(url), range(4)))
+    for place, store in enumerate(stores):
+        assert store.add_events([make_event(f"e{place}")]) == Added(1, 0)
+    assert stores[0].count_events() == 4
+    for store in stores:
+        store.close()
+
+
+# Events
+
+
+def test_an_event_comes_back_as_it_was(store: Store) -> None:
+    plain = [Event(f"e{kind}", "ann", f"i{kind}", kind, NOW) for kind in EVENT_KINDS]
+    rich = Event("é-\U0001f3ac", "ü ser", "it,em", "rating", NOW + 0.123456, 4.5, "r1", ("unknown_item", "old_clock"))
+    assert store.add_events([*plain, rich]) == Added(len(plain) + 1, 0)
+    stored = store.events_after(0, 100)
+    assert [one.event for one in stored] == [*plain, rich]
+    assert {one.received_ts for one in stored} == {NOW + 1}
+    assert store.history("ü ser", 10) == [rich]
+
+
+def test_an_event_counts_once_however_often_it_comes(store: Store) -> None:
+    first, second = make_event("e1"), make_event("e2")
+    assert store.add_events([first, second, first]) == Added(2, 1)
+    assert store.add_events([second, replace(first, user_id="bob")]) == Added(0, 2)
+    assert [one.event for one in all_events(store)] == [first, second]
+    assert store.count_events() == 2
+
+
+def test_nothing_to_add_is_no_error(store: Store) -> None:
+    assert store.add_events([]) == Added(0, 0)
+    assert (store.last_seq(), store.count_events(), store.events_after(0, 10), store.history("ann", 10)) == (
+        0,
+        0,
+        [],
+        [],
+    )
+
+
+def test_each_call_is_told_its_own_counts_when_many_commit_together(store: Store, url: str) -> None:
+    """Sixteen callers, through two stores on one database, send overlapping events all at once."""
+    n_callers, n_events = 16, 60
+    batches = [
+        [make_event(f"e{(7 * caller + place) % 200}") for place in range(n_events)] for caller in range(n_callers)
+    ]
+    start = threading.Barrier(n_callers)
+    with Store.open(url) as other, ThreadPoolExecutor(n_callers) as pool:
+
+        def send(caller: int) -> list[Added]:
+            start.wait()
+            target = (store, other)[caller % 2]
+            return [target.add_events(batches[caller][first : first + 5]) for first in range(0, n_events, 5)]
+
+        answers = [added for many in pool.map(send, range(n_callers)) for added in many]
+    assert all(added.accepted + added.duplicates == 5 for added in answers)
+    known = {event.event_id for batch in batches for event in batch}
+    assert sum(added.accepted for added in answers) == len(known)
+    assert sorted(one.event.event_id for one in all_events(store)) == sorted(known)
+
+
+def test_a_reader_who_goes_on_from_the_last_number_misses_no_event(store: Store, url: str) -> None:
+    """Numbers appear in the order of commits, also from several writers at once."""
+    n_writers, n_events = 6, 40
+    seen: list[StoredEvent] = []
+    with Store.open(url) as other, ThreadPoolExecutor(n_writers) as pool:
+
+        def send(writer: int) -> None:
+            for place in range(n_events):
+                (store, other)[writer % 2].add_events([make_event(f"w{writer}-{place}")])
+
+        running = [pool.submit(send, writer) for writer in range(n_writers)]
+        while True:
+            finished = all(future.done() for future in running)
+            seen += store.events_after(seen[-1].seq if seen else 0, 7)
+            if finished and (not seen or seen[-1].seq == store.last_seq()):
+                break
+        for future in running:
+            future.result()
+    assert len({one.event.event_id for one in seen}) == len(seen) == n_writers * n_events
+
+
+def test_history_is_the_newest_events_of_one_user_oldest_first(store: Store) -> None:
+    times = [5.0, 1.0, 3.0, 3.0, 2.0, 9.0]
+    events = [make_event(f"e{place}", time_ts=NOW + time) for place, time in enumerate(times)]
+    store.add_events([*events, make_event("other", user_id="bob", time_ts=NOW + 99)])
+    in_order = [events[place] for place in (1, 4, 2, 3, 0, 5)]  # equal times: as they came in
+    assert store.history("ann", 100) == in_order
+    assert store.history("ann", 4) == in_order[-4:]
+    assert store.history("ann", 0) == []
+    assert store.history("nobody", 5) == []
+
+
+def test_an_event_is_in_the_history_as_soon_as_it_was_acknowledged(store: Store) -> None:
+    for place in range(30):
+        event = make_event(f"e{place}", time_ts=NOW + place)
+        store.add_events([event])
+        assert store.history("ann", 1) == [event]
+
+
+def test_what_was_acknowledged_is_there_after_opening_again(store: Store, url: str) -> None:
+    store.add_events([make_event("e1")])
+    version = store.put_items([ItemPut("i1", {"title": "One"})])
+    store.close()
+    with Store.open(url) as again:
+        assert again.add_events([make_event("e1"), make_event("e2")]) == Added(1, 1)
+        assert [one.event.event_id for one in all_events(again)] == ["e1", "e2"]
+        assert again.items_version() == version
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"event_id": ""}, "event_id is empty"),
+        ({"user_id": "a\x00b"}, "has a NUL character"),
+        ({"item_id": "\ud800"}, "half character"),
+        ({"request_id": "\x00"}, "has a NUL character"),
+        ({"kind": "vew"}, "kind 'vew' is unknown. Did you mean 'view'?"),
+        ({"time_ts": float("nan")}, "time_ts is nan; give a finite number"),
+        ({"value": float("inf")}, "value is inf; give a finite number"),
+        ({"flags": ("a,b",)}, "flags are single words"),
+    ],
+)
+def test_an_event_that_cannot_be_kept_is_refused_with_its_whole_call(
+    store: Store, change: dict[str, object], message: str
+) -> None:
+    bad = replace(make_event("bad"), **change)  # type: ignore[arg-type]
+    with pytest.raises(InputError) as caught:
+        store.add_events([make_event("good"), bad])
+    assert message in str(caught.value)
+    assert store.count_events() == 0
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store: store.history("a\x00b", 5),
+        lambda store: store.history("\udfff", 5),
+        lambda store: store.history("ann", -1),
+        lambda store: store.events_after(2**63, 5),
+        lambda store: store.shown("\x00"),
+        lambda store: store.export_user(""),
+        lambda store: store.item_changes(-1),
+    ],
+)
+def test_questions_that_no_database_understands_are_wrong_input(store: Store, read: Callable[[Store], object]) -> None:
+    with pytest.raises(InputError):
+        read(store)
+
+
+# Items
+
+
+def test_an_item_change_is_the_latest_state_in_order_of_versions(store: Store) -> None:
+    vec = bytes(range(256)) * 6
+    fields: dict[str, JsonScalar] = {"title": "Über", "year": 1999, "price": 1.5, "new": True, "genre": None}
+    first = store.put_items([ItemPut("i1", fields, vec, "abc"), ItemPut("i2", {"title": "Two"})])
+    second = store.put_items([ItemPut("i1", {"title": "One"}), ItemPut("i3", {}, vec, "abc")])
+    assert 0 < first < second == store.items_version()
+    changes = store.item_changes(0)
+    assert [change.item_id for change in changes] == ["i2", "i1", "i3"]
+    assert [change.version for change in changes] == sorted({change.version for change in changes})
+    assert (changes[0].fields, changes[0].text_vec, changes[0].fingerprint) == ({"title": "Two"}, None, "")
+    assert (changes[1].fields, changes[1].text_vec) == ({"title": "One"}, None)
+    assert (changes[2].text_vec, changes[2].fingerprint) == (vec, "abc")
+    assert [change.item_id for change in store.item_changes(first)] == ["i1", "i3"]
+    assert store.item_changes(second) == []
+
+
+def test_fields_of_an_item_come_back_as_they_were(store: Store) -> None:
+    fields: dict[str, JsonScalar] = {
+        "title": 'a "\\" \u2028 é \x00',
+        "year": 2**60,
+        "price": 0.1,
+        "new": False,
+        "genre": None,
+        "": "",
+    }
+    store.put_items([ItemPut("i1", fields)])
+    assert store.item_changes(0)[0].fields == fields
+
+
+def test_of_an_item_that_is_named_twice_the_later_one_counts(store: Store) -> None:
+    store.put_items([ItemPut("i1", {"n": 1}), ItemPut("i2", {"n": 2}), ItemPut("i1", {"n": 3})])
+    assert [(change.item_id, change.fields) for change in store.item_changes(0)] == [
+        ("i2", {"n": 2}),
+        ("i1", {"n": 3}),
+    ]
+
+
+def test_a_deleted_item_stays_deleted_until_it_is_put_again(store: Store, url: str) -> None:
+    store.put_items([ItemPut("i1", {"title": "One"}, b"\x00" * 4, "abc")])
+    version = store.delete_items(["i1", "only-in-the-run", "i1"])
+    assert version == store.items_version() == 3
+    store.close()
+    with Store.open(url) as again:
+        assert [(change.item_id, change.fields, change.text_vec) for change in again.item_changes(0)] == [
+            ("i1", None, None),
+            ("only-in-the-run", None, None),
+        ]
+        again.put_items([ItemPut("i1", {"title": "Back"})])
+        assert [(change.item_id, change.fields) for change in again.item_changes(version)] == [
+            ("i1", {"title": "Back"})
+        ]
+
+
+def test_items_are_written_all_or_none(store: Store) -> None:
+    with pytest.raises(InputError, match="fields of item 'i2' cannot be written as JSON"):
+        store.put_items([ItemPut("i1", {}), ItemPut("i2", {"price": float("nan")})])
+    assert store.put_items([]) == store.delete_items([]) == store.items_version() == 0
+
+
+def test_versions_are_never_given_twice(store: Store, url: str) -> None:
+    with Store.open(url) as other, ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda n: (store, other)[n % 2].put_items([ItemPut(f"i{n % 3}", {})]), range(40)))
+    assert sorted(versions) == list(range(1, 41))
+
+
+# Shown lists
+
+
+def test_a_shown_list_comes_back_by_its_request(store: Store) -> None:
+    named, unnamed = make_shown("r1"), make_shown("r2", user_id=None)
+    store.add_shown(named)
+    store.queue_shown(unnamed).result()
+    assert (store.shown("r1"), store.shown("r2"), store.shown("r3")) == (named, unnamed, None)
+
+
+def test_a_request_id_keeps_its_first_list(store: Store) -> None:
+    store.add_shown(make_shown("r1"))
+    store.add_shown(replace(make_shown("r1"), generation="0002"))
+    assert store.shown("r1") == make_shown("r1")
+
+
+def test_pages_of_shown_lists_leave_none_out(store: Store) -> None:
+    times = [1.0, 2.0, 2.0, 2.0, 3.0, 4.0]
+    for place, time in enumerate(times):
+        store.add_shown(make_shown(f"r{place}", time_ts=NOW + time))
+    page = store.shown_after(NOW, 2)
+    assert [one.request_id for one in page] == ["r0", "r1", "r2", "r3"]  # three were shown at the time of the last
+    assert [one.request_id for one in store.shown_after(page[-1].time_ts, 2)] == ["r4", "r5"]
+    assert store.shown_after(NOW + 4, 2) == []
+
+
+# Rules, reviews, audit
+
+
+def test_rules_are_put_replaced_and_deleted_and_the_version_tells(store: Store) -> None:
+    versions = [store.rules_version()]
+    early, late = (
+        RuleRow("a", "pin", {"item_ids": ["i1"], "place": 1}, NOW),
+        RuleRow("b", "boost", {"factor": 2.0}, NOW + 1),
+    )
+    for rule, by in ((late, "eve"), (early, "system"), (replace(late, spec={"factor": 3.0}), "system")):
+        store.put_rule(rule, by=by)
+        versions.append(store.rules_version())
+    assert store.rules() == [early, replace(late, spec={"factor": 3.0})]
+    assert (store.delete_rule("b", by="eve"), store.delete_rule("b"), store.delete_rule("none")) == (True, False, False)
+    versions.append(store.rules_version())
+    assert store.rules() == [early]
+    assert versions == sorted(set(versions))
+    assert [(row.actor, row.action, row.target) for row in store.audit(10)] == [
+        ("eve", "delete_rule", "b"),
+        ("system", "put_rule", "b"),
+        ("system", "put_rule", "a"),
+        ("eve", "put_rule", "b"),
+    ]
+    store.put_rule(late)
+    assert store.rules() == [early, late]
+    assert store.rules_version() > versions[-1]
+
+
+def test_a_flagged_item_is_held_back_until_it_is_approved(store: Store) -> None:
+    store.flag_item("i1", "word 'x'", by="rule 7")
+    store.flag_item("i2", "a person asked", by="eve")
+    assert store.waiting_items() == {"i1", "i2"}
+    store.decide_item("i1", True, by="eve", note="fine")
+    store.decide_item("i2", False, by="eve")
+    assert store.waiting_items() == {"i2"}
+    assert store.reviews() == []
+    (approved,) = store.reviews("approved")
+    assert (approved.item_id, approved.reason, approved.flagged_by) == ("i1", "word 'x'", "rule 7")
+    assert (approved.decided_by, approved.note) == ("eve", "fine")
+    assert approved.decided_ts is not None
+    assert [row.item_id for row in store.reviews("rejected")] == ["i2"]
+    store.decide_item("i2", True, by="eve", note="changed my mind")
+    store.flag_item("i1", "again", by="bob")
+    assert store.waiting_items() == {"i1"}
+    (waiting,) = store.reviews("waiting")
+    assert (waiting.reason, waiting.decided_by, waiting.decided_ts, waiting.note) == ("again", None, None, "")
+    actions = [row.action for row in store.audit(100)]
+    assert actions == ["flag_item", "approve_item", "reject_item", "approve_item", "flag_item", "flag_item"]
+
+
+def test_a_decision_that_fails_leaves_no_trace(store: Store) -> None:
+    with pytest.raises(UnknownIdError, match="item 'i1' was never flagged.* Flag it first"):
+        store.decide_item("i1", True, by="eve", note="")
+    assert store.audit(10) == []
+
+
+def test_the_audit_tells_the_newest_decisions_first(store: Store) -> None:
+    for place in range(5):
+        store.add_audit("eve", "rollback", f"generation {place}", {"from": place, "why": "é"})
+    newest = store.audit(2)
+    assert [row.target for row in newest] == ["generation 4", "generation 3"]
+    assert newest[0].detail == {"from": 4, "why": "é"}
+    assert newest[0].time_ts == NOW + 5
+    assert len(store.audit(100)) == 5
+
+
+# Keys
+
+
+def test_a_key_opens_until_it_is_revoked(store: Store) -> None:
+    assert not store.has_keys()
+    secret = store.add_key("shop", ["events", "read", "read"], by="eve")
+    other = store.add_key("boss", ["admin"])
+    assert secret.startswith("lmrec_")
+    assert len(secret) >= len("lmrec_") + 43  # 32 bytes
+    key = store.check_key(secret)
+    assert key is not None
+    assert (key.name, key.scopes, key.revoked_ts) == ("shop", ("read", "events"), None)
+    assert store.check_key(secret + "x") is store.check_key("") is store.check_key("\x00\ud800") is None
+    assert store.revoke_key(key.key_id)
+    assert not store.revoke_key(key.key_id)
+    assert not store.revoke_key("key_none")
+    assert store.check_key(secret) is None
+    assert store.check_key(other) is not None
+    rows = store.keys()
+    assert [(row.name, row.revoked_ts is None) for row in rows] == [("shop", False), ("boss", True)]
+    assert [row.action for row in store.audit(10)] == ["revoke_key", "add_key", "add_key"]
+
+
+def test_revoking_the_last_key_does_not_open_the_door(store: Store) -> None:
+    store.add_key("shop", ["read"])
+    store.revoke_key(store.keys()[0].key_id)
+    assert store.has_keys()
+
+
+def test_a_key_needs_a_name_and_known_scopes(store: Store) -> None:
+    with pytest.raises(InputError, match="scope 'event' is unknown. Did you mean 'events'?"):
+        store.add_key("shop", ["event"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="key 'shop' has no scope"):
+        store.add_key("shop", [])
+    with pytest.raises(InputError, match="name of a key is empty"):
+        store.add_key("", ["read"])
+
+
+def test_nobody_can_read_a_key_out_of_the_database(store: Store, url: str) -> None:
+    secret = store.add_key("shop", ["read"])
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        texts = [str(row) for table in METADATA.sorted_tables for row in connection.execute(table.select())]
+    engine.dispose()
+    assert any("shop" in row for row in texts)
+    assert not any(secret in row or secret.removeprefix("lmrec_") in row for row in texts)
+
+
+# Users' rights
+
+
+def test_an_export_has_everything_of_the_user_and_nothing_of_others(store: Store) -> None:
+    own = [make_event("e1", time_ts=NOW + 5), make_event("e3", time_ts=NOW)]
+    store.add_events([own[0], make_event("e2", user_id="bob"), own[1]])
+    store.add_shown(make_shown("r1"))
+    store.add_shown(make_shown("r2", user_id="bob"))
+    export = store.export_user("ann")
+    assert [one.event for one in export.events] == own
+    assert (export.shown, export.forgotten_ts) == ([make_shown("r1")], None)
+    nobody = store.export_user("nobody")
+    assert (nobody.events, nobody.shown, nobody.forgotten_ts) == ([], [], None)
+
+
+def test_a_forgotten_user_is_gone_and_others_are_not(store: Store, url: str) -> None:
+    store.add_events([make_event("e1"), make_event("e2", user_id="bob"), make_event("e3")])
+    store.add_shown(make_shown("r1"))
+    store.add_shown(make_shown("r2", user_id="bob"))
+    assert store.forget_user("ann", by="eve") == 2
+    store.close()
+    with Store.open(url) as again:
+        assert again.history("ann", 10) == []
+        assert [one.event.event_id for one in all_events(again)] == ["e2"]
+        assert again.shown("r1") == replace(make_shown("r1"), user_id=None, context={})
+        assert again.shown("r2") == make_shown("r2", user_id="bob")
+        forgotten_ts = again.is_forgotten("ann")
+        assert forgotten_ts is not None
+        assert again.is_forgotten("bob") is None
+        assert again.forgotten_users() == {"ann": forgotten_ts}
+        export = again.export_user("ann")
+        assert (export.events, export.shown, export.forgotten_ts) == ([], [], forgotten_ts)
+        (row,) = again.audit(10)
+        assert (row.actor, row.action, row.target, row.detail) == ("eve", "forget_user", "ann", {"events": 2})
+
+
+def test_a_retry_does_not_bring_a_forgotten_event_back_but_new_events_count(store: Store) -> None:
+    old = [make_event("e1"), make_event("e2")]
+    store.add_events(old)
+    store.forget_user("ann")
+    assert store.add_events([*old, make_event("e3"), make_event("e1", user_id="bob")]) == Added(2, 2)
+    assert [event.event_id for event in store.history("ann", 10)] == ["e3"]
+    assert [event.event_id for event in store.history("bob", 10)] == ["e1"]
+
+
+def test_forgetting_twice_and_forgetting_a_stranger(store: Store) -> None:
+    store.add_events([make_event("e1")])
+    assert (store.forget_user("ann"), store.forget_user("ann"), store.forget_user("stranger")) == (1, 0, 0)
+    assert list(store.forgotten_users()) == ["ann", "stranger"]
+
+
+def test_the_number_of_a_forgotten_event_is_not_given_again(store: Store) -> None:
+    store.add_events([make_event("e1", user_id="bob"), make_event("e2")])
+    read_up_to = store.last_seq()
+    store.forget_user("ann")
+    store.add_events([make_event("e3", user_id="bob")])
+    assert [one.event.event_id for one in store.events_after(read_up_to, 10)] == ["e3"]
+
+
+# All together
+
+
+def test_a_write_that_fails_does_not_take_others_with_it(store: Store) -> None:
+    """Good and bad writes are queued at once, so that they meet in one group."""
+    with ThreadPoolExecutor(12) as pool:
+        good = [pool.submit(store.add_events, [make_event(f"e{n}")]) for n in range(30)]
+        bad = [pool.submit(store.decide_item, f"i{n}", True) for n in range(30)]
+    assert [future.result() for future in good] == [Added(1, 0)] * 30
+    assert all(isinstance(future.exception(), UnknownIdError) for future in bad)
+    assert store.count_events() == 30
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="is closed; open it again"):
+        store.add_events([make_event("e1")])
+    with pytest.raises(StoreError, match="is closed; open it again"):
+        store.history("ann", 1)
+
+
+def test_ping_says_nothing_while_all_is_well(store: Store) -> None:
+    store.ping()
+
+
+def test_a_lost_connection_to_the_server_heals(new_postgresql_url: NewUrl) -> None:
+    url = new_postgresql_url()
+    with Store.open(f"{url}&application_name=doomed") as store:
+        store.add_events([make_event("e1")])
+        assert store.count_events() == 1
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'doomed'"
+            connection.execute(text(kill))
+        engine.dispose()
+        assert store.add_events([make_event("e1"), make_event("e2")]) == Added(1, 1)
+        assert store.count_events() == 2
