@@ -15,21 +15,26 @@ from lmrec.data.split import SplitConfig
 from lmrec.errors import RecipeError, nearest
 from lmrec.evaluation.evaluator import EvaluationConfig
 from lmrec.models.encoder import EncoderConfig
+from lmrec.models.fusion import FusionConfig
 from lmrec.models.heads import HeadConfig
 from lmrec.models.two_tower import ItemTowerConfig
 from lmrec.models.user_model import UserModelConfig
 from lmrec.text.template import TemplateConfig
+from lmrec.training.continual import UpdateConfig
 from lmrec.training.trainer import TrainingConfig
 
-BaselineName = Literal["popularity", "recent_popularity", "item_knn", "als", "untuned", "id_sequence"]
+BaselineName = Literal[
+    "popularity", "recent_popularity", "item_knn", "transitions", "als", "untuned", "id_sequence", "ease"
+]
+_DEFAULT_BASELINES = tuple(name for name in get_args(BaselineName) if name != "ease")
 
 
 class BaselinesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[BaselineName, ...] = Field(
-        default=get_args(BaselineName),
-        description="Rivals in the table. id_sequence trains the same model without words.",
+        default=_DEFAULT_BASELINES,
+        description="Rivals in the table. id_sequence trains the same model without words; ease takes up to 20,000 items.",
     )
     search_cases: int = Field(
         default=2000, ge=1, description="Validation cases on which each baseline's settings are searched."
@@ -49,8 +54,10 @@ class Recipe(BaseModel):
     user_model: UserModelConfig = UserModelConfig()
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()
+    fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
+    update: UpdateConfig = UpdateConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -5,6 +5,8 @@ import pytest
 
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.collaborative import BASELINES, CollaborativeScorer, LogArrays
+from lmrec.models.ease import EASE
+from lmrec.models.transitions import ItemTransitions
 
 N_ITEMS = 40
 N_USERS = 60
@@ -27,7 +29,7 @@ def make_log() -> LogArrays:
     )
 
 
-SETTINGS = [scorer for kind in BASELINES for scorer in kind.candidates()]
+SETTINGS = [scorer for kind in (*BASELINES, ItemTransitions, EASE) for scorer in kind.candidates()]
 
 
 @pytest.fixture(scope="module", params=range(len(SETTINGS)), ids=lambda i: f"{SETTINGS[i].name}-{i}")

@@ -4,6 +4,7 @@ encoder/                 the language model and its tokenizer, as transformers s
 towers.safetensors       item tower, user model, head
 frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
 tuned_stage.safetensors  towers and text vectors of the second stage (for the judge), where the first one is served
+transitions.safetensors  item transitions of the whole log, where the model fuses them
 checkpoint.json          configs, template, shapes, fingerprint of the weights
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,7 +22,9 @@ from torch import Tensor
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, write_json
 from lmrec.errors import RunFolderError
 from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder
+from lmrec.models.fusion import Fusion, FusionWeights
 from lmrec.models.heads import HeadConfig
+from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
 from lmrec.text.template import Template
@@ -47,6 +51,18 @@ class Checkpoint:
     n_items: int
     text_width: int
     fingerprint: str
+    fusion: FusionWeights
+    transitions: ItemTransitionsConfig
+
+    def load_fusion(self) -> Fusion:
+        """What is scored beside the towers."""
+        if not self.fusion.transitions:
+            return Fusion(self.fusion)
+        return Fusion(self.fusion, ItemTransitions.from_matrix(_load_matrix(self._transitions_file), self.transitions))
+
+    @property
+    def _transitions_file(self) -> Path:
+        return self.folder / "transitions.safetensors"
 
     def load_towers(self, *, frozen_stage: bool = False) -> TwoTower:
         """The towers, strictly: every weight must be there and fit."""
@@ -101,6 +117,7 @@ def save_checkpoint(
     configs: ModelConfigs,
     frozen_stage: dict[str, Tensor] | None,
     tuned_stage: dict[str, Tensor] | None = None,
+    fusion: Fusion | None = None,
 ) -> Checkpoint:
     """Write the folder whole, or not at all."""
     n_items = len(towers.item_tower.item_seen)
@@ -112,6 +129,10 @@ def save_checkpoint(
             save_file(_cpu(frozen_stage), fresh / "frozen_stage.safetensors")
         if tuned_stage is not None:
             save_file(_cpu(tuned_stage), fresh / "tuned_stage.safetensors")
+        fusion = fusion or Fusion()
+        transitions = fusion.transitions
+        if transitions is not None:
+            _save_matrix(fresh / "transitions.safetensors", transitions.matrix)
         weights = [*sorted((fresh / "encoder").glob("*.safetensors")), fresh / "towers.safetensors"]
         write_json(
             fresh / "checkpoint.json",
@@ -128,6 +149,8 @@ def save_checkpoint(
                 },
                 "n_items": n_items,
                 "text_width": encoder.width,
+                "fusion": fusion.weights.model_dump(mode="json"),
+                "transitions": (transitions.config if transitions else ItemTransitionsConfig()).model_dump(mode="json"),
                 "fingerprint": fingerprint_files(*weights),
             },
         )
@@ -152,6 +175,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             n_items=values["n_items"],
             text_width=values["text_width"],
             fingerprint=values["fingerprint"],
+            fusion=FusionWeights(**values["fusion"]),
+            transitions=ItemTransitionsConfig(**values["transitions"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder / 'checkpoint.json'} is not what lmrec writes ({error}). Fit again") from error
@@ -201,6 +226,20 @@ def _origin(checkpoint: Checkpoint, catalog_fingerprint: str) -> dict[str, str]:
         "checkpoint": checkpoint.fingerprint,
         "catalog": catalog_fingerprint,
     }
+
+
+def _save_matrix(file: Path, matrix: sp.csr_matrix) -> None:
+    arrays = {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr}
+    save_file({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, file)
+
+
+def _load_matrix(file: Path) -> sp.csr_matrix:
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in load_file(file).items()}
+        n_rows = len(arrays["offsets"]) - 1
+        return sp.csr_matrix((arrays["values"], arrays["columns"], arrays["offsets"]), shape=(n_rows, n_rows))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunFolderError(f"{file} is missing or damaged ({error}). Fit the run again") from error
 
 
 def _cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:

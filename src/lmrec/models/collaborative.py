@@ -158,7 +158,7 @@ class RecentPopularity:
 
     def fit(self, log: LogArrays) -> Self:
         recent = log.popularity(log.weight * self._freshness(log.time_ts))
-        self._scores = recent.astype(np.float32) + _tie_break(log)
+        self._scores = recent.astype(np.float32) + popularity_tie_break(log)
         return self
 
     def score(self, history: Ragged) -> Scores:
@@ -215,13 +215,13 @@ class ItemKNN:
 
     def fit(self, log: LogArrays) -> Self:
         self._similarity = _nearest_items(log.matrix(), self.config)
-        self._tie_break = _tie_break(log)
+        self._tie_break = popularity_tie_break(log)
         return self
 
     def score(self, history: Ragged) -> Scores:
         similarity, tie_break = _fitted(self._similarity, self.name), _fitted(self._tie_break, self.name)
         asked = history if self.config.max_history is None else history.last(self.config.max_history)
-        rows = _history_matrix(asked, len(tie_break))
+        rows = history_matrix(asked, len(tie_break))
         rows.data[:] = 1.0
         scores = (rows @ similarity).toarray()
         scores += tie_break
@@ -280,7 +280,7 @@ class ALS:
         if not np.isfinite(model.item_factors).all():
             raise LmrecError(f"ALS ended with factors that are not finite ({self.config}). Raise its regularization.")
         self._model = model
-        self._tie_break = _tie_break(log)
+        self._tie_break = popularity_tie_break(log)
         return self
 
     def score(self, history: Ragged) -> Scores:
@@ -288,7 +288,7 @@ class ALS:
         asked = history if self.config.max_history is None else history.last(self.config.max_history)
         if len(asked) == 0:
             return np.zeros((0, len(tie_break)), np.float32)
-        rows = _history_matrix(asked, len(tie_break))
+        rows = history_matrix(asked, len(tie_break))
         with threadpool_limits(1, "blas"):
             user_vec = model.recalculate_user(np.arange(len(asked)), rows)  # (b, D)
         scores = user_vec @ model.item_factors.T
@@ -309,13 +309,13 @@ def _same_for_all(scores: Scores, history: Ragged) -> Scores:
     return np.tile(scores, (len(history), 1))
 
 
-def _tie_break(log: LogArrays) -> Scores:
+def popularity_tie_break(log: LogArrays) -> Scores:
     """(N,) popularity, scaled to at most one millionth."""
     popularity = log.popularity()
     return np.asarray(_TIE_BREAK * popularity / max(float(popularity.max(initial=0.0)), 1.0), dtype=np.float32)
 
 
-def _history_matrix(history: Ragged, n_items: int) -> sp.csr_matrix:
+def history_matrix(history: Ragged, n_items: int) -> sp.csr_matrix:
     """(b, N) float32, how often each item stands in each history."""
     ones = np.ones(len(history.values), np.float32)
     rows = sp.csr_matrix((ones, history.values, history.offsets), shape=(len(history), n_items), copy=True)

@@ -166,11 +166,10 @@ class Recommender:
             raise InputError("give either an item or a text, one of them")
         _check_k(k)
         if item is not None:
-            row = self.catalog.index_of(str(item))
-            item_vec = self.vectors.item_vec[row : row + 1]
+            scores = self.scorer.scores_of(self._all_histories, self._all_queries, self.catalog.index_of(str(item)))
         else:
-            item_vec = self._item_vec_of_text(text or "")
-        scores = (self._all_queries @ self.towers.head.prepare(item_vec).T).squeeze(1).detach().numpy()
+            fresh = self.scorer.bank_rows(self._text_vec_of(text or ""))
+            scores = (self._all_queries @ fresh.matrix.T).squeeze(1).numpy()
         best = top_k(scores[None, :], k)[0]
         return [
             ScoredUser(self.interactions.user_ids[user], float(scores[user]), self._newest_titles(int(user)))
@@ -195,6 +194,11 @@ class Recommender:
 
     @cached_property
     def scorer(self) -> Scorer:
+        return self.towers_scorer.fused(self.checkpoint.load_fusion())
+
+    @cached_property
+    def towers_scorer(self) -> Scorer:
+        """The towers alone, without what is fused with them."""
         return Scorer(
             "lmrec",
             self.towers,
@@ -212,9 +216,12 @@ class Recommender:
         return {user: row for row, user in enumerate(self.interactions.user_ids)}
 
     @cached_property
+    def _all_histories(self) -> Ragged:
+        return self._index.all(np.arange(self.interactions.n_users))
+
+    @cached_property
     def _all_queries(self) -> Tensor:
-        everyone = np.arange(self.interactions.n_users)
-        return self.scorer.query(self._index.all(everyone))
+        return self.scorer.query(self._all_histories)
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -289,13 +296,17 @@ class Recommender:
 
     @torch.no_grad()
     def _item_vec_of_text(self, text: str) -> Tensor:
+        return self.towers.item_tower.project(self._text_vec_of(text))
+
+    def _text_vec_of(self, text: str) -> Tensor:
+        """(1, Dt) of typed words, as the words of an item."""
         words = self.checkpoint.template.render_item(
             {
                 name: _checked_text(text) if name == self._text_column else None
                 for name in self.checkpoint.template.columns
             }
         )
-        return self.towers.item_tower.project(self.encode_texts([words]))
+        return self.encode_texts([words])
 
     def _encode_histories(self, histories: list[IntArray]) -> Tensor:
         template = self.checkpoint.template

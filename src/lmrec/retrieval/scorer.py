@@ -5,15 +5,16 @@ part: so a search index over the matrix answers exactly what the judge has judge
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmrec.fields import IntArray, Ragged
+from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.models.user_model import last_state
 
@@ -24,7 +25,10 @@ _BATCH = 256  # histories computed together
 
 @dataclass(frozen=True, eq=False)
 class ItemBank:
-    """What a model knows of N items: text_vec (N, Dt), item_vec (N, D) of the item tower, and matrix (N, Q), float32."""
+    """What a model knows of N items: text_vec (N, Dt), item_vec (N, D) of the item tower, and matrix (N, Q), float32.
+
+    Q is D, or D + Dt where a fused model looks at the bare words too.
+    """
 
     text_vec: Tensor
     item_vec: Tensor
@@ -37,22 +41,30 @@ class ItemBank:
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Scores (B, N) of histories. `encode_histories` is needed where the user model reads text."""
+    """Scores (B, N) of histories. `encode_histories` is needed where the user model reads text. See lmrec.models.fusion."""
 
     name: str
     towers: TwoTower
     bank: ItemBank
     max_history: int
     encode_histories: HistoryEncoder | None = None
+    fusion: Fusion = field(default_factory=Fusion)
 
     def over(self, bank: ItemBank) -> "Scorer":
         """The same model over another bank; nothing is copied."""
         return replace(self, bank=bank)
 
     @torch.no_grad()
-    def bank_rows(self, text_vec: Tensor) -> ItemBank:
-        """Rows of the bank for items that exist only as words: text_vec (n, Dt)."""
-        return build_bank(self.towers, text_vec, self.towers.item_tower.project(text_vec))
+    def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None) -> ItemBank:
+        """Rows of the bank for items that exist only as words, text_vec (n, Dt), unless their item_vec (n, D) is given."""
+        vectors = self.towers.item_tower.project(text_vec) if item_vec is None else item_vec
+        return build_bank(self.towers, text_vec, vectors, content=self.fusion.weights.content > 0)
+
+    def fused(self, fusion: Fusion) -> "Scorer":
+        """The same towers with other scores beside them."""
+        content = fusion.weights.content > 0
+        bank = build_bank(self.towers, self.bank.text_vec, self.bank.item_vec, content=content)
+        return replace(self, fusion=fusion, bank=bank)
 
     @torch.no_grad()
     def query(self, history: Ragged) -> Tensor:
@@ -65,11 +77,14 @@ class Scorer:
             rows = order[start : start + _BATCH]
             vectors[torch.from_numpy(rows)] = self._users([recent[int(row)] for row in rows])
         scaled: Tensor = self.towers.head.scale * self.towers.head.prepare(vectors)
-        return scaled
+        weight = self.fusion.weights.content
+        return torch.cat([scaled, weight * self._content(history)], dim=1) if weight else scaled
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
         """(B, n_items) what is added to the product, None where the model has no such part."""
-        return None
+        if self.fusion.transitions is None:
+            return None
+        return self.fusion.weights.transitions * self.fusion.transitions.sparse_scores(history, n_items)
 
     @torch.no_grad()
     def score(self, history: Ragged) -> npt.NDArray[np.float32]:
@@ -78,6 +93,25 @@ class Scorer:
         if added is not None:
             result += added.toarray()
         return result
+
+    @torch.no_grad()
+    def scores_of(self, history: Ragged, query: Tensor, row: int) -> npt.NDArray[np.float32]:
+        """(B,) the scores of one item; `query` (B, Q) is what the histories give."""
+        scores: npt.NDArray[np.float32] = (query @ self.bank.matrix[row]).float().cpu().numpy()
+        if self.fusion.transitions is not None:
+            scores += self.fusion.weights.transitions * self.fusion.transitions.scores_of(history, row)
+        return scores
+
+    def _content(self, history: Ragged) -> Tensor:
+        """(B, Dt) the direction of the newest texts, zero for an empty history."""
+        newest = history.last(self.fusion.weights.n_last)
+        age = np.repeat(newest.offsets[1:], newest.lengths) - 1 - np.arange(len(newest.values))
+        weight = torch.from_numpy((self.fusion.weights.decay**age).astype(np.float32)).unsqueeze(1)
+        text_vec = self.bank.text_vec
+        texts = nn.functional.normalize(text_vec[torch.from_numpy(np.asarray(newest.values, np.int64))], dim=-1)
+        rows = torch.from_numpy(np.asarray(newest.row_of_value, np.int64)).to(text_vec.device)
+        sums = text_vec.new_zeros(len(history), text_vec.shape[1])
+        return nn.functional.normalize(sums.index_add_(0, rows, texts * weight.to(text_vec.device)), dim=-1)
 
     def _users(self, histories: list[IntArray]) -> Tensor:
         device = self.bank.item_vec.device
@@ -97,7 +131,12 @@ class Scorer:
 
 
 @torch.no_grad()
-def build_bank(towers: TwoTower, text_vec: Tensor, item_vec: Tensor | None = None) -> ItemBank:
+def build_bank(
+    towers: TwoTower, text_vec: Tensor, item_vec: Tensor | None = None, *, content: bool = False
+) -> ItemBank:
     """The bank of items from their text vectors (N, Dt); item_vec (N, D) where it is known already."""
     vectors = towers.item_tower(text_vec) if item_vec is None else item_vec
-    return ItemBank(text_vec, vectors, towers.head.prepare(vectors))
+    matrix = towers.head.prepare(vectors)
+    if content:
+        matrix = torch.cat([matrix, nn.functional.normalize(text_vec.float(), dim=-1)], dim=1)
+    return ItemBank(text_vec, vectors, matrix)

@@ -21,17 +21,21 @@ from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.collaborative import ALS, ItemKNN, LogArrays, Popularity, RecentPopularity
 from lmrec.models.content import ContentKNN
+from lmrec.models.ease import EASE
+from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
 from lmrec.recipe import BaselineName, Recipe, load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.learner import encode_histories
 from lmrec.workflows.encode import read_texts, untuned_vectors
+from lmrec.workflows.fuse import fit_fusion, log_arrays
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.train import history_tokens
 
 TUNED = "PLM tuned (second stage)"
 FROZEN = "PLM frozen (first stage)"
+FUSED = "lmrec (PLM, transitions and words fused)"
 ID_ONLY = "id-only sequence model"
 
 
@@ -90,10 +94,18 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         rivals = _rivals(baseline, recipe, recommender, show)
         rival, note = _search(rivals, split, n_items, recipe, show)
         notes[rival.name] = note
-        ask(rival.fit(_log(split.train_and_validation, n_items)), rival.name)
+        ask(rival.fit(log_arrays(split.train_and_validation, n_items)), rival.name)
     baselines = set(evaluations)
     for name, scorer in _own_scorers(run, recommender):
         ask(scorer, name)
+    if own_name(run) == FUSED:
+        weights = recommender.checkpoint.fusion
+        # The run's own transitions know the test events too, so here they are learnt again without them.
+        ask(recommender.towers_scorer.fused(fit_fusion(weights, split.train_and_validation, n_items)), FUSED)
+        notes[FUSED] = (
+            f"the towers + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts; "
+            "weights from validation, transitions from training and validation"
+        )
     table = build_table(
         list(evaluations.values()),
         baselines,
@@ -135,6 +147,8 @@ def _rivals(name: BaselineName, recipe: Recipe, recommender: Recommender, show: 
         "recent_popularity": RecentPopularity.candidates,
         "item_knn": ItemKNN.candidates,
         "als": ALS.candidates,
+        "transitions": ItemTransitions.candidates,
+        "ease": EASE.candidates,
     }
     if name in makers:
         return makers[name]()
@@ -147,7 +161,7 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
     """The setting with the best validation metric, and a note that says which one and out of how many."""
     if len(rivals) == 1 or not len(split.validation):
         return rivals[0], ""
-    log = _log(split.train, n_items)
+    log = log_arrays(split.train, n_items)
     asked = split.validation.sample(recipe.baselines.search_cases, recipe.training.seed)
     metric = recipe.evaluation.metric
     found: list[float] = []
@@ -164,16 +178,22 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
 
 def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, Scorer]]:
     """The run's model, and beside it the other stage's where there were two."""
-    name = own_name(run)
+    name = _stage_of(run)
     if name == TUNED:
         before = [(FROZEN, frozen_scorer(run, recommender))] if run.frozen_towers_file.exists() else []
-        return [*before, (name, recommender.scorer)]
+        return [*before, (name, recommender.towers_scorer)]
     after = [(TUNED, unserved_tuned_scorer(recommender))] if run.tuned_stage_file.exists() else []
-    return [(name, recommender.scorer), *after]
+    return [(name, recommender.towers_scorer), *after]
 
 
 def own_name(run: RunFolder) -> str:
-    """What the run's model is called in tables: after the stage that its weights come from, the best by validation."""
+    """What the model that the run serves is called in tables."""
+    fusion = run.read_record()["fusion"]
+    return FUSED if fusion["transitions"] or fusion["content"] else _stage_of(run)
+
+
+def _stage_of(run: RunFolder) -> str:
+    """The stage that the towers' weights come from, the best by validation."""
     return TUNED if run.read_record()["training"]["best_stage"] == "tuned" else FROZEN
 
 
@@ -227,15 +247,4 @@ def _form(
         exclude_seen=config.exclude_seen,
         cuts=(*cuts, *remarks),
         excluded=excluded,
-    )
-
-
-def _log(interactions: Interactions, n_items: int) -> LogArrays:
-    return LogArrays(
-        user_idx=interactions.user_idx,
-        item_idx=interactions.item_idx,
-        time_ts=interactions.time_ts,
-        weight=interactions.weight,
-        n_users=interactions.n_users,
-        n_items=n_items,
     )

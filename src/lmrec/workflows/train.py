@@ -31,6 +31,7 @@ from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
 from lmrec.training.trainer import Trainer, TrainingReport, Weights, plan_stages
 from lmrec.workflows.encode import PretrainedText, read_texts, untuned_vectors
+from lmrec.workflows.fuse import fit_fusion, search_weights
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import epoch_recorder, has_tensorboard
 
@@ -149,6 +150,16 @@ def _train(
         )
         report = trainer.run(plan_stages(recipe.training, can_tune), resume=resume)
     learner.to("cpu")
+    weights, fused_metric = search_weights(
+        learner_scorer("validation", learner, recipe),
+        split.train,
+        split.validation,
+        recipe.fusion,
+        recipe.evaluation,
+        recipe.training.seed,
+        show,
+    )
+    run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
     frozen = report.frozen_best if can_tune and report.frozen_best else None
     # The judge shows both stages. A history read as text would need the language model too: that one is told in words.
     tuned = report.tuned_best if report.best_stage == "frozen" and recipe.user_model.kind != "text" else None
@@ -161,6 +172,8 @@ def _train(
         configs,
         _bare(frozen) if frozen else None,
         _bare(tuned) if tuned else None,
+        # What is served knows the whole log; the judge learns transitions anew from what came before the test.
+        fit_fusion(weights, prepared.dataset.interactions, catalog.n_items),
     )
     vectors = compute_item_vectors(learner.towers, learner.text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)

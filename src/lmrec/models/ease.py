@@ -1,0 +1,63 @@
+"""EASE: a linear item-to-item model in closed form; strong, and quadratic in the number of items. No torch."""
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from lmrec.errors import InputError
+from lmrec.fields import FloatArray, Ragged
+from lmrec.models.collaborative import LogArrays, history_matrix, popularity_tie_break
+
+MAX_ITEMS = 20_000  # a dense table of that many items is 1.6 GB, and is made twice
+
+
+class EASEConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    regularization: float = Field(default=200.0, gt=0, description="Added to the diagonal of the Gram matrix.")
+    n_last: int | None = Field(default=None, ge=1, description="Only the newest items of a history; unset: all.")
+
+
+class EASE:
+    """score = x B, x the history as zeros and ones, B = I - P / diag(P), P = (X'X + regularization I)^-1, X (users, N).
+
+    Source: Steck 2019, https://arxiv.org/abs/1905.03375, equation 8. Raises InputError above `MAX_ITEMS` items.
+    """
+
+    name = "EASE"
+
+    def __init__(self, config: EASEConfig | None = None) -> None:
+        self.config = config or EASEConfig()
+        self._weights: FloatArray = np.zeros((0, 0), np.float32)
+        self._tie_break = np.zeros(0, np.float32)
+
+    @classmethod
+    def candidates(cls) -> "tuple[EASE, ...]":
+        return tuple(
+            cls(EASEConfig(regularization=regularization, n_last=n_last))
+            for regularization in (50.0, 200.0, 800.0)
+            for n_last in (3, 8, None)
+        )
+
+    def fit(self, log: LogArrays) -> Self:
+        if log.n_items > MAX_ITEMS:
+            raise InputError(
+                f"EASE needs a dense table of {log.n_items:,} x {log.n_items:,}; it takes {MAX_ITEMS:,} items"
+            )
+        rows = log.matrix()
+        rows.data[:] = 1.0
+        gram = (rows.T @ rows).toarray().astype(np.float32)
+        gram[np.diag_indices_from(gram)] += self.config.regularization
+        inverse = np.linalg.inv(gram)
+        weights = inverse / -np.diag(inverse)
+        weights[np.diag_indices_from(weights)] = 0.0
+        self._weights, self._tie_break = weights, popularity_tie_break(log)
+        return self
+
+    def score(self, history: Ragged) -> npt.NDArray[np.float32]:
+        asked = history if self.config.n_last is None else history.last(self.config.n_last)
+        rows = history_matrix(asked, len(self._tie_break))
+        rows.data[:] = 1.0
+        return np.asarray(rows @ self._weights + self._tie_break, np.float32)

@@ -1,0 +1,107 @@
+"""Item transitions and EASE against their formulas, and the fused scorer against the sum of its parts."""
+
+import numpy as np
+import pytest
+import torch
+
+from lmrec.errors import InputError
+from lmrec.fields import Ragged
+from lmrec.models.collaborative import LogArrays
+from lmrec.models.ease import EASE, EASEConfig
+from lmrec.models.fusion import Fusion, FusionWeights
+from lmrec.models.heads import HeadConfig
+from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
+from lmrec.models.two_tower import ItemTowerConfig, TwoTower
+from lmrec.models.user_model import UserModelConfig
+from lmrec.retrieval.scorer import Scorer, build_bank
+
+
+def log_of(rows: list[list[int]], n_items: int, weight: float = 1.0) -> LogArrays:
+    users = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    items = np.array([item for row in rows for item in row])
+    n = len(items)
+    return LogArrays(users, items, np.arange(n, dtype=float), np.full(n, weight), len(rows), n_items)
+
+
+def test_transitions_follow_the_formula() -> None:
+    config = ItemTransitionsConfig(
+        window=2, window_decay=0.5, backward=0.25, shrinkage=1.0, n_last=2, history_decay=0.5
+    )
+    made = ItemTransitions(config).fit(log_of([[0, 1, 2], [1, 2]], 4))
+    forward = np.zeros((4, 4))
+    forward[0, 1], forward[1, 2], forward[0, 2] = 1.0, 2.0, 0.5
+    counts = forward + 0.25 * forward.T
+    expected = counts / np.sqrt((counts.sum(1)[:, None] + 1.0) * (counts.sum(0)[None, :] + 1.0))
+    np.testing.assert_allclose(made.matrix.toarray(), expected, rtol=1e-6)
+    asked = made.sparse_scores(Ragged.from_rows([[3, 0, 1], []]), 4).toarray()
+    np.testing.assert_allclose(asked[0], expected[1] + 0.5 * expected[0], rtol=1e-6)
+    assert not asked[1].any()
+
+
+def test_an_item_keeps_its_nearest_followers_and_never_itself() -> None:
+    made = ItemTransitions(ItemTransitionsConfig(n_neighbours=1, backward=0.0)).fit(
+        log_of([[0, 0, 1], [0, 2], [0, 2]], 3)
+    )
+    assert made.matrix[[0]].nonzero()[1].tolist() == [2]
+    assert made.matrix.diagonal().sum() == 0
+
+
+def test_items_that_came_later_neither_ask_nor_are_answered() -> None:
+    made = ItemTransitions().fit(log_of([[0, 1], [1, 0]], 2))
+    scores = made.sparse_scores(Ragged.from_rows([[0, 5], [5]]), 7).toarray()
+    assert scores.shape == (2, 7)
+    assert scores[0, 1] > 0
+    assert not scores[1].any()
+    assert not scores[:, 2:].any()
+    assert made.scores_of(Ragged.from_rows([[0, 5]]), 6).tolist() == [0.0]
+    np.testing.assert_allclose(made.scores_of(Ragged.from_rows([[0, 5]]), 1), scores[:1, 1])
+
+
+def test_weights_of_events_count_as_the_root_of_their_product() -> None:
+    config = ItemTransitionsConfig(shrinkage=1.0)
+    light, heavy = (ItemTransitions(config).fit(log_of([[0, 1]], 2, weight)).matrix[0, 1] for weight in (1.0, 4.0))
+    # One pair: counts w forward and w / 2 backward, so sums of w and w / 2 over rows and columns.
+    assert light == pytest.approx(1.0 / np.sqrt((1.0 + 1.0) * (1.0 + 1.0)))
+    assert heavy == pytest.approx(4.0 / np.sqrt((4.0 + 1.0) * (4.0 + 1.0)))
+
+
+def test_ease_solves_its_own_ridge_problem() -> None:
+    """B minimises |X - X B|^2 + r |B|^2 with a zero diagonal: its gradient vanishes off the diagonal."""
+    log = log_of([[0, 1, 2], [1, 2], [0, 3], [0, 1]], 4)
+    made = EASE(EASEConfig(regularization=2.0)).fit(log)
+    x = log.matrix().toarray()
+    weights = np.vstack([made.score(Ragged.from_rows([[item]]))[0] - made._tie_break for item in range(4)])
+    gradient = x.T @ (x @ weights - x) + 2.0 * weights
+    off_diagonal = ~np.eye(4, dtype=bool)
+    np.testing.assert_allclose(gradient[off_diagonal], 0.0, atol=1e-4)
+    np.testing.assert_allclose(np.diag(weights), 0.0, atol=1e-6)
+
+
+def test_ease_refuses_a_catalog_that_needs_too_much_memory() -> None:
+    with pytest.raises(InputError, match="20,000"):
+        EASE().fit(log_of([[0, 1]], 20_001))
+
+
+def test_a_fused_score_is_the_sum_of_its_parts() -> None:
+    rng = np.random.default_rng(0)
+    text_vec = rng.normal(size=(6, 8)).astype(np.float32)
+    torch.manual_seed(0)
+    towers = TwoTower(
+        text_vec,
+        np.ones(6, bool),
+        ItemTowerConfig(width=4, whiten=4),
+        UserModelConfig(heads=2),
+        HeadConfig(),
+    ).eval()
+    plain = Scorer("towers", towers, build_bank(towers, torch.from_numpy(text_vec)), max_history=10)
+    transitions = ItemTransitions().fit(log_of([[0, 1, 2], [3, 4, 0]], 6))
+    fused = plain.fused(Fusion(FusionWeights(transitions=3.0, content=2.0, n_last=2, decay=0.5), transitions))
+    history = Ragged.from_rows([[0, 1], [], [4, 2, 0]])
+    unit = text_vec / np.linalg.norm(text_vec, axis=1, keepdims=True)
+    newest = np.vstack([unit[1] + 0.5 * unit[0], np.zeros(8), unit[0] + 0.5 * unit[2]])
+    length = np.linalg.norm(newest, axis=1, keepdims=True)
+    content = np.divide(newest, length, out=np.zeros_like(newest), where=length > 0) @ unit.T
+    expected = plain.score(history) + 3.0 * transitions.sparse_scores(history, 6).toarray() + 2.0 * content
+    np.testing.assert_allclose(fused.score(history), expected, rtol=1e-4, atol=1e-4)
+    query = fused.query(history)
+    np.testing.assert_allclose(fused.scores_of(history, query, 2), expected[:, 2], rtol=1e-4, atol=1e-4)
