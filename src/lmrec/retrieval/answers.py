@@ -1,0 +1,78 @@
+"""What is asked of a live recommender and what it answers: plain values, no tensors."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lmrec.fields import ItemId
+from lmrec.retrieval.casting import Fields
+from lmrec.retrieval.filters import Filter
+
+Basis: TypeAlias = Literal["history", "text", "history+text", "popular"]
+
+
+@dataclass(frozen=True)
+class LiveQuery:
+    """One question. `history` is oldest first, ids that the catalog lacks are ignored; `text` joins it as the newest item.
+
+    `exclude` is never shown; `exclude_seen` leaves out the history too. `diversity` 0 keeps the plain order of scores, 1
+    thinks of nothing but variety. With `popular`, someone of whom nothing is known gets what is popular now, else an
+    empty list. `segment` chooses the rules that were written for one group of users.
+    """
+
+    history: tuple[ItemId, ...] = ()
+    text: str | None = None
+    k: int = 10
+    filter: Filter | None = None
+    exclude: Collection[ItemId] = ()
+    exclude_seen: bool = True
+    diversity: float = 0.0
+    popular: bool = True
+    segment: str | None = None
+
+
+@dataclass(frozen=True)
+class LiveItem:
+    """`score` is the model's, with boosts; `rule` is the id of the rule that pinned, boosted or demoted the item."""
+
+    item_id: ItemId
+    title: str
+    score: float
+    fields: Fields = field(default_factory=dict)
+    rule: str | None = None
+
+
+@dataclass(frozen=True)
+class LiveAnswer:
+    """`basis` says what the list rests on; `n_history` counts the items of the history that the catalog knows."""
+
+    items: tuple[LiveItem, ...]
+    basis: Basis
+    n_history: int
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedItem:
+    """An item as it stands in the catalog now: fields cast to the catalog's types, text_vec (Dt,) float32."""
+
+    item_id: ItemId
+    fields: Fields
+    text_vec: npt.NDArray[np.float32]
+
+
+class ItemChange(Protocol):
+    """The latest state of an item in a store. `fields` None: deleted. `text_vec`: float32 LE made by `fingerprint`."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def item_id(self) -> str: ...
+    @property
+    def fields(self) -> Mapping[str, Any] | None: ...
+    @property
+    def text_vec(self) -> bytes | None: ...
+    @property
+    def fingerprint(self) -> str | None: ...

@@ -1,0 +1,188 @@
+"""Why this item: what each item of the history and each word gave, and what would have kept the item off the list.
+
+Contributions add up: base + their sum = score. The base is the score for someone of whom nothing is known. Items join the
+history one by one, and each is credited with the change of the score; this is done twice, once from the oldest to the
+newest and once the other way round (each part-history being read in its own order of time), and the two are averaged: a
+Shapley value over two of the H! orders, at 2 H scores instead of 2^H. Words are credited with what the score loses when
+they alone are left out of the item's text, so they need not add up. All is said of the model's own score, before boosts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lmrec.fields import ITEM_ID, FloatArray, ItemId
+from lmrec.retrieval.live_lists import shown
+from lmrec.retrieval.rules import SegmentRules
+
+if TYPE_CHECKING:
+    from lmrec.retrieval.live import LiveRecommender, LiveState
+
+MAX_WORDS = 100
+MAX_CHANGE = 5
+_TRIED = 16  # history items whose removal is tried at each step
+
+
+@dataclass(frozen=True)
+class Contribution:
+    item_id: ItemId
+    title: str
+    contribution: float
+
+
+@dataclass(frozen=True)
+class WordAttribution:
+    word: str
+    attribution: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """contributions: oldest first. place: from 1 among what may be shown, None where the item itself may not.
+
+    smallest_change: the fewest history items found (greedily, at most 5) without which the item is off the first k; None
+    where it is not on them, or no such few do. because: a sentence, None where no item of the history speaks for it.
+    """
+
+    item_id: ItemId
+    title: str
+    score: float
+    base: float
+    place: int | None
+    contributions: tuple[Contribution, ...]
+    words: tuple[WordAttribution, ...]
+    smallest_change: tuple[Contribution, ...] | None
+    because: str | None
+
+
+def explain(
+    live: "LiveRecommender",
+    history: Sequence[ItemId],
+    item_id: ItemId,
+    k: int = 10,
+    words: bool = True,
+    segment: str | None = None,
+) -> Explanation:
+    """Raises UnknownIdError where the catalog lacks the item. Of a history the newest items that the model reads count."""
+    state = live.state
+    snapshot = state.snapshot
+    row = live.known_row(snapshot, item_id)
+    rows = snapshot.known_rows(history)
+    recent = rows[-live.scorer.scorer.max_history :]
+    base, score, values = _contributions(live, state, recent, row)
+    credited = tuple(
+        Contribution(snapshot.ids[at], snapshot.titles[at], float(value))
+        for at, value in zip(recent, values, strict=True)
+    )
+    others = _Others(live, state, state.rules.of(segment), row, frozenset(rows) - {row})
+    place = others.place(recent)
+    change = _smallest_change(others, recent, values, k) if place is not None and place <= k else None
+    strongest = max(credited, key=lambda one: one.contribution, default=None)
+    return Explanation(
+        item_id=item_id,
+        title=snapshot.titles[row],
+        score=score,
+        base=base,
+        place=place,
+        contributions=credited,
+        words=_words(live, state, recent, row) if words else (),
+        smallest_change=None if change is None else tuple(credited[at] for at in change),
+        because=f"because of {strongest.title}" if strongest is not None and strongest.contribution > 0 else None,
+    )
+
+
+def _contributions(
+    live: "LiveRecommender", state: "LiveState", history: list[int], row: int
+) -> tuple[float, float, FloatArray]:
+    """The score of an empty history, of the whole one, and (H,) what each item gave."""
+    n = len(history)
+    forward = [history[:end] for end in range(n + 1)]
+    backward = [history[start:] for start in range(n, -1, -1)]
+    scores = live.scorer.scores_of_rows(state.snapshot, [*forward, *backward], [row])[:, 0]
+    gained = np.diff(scores[: n + 1]) + np.diff(scores[n + 1 :])[::-1]
+    return float(scores[0]), float(scores[n]), gained / 2.0
+
+
+def _words(live: "LiveRecommender", state: "LiveState", history: list[int], row: int) -> tuple[WordAttribution, ...]:
+    """Each word of the item's text, in order, and what the score loses without it; one batch for all of them."""
+    if live.recommender.checkpoint.configs.item.source == "id":
+        return ()
+    snapshot = state.snapshot
+    (fields,) = snapshot.fields([row])
+    said = live.recommender.checkpoint.template.render_item({**fields, ITEM_ID: snapshot.ids[row]}).split()[:MAX_WORDS]
+    if not said:
+        return ()
+    without = [" ".join([*said[:at], *said[at + 1 :]]) for at in range(len(said))]
+    text_vec = live.scorer.catalog.encode_texts([" ".join(said), *without])
+    learnt = snapshot.bank.take(np.array([row])).item_vec - live.scorer.scorer.bank_rows(text_vec[:1]).item_vec
+    scores = live.scorer.scores_of_words(snapshot, history, text_vec, learnt)
+    return tuple(WordAttribution(word, float(scores[0] - lost)) for word, lost in zip(said, scores[1:], strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Others:
+    """Where an item stands among all that could be shown in its place; what the full history excludes stays excluded."""
+
+    live: "LiveRecommender"
+    state: "LiveState"
+    rules: SegmentRules
+    row: int
+    seen: frozenset[int]
+
+    def place(self, history: list[int]) -> int | None:
+        (ahead,) = self._count_ahead([history])
+        return None if ahead is None else ahead + 1
+
+    def margins(self, histories: list[list[int]], k: int) -> list[float]:
+        """By how much the item beats the k-th best of the others, for each history; below 0 it is off the first k."""
+        margins = []
+        for scores in self._scores(histories):
+            own = float(scores[self.row])
+            scores[self.row] = -math.inf
+            rival = float(torch.topk(scores, min(k, len(scores))).values[-1]) if k <= len(scores) else -math.inf
+            margins.append(own - rival)
+        return margins
+
+    def _count_ahead(self, histories: list[list[int]]) -> list[int | None]:
+        return [
+            None if float(scores[self.row]) == -math.inf else int((scores > scores[self.row]).sum())
+            for scores in self._scores(histories)
+        ]
+
+    def _scores(self, histories: list[list[int]]) -> list[torch.Tensor]:
+        scorer, snapshot = self.live.scorer, self.state.snapshot
+        query = scorer.query(snapshot, histories, [None] * len(histories))
+        scores = scorer.scores(snapshot, query, histories)
+        if self.rules.adjustment is not None:
+            scores += torch.from_numpy(self.rules.adjustment)
+        return [shown(own, snapshot, self.rules, None, self.seen) for own in scores]
+
+
+def _smallest_change(others: _Others, history: list[int], values: FloatArray, k: int) -> list[int] | None:
+    """Places of the history. Each step leaves out what costs the item most; what turns out needless is put back."""
+    removed: list[int] = []
+    candidates = [int(at) for at in np.argsort(-values, kind="stable")]
+    while len(removed) < min(MAX_CHANGE, len(history)):
+        tried = [at for at in candidates if at not in removed][:_TRIED]
+        margins = others.margins([_without(history, [*removed, at]) for at in tried], k)
+        best = int(np.argmin(margins))
+        removed.append(tried[best])
+        if margins[best] < 0:
+            return _needed(others, history, removed, k)
+    return None
+
+
+def _needed(others: _Others, history: list[int], removed: list[int], k: int) -> list[int]:
+    for at in removed[:-1]:
+        fewer = [place for place in removed if place != at]
+        if others.margins([_without(history, fewer)], k)[0] < 0:
+            removed = fewer
+    return sorted(removed)
+
+
+def _without(history: list[int], places: list[int]) -> list[int]:
+    return [row for place, row in enumerate(history) if place not in places]

@@ -1,0 +1,219 @@
+"""A generation's catalog and what happened to it since: items put, changed, deleted.
+
+Rows are only ever appended. A changed item gets a new row and its old one is marked dead, so that whoever reads an older
+snapshot still reads whole rows. One writer at a time; every change returns the next `Snapshot`.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+
+from lmrec.fields import ITEM_ID, ItemId
+from lmrec.retrieval.answers import EncodedItem
+from lmrec.retrieval.bank import GrowingBank
+from lmrec.retrieval.casting import Fields, column_of
+from lmrec.retrieval.popularity import recent_popularity
+from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.scorer import ItemBank, build_bank
+from lmrec.retrieval.snapshot import RowCache, Snapshot
+
+MAX_DEAD_SHARE = 0.2
+MIN_DEAD = 64
+_MAX_CHUNKS = 64
+_ENCODE_AT_ONCE = 16  # texts a turn, so that a question in words need not wait for a bulk of items
+
+
+class LiveCatalog:
+    def __init__(self, recommender: Recommender) -> None:
+        catalog, scorer = recommender.catalog, recommender.scorer
+        self._recommender = recommender
+        self._scorer = scorer
+        self._template = recommender.checkpoint.template
+        self._id_only = recommender.checkpoint.configs.item.source == "id"
+        self._log_popularity = recent_popularity(recommender.interactions, catalog.n_items)
+        self._live_popularity: dict[ItemId, float] = {}
+        self._encoding = threading.Lock()  # a tokenizer can be used by one thread at a time
+        self._bank = GrowingBank(scorer.bank)
+        self._ids = list(catalog.ids)
+        self._titles = list(catalog.titles)
+        self.snapshot = Snapshot(
+            bank=self._bank.view(),
+            frame=catalog.frame.rechunk(),
+            text_columns=catalog.text_columns,
+            alive=np.ones(catalog.n_items, np.bool_),
+            rows=dict(catalog.indices),
+            ids=self._ids,
+            titles=self._titles,
+            origin=np.arange(catalog.n_items),
+            n_origin=catalog.n_items,
+            popularity=self._log_popularity,
+            length=scorer.bank.item_vec.norm(dim=1).numpy(),
+            cache=RowCache(),
+        )
+
+    def encode(
+        self, items: Sequence[tuple[ItemId, Fields]], known_vec: Mapping[ItemId, bytes] | None = None
+    ) -> list[EncodedItem]:
+        """Text vectors of items, from what is known where their words have not changed, else by the language model.
+
+        known_vec: vectors kept by a store, float32 LE, trusted where they have the right width. Changes nothing.
+        """
+        snapshot = self.snapshot
+        vectors: list[npt.NDArray[np.float32] | None] = []
+        texts: list[str] = []
+        for item_id, fields in items:
+            text = self._template.render_item({**fields, ITEM_ID: item_id})
+            vector = self._same_words(snapshot, item_id, text)
+            if vector is None and known_vec is not None:
+                vector = _vector_of(known_vec.get(item_id), snapshot.bank.base.text_vec.shape[1])
+            vectors.append(vector)
+            if vector is None:
+                texts.append(text)
+        fresh = iter(self.encode_texts(texts).numpy() if texts else ())
+        return [
+            EncodedItem(item_id, fields, next(fresh) if vector is None else vector)
+            for (item_id, fields), vector in zip(items, vectors, strict=True)
+        ]
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """(n, Dt), by the language model."""
+        parts = []
+        for start in range(0, len(texts), _ENCODE_AT_ONCE):
+            with self._encoding:
+                parts.append(self._recommender.encode_texts(list(texts[start : start + _ENCODE_AT_ONCE])))
+        return torch.cat(parts)
+
+    def change(self, puts: Sequence[EncodedItem], deletes: Iterable[ItemId] = ()) -> Snapshot:
+        """Items put (each id once) and items deleted, all seen at once. Items that stay as they are get no new row."""
+        old = self.snapshot
+        puts = [item for item in puts if not _is_unchanged(old, item)]
+        gone = [row for item_id in deletes if (row := old.rows.get(item_id)) is not None]
+        if not puts and not gone:
+            return old
+        rows = dict(old.rows)
+        replaced = [row for item in puts if (row := rows.get(item.item_id)) is not None]
+        alive = np.concatenate([old.alive, np.ones(len(puts), np.bool_)])
+        alive[[*gone, *replaced]] = False
+        for row in gone:
+            del rows[old.ids[row]]
+        rows.update((item.item_id, old.n_rows + place) for place, item in enumerate(puts))
+        self.snapshot = replace(self._appended(old, puts), alive=alive, rows=rows)
+        if (~alive).sum() > max(MIN_DEAD, MAX_DEAD_SHARE * len(alive)):
+            self.compact()
+        return self.snapshot
+
+    def compact(self) -> Snapshot:
+        """The living rows alone, in their order, under new numbers. Readers of older snapshots notice nothing."""
+        old = self.snapshot
+        living = np.flatnonzero(old.alive)
+        self._bank = GrowingBank(old.bank.take(living))
+        self._ids = [old.ids[int(row)] for row in living]
+        self._titles = [old.titles[int(row)] for row in living]
+        self.snapshot = replace(
+            old,
+            bank=self._bank.view(),
+            frame=old.frame.filter(pl.Series(old.alive)).rechunk(),
+            alive=np.ones(len(living), np.bool_),
+            rows={item_id: row for row, item_id in enumerate(self._ids)},
+            ids=self._ids,
+            titles=self._titles,
+            origin=old.origin[living],
+            popularity=old.popularity[living],
+            length=old.length[living],
+            cache=RowCache(),
+        )
+        return self.snapshot
+
+    def set_popularity(self, weights: Mapping[ItemId, float]) -> Snapshot:
+        """Live counts, in events of now, in place of those given before; they are added to the log's."""
+        self._live_popularity = dict(weights)
+        old = self.snapshot
+        self.snapshot = replace(old, popularity=self._popularity(old.ids[: old.n_rows], old.origin))
+        return self.snapshot
+
+    def _appended(self, old: Snapshot, puts: Sequence[EncodedItem]) -> Snapshot:
+        if not puts:
+            return old
+        ids = [item.item_id for item in puts]
+        origin = np.array([self._recommender.catalog.indices.get(item_id, -1) for item_id in ids], np.int64)
+        # All that could fail comes first: a change is made as a whole or not at all.
+        bank = self._bank_rows(torch.from_numpy(np.stack([item.text_vec for item in puts])), origin)
+        given = [{ITEM_ID: item.item_id, **item.fields} for item in puts]
+        fresh = pl.DataFrame(
+            [column_of(name, [one[name] for one in given], dtype) for name, dtype in old.frame.schema.items()]
+        )
+        frame = old.frame.vstack(fresh)
+        grown = replace(
+            old,
+            frame=frame.rechunk() if frame.n_chunks() > _MAX_CHUNKS else frame,
+            origin=np.concatenate([old.origin, origin]),
+            popularity=np.concatenate([old.popularity, self._popularity(ids, origin)]),
+            length=np.concatenate([old.length, bank.item_vec.norm(dim=1).numpy()]),
+        )
+        self._bank.append(bank)
+        self._ids += ids
+        self._titles += [_title(item, old.text_columns) for item in puts]
+        return replace(grown, bank=self._bank.view())
+
+    @torch.no_grad()
+    def _bank_rows(self, text_vec: Tensor, origin: npt.NDArray[np.int64]) -> ItemBank:
+        """Rows of the bank. What training learnt of an item beyond its words stays as far as its words stay: it is
+        weighted by the cosine of the new and the trained text vector, so that an id put to other use starts afresh."""
+        rows = self._scorer.bank_rows(text_vec)
+        trained = np.flatnonzero(origin >= 0)
+        if not len(trained):
+            return rows
+        known, places = torch.from_numpy(origin[trained]), torch.from_numpy(trained)
+        own = self._scorer.bank
+        learnt = own.item_vec[known] - self._scorer.bank_rows(own.text_vec[known]).item_vec
+        if not self._id_only:
+            alike = torch.nn.functional.cosine_similarity(text_vec[places], own.text_vec[known], dim=1)
+            learnt = learnt * alike.clamp(min=0.0).unsqueeze(1)
+        item_vec = rows.item_vec.clone()
+        item_vec[places] += learnt
+        return build_bank(self._scorer.towers, text_vec, item_vec)
+
+    def _popularity(self, ids: Sequence[ItemId], origin: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        logged = np.append(self._log_popularity, np.float32(0.0))[origin]  # -1, an item without a log, takes the last
+        live = np.fromiter((self._live_popularity.get(item_id, 0.0) for item_id in ids), np.float32, len(ids))
+        return np.asarray(logged + live, np.float32)
+
+    def _same_words(self, snapshot: Snapshot, item_id: ItemId, text: str) -> npt.NDArray[np.float32] | None:
+        """The text vector of the item's living row, or else of its row in the generation, where the words are the same."""
+        row = snapshot.rows.get(item_id)
+        if row is not None:
+            (fields,) = snapshot.fields([row])
+            if self._id_only or self._template.render_item({**fields, ITEM_ID: item_id}) == text:
+                return np.asarray(snapshot.bank.take(np.array([row])).text_vec[0].numpy())
+        own = self._recommender.catalog
+        trained = own.indices.get(item_id)
+        if trained is not None and (
+            self._id_only or self._template.render_item(own.frame.row(trained, named=True)) == text
+        ):
+            return self._scorer.bank.text_vec[trained].numpy()
+        return None
+
+
+def _is_unchanged(snapshot: Snapshot, item: EncodedItem) -> bool:
+    row = snapshot.rows.get(item.item_id)
+    return row is not None and snapshot.fields([row]) == [item.fields]
+
+
+def _vector_of(stored: bytes | None, width: int) -> npt.NDArray[np.float32] | None:
+    """A stored vector, None where there is none or it is damaged."""
+    if stored is None or len(stored) != 4 * width:
+        return None
+    vector = np.frombuffer(stored, "<f4").astype(np.float32)
+    return vector if np.isfinite(vector).all() else None
+
+
+def _title(item: EncodedItem, text_columns: Sequence[str]) -> str:
+    text: Any = item.fields[text_columns[0]] if text_columns else None
+    return str(text).strip() or item.item_id if text is not None else item.item_id

@@ -1,0 +1,123 @@
+"""Scores of histories, of words, and of both over the rows of a snapshot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lmrec.fields import ITEM_ID, IntArray, Ragged
+from lmrec.retrieval.live_catalog import LiveCatalog
+from lmrec.retrieval.scorer import ItemBank, Scorer
+from lmrec.retrieval.snapshot import Snapshot
+from lmrec.text.template import Template
+
+
+@dataclass(frozen=True, eq=False)
+class LiveScorer:
+    """A generation's model, asked about rows of a snapshot instead of the bank that it came with."""
+
+    scorer: Scorer
+    template: Template
+    catalog: LiveCatalog
+    text_column: str  # where typed words go: the template's first column of text
+
+    @torch.no_grad()
+    def query(self, snapshot: Snapshot, histories: Sequence[Sequence[int]], texts: Sequence[str | None]) -> Tensor:
+        """(B, Q) of histories as rows of the snapshot, oldest first; a text beside a history is its newest item.
+
+        Only the rows that histories name are looked at, however large the bank is.
+        """
+        recent = [list(history)[-self.scorer.max_history :] for history in histories]
+        rows = np.unique(np.array([row for history in recent for row in history], np.int64))
+        place_of = {int(row): place for place, row in enumerate(rows)}
+        words = list(dict.fromkeys(text for text in texts if text is not None))
+        word_place = {text: len(rows) + place for place, text in enumerate(words)}
+        bank = snapshot.bank.take(rows)
+        if not len(rows) and not words:
+            bank = _first(
+                self.scorer.bank
+            )  # someone without a history is asked about too; padding must point somewhere
+        elif words:
+            bank = _joined(bank, self.scorer.bank_rows(self.catalog.encode_texts([self.words(text) for text in words])))
+        asked = Ragged.from_rows(
+            [
+                [place_of[row] for row in history] + ([word_place[text]] if text is not None else [])
+                for history, text in zip(recent, texts, strict=True)
+            ]
+        )
+
+        def encode_histories(places: list[IntArray]) -> Tensor:
+            read = [*self._texts_of(snapshot, rows), *(self.words(text) for text in words)]
+            return self.catalog.encode_texts(
+                [self.template.render_history([read[int(place)] for place in history]) for history in places]
+            )
+
+        model = replace(self.scorer, bank=bank, encode_histories=encode_histories)
+        return model.query(asked)
+
+    def scores(self, snapshot: Snapshot, query: Tensor, histories: Sequence[Sequence[int]]) -> Tensor:
+        """(B, n_rows) for queries that came from these histories."""
+        scores = snapshot.bank.scores(query)
+        added = self.scorer.sparse(self._known_to_training(snapshot, histories), snapshot.n_origin + snapshot.n_rows)
+        if added is not None:
+            cells = added.tocoo()
+            trained = cells.col < snapshot.n_origin
+            target = snapshot.row_of_origin[cells.col[trained]]
+            living = target >= 0
+            np.add.at(scores.numpy(), (cells.row[trained][living], target[living]), cells.data[trained][living])
+        return scores
+
+    def scores_of_rows(
+        self, snapshot: Snapshot, histories: Sequence[Sequence[int]], rows: Sequence[int]
+    ) -> npt.NDArray[np.float64]:
+        """(B, M) the scores that the histories give to some rows."""
+        query = self.query(snapshot, histories, [None] * len(histories))
+        chosen = np.asarray(rows, np.int64)
+        scores: npt.NDArray[np.float64] = (query @ snapshot.bank.take(chosen).matrix.T).double().numpy()
+        added = self.scorer.sparse(self._known_to_training(snapshot, histories), snapshot.n_origin + snapshot.n_rows)
+        if added is not None:
+            trained = snapshot.origin[chosen] >= 0
+            scores[:, trained] += added[:, snapshot.origin[chosen[trained]]].toarray()
+        return scores
+
+    @torch.no_grad()
+    def scores_of_words(
+        self, snapshot: Snapshot, history: Sequence[int], text_vec: Tensor, learnt: Tensor
+    ) -> npt.NDArray[np.float64]:
+        """(n,) the history's product with items of these text vectors (n, Dt), to whose item vectors `learnt` (1, D) is
+        added: an item's own rows if its words were others."""
+        query = self.query(snapshot, [history], [None])
+        item_vec = self.scorer.bank_rows(text_vec).item_vec + learnt
+        bank = self.scorer.bank_rows(text_vec, item_vec)
+        scores: npt.NDArray[np.float64] = (bank.matrix @ query[0]).double().numpy()
+        return scores
+
+    def words(self, text: str) -> str:
+        """Typed words as the words of an item."""
+        columns = self.template.columns
+        return self.template.render_item({name: text if name == self.text_column else None for name in columns})
+
+    def _known_to_training(self, snapshot: Snapshot, histories: Sequence[Sequence[int]]) -> Ragged:
+        rows = Ragged.from_rows([list(history) for history in histories])
+        return Ragged(snapshot.origins(rows.values), rows.offsets)
+
+    def _texts_of(self, snapshot: Snapshot, rows: IntArray) -> list[str]:
+        fields = snapshot.fields([int(row) for row in rows])
+        return [
+            self.template.render_item({**row, ITEM_ID: snapshot.ids[at]}) for at, row in zip(rows, fields, strict=True)
+        ]
+
+
+def _first(bank: ItemBank) -> ItemBank:
+    return ItemBank(bank.text_vec[:1], bank.item_vec[:1], bank.matrix[:1])
+
+
+def _joined(first: ItemBank, second: ItemBank) -> ItemBank:
+    return ItemBank(
+        torch.cat([first.text_vec, second.text_vec]),
+        torch.cat([first.item_vec, second.item_vec]),
+        torch.cat([first.matrix, second.matrix]),
+    )

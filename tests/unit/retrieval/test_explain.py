@@ -1,0 +1,114 @@
+"""Explanations add up, name what truly moves the score, and the smallest change truly drops the item."""
+
+import pytest
+
+from lmrec.errors import UnknownIdError
+from lmrec.fields import Ragged
+from lmrec.retrieval.explain import explain
+from lmrec.retrieval.live import LiveQuery, LiveRecommender
+from lmrec.retrieval.rules import parse_rule
+
+from .conftest import MakeLive
+
+HISTORY = ("3", "10", "7", "21", "no such item", "0")
+KNOWN = [item for item in HISTORY if item != "no such item"]
+
+
+def ranked(live: LiveRecommender, history: tuple[str, ...], exclude: tuple[str, ...] = HISTORY) -> list[str]:
+    query = LiveQuery(history=history, k=100, exclude=exclude, exclude_seen=False)
+    return [item.item_id for item in live.recommend([query])[0].items]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"head": "dot"}, {"source": "text"}, {"source": "id"}, {"user_kind": "mean"}, {"user_kind": "text"}],
+    ids=str,
+)
+def test_contributions_add_up_to_the_score(make_live: MakeLive, choices: dict[str, str]) -> None:
+    live = make_live(**choices)
+    for item_id in ("12", "33"):
+        found = explain(live, HISTORY, item_id, k=5)
+        assert [one.item_id for one in found.contributions] == KNOWN
+        assert found.base + sum(one.contribution for one in found.contributions) == pytest.approx(found.score, abs=1e-4)
+        row = live.state.snapshot.rows[item_id]
+        known = Ragged.from_rows([[live.state.snapshot.rows[item] for item in KNOWN]])
+        expected = live.recommender.scorer.score(known)[0, row]
+        assert found.score == pytest.approx(float(expected), abs=1e-4)
+        assert found.place == ranked(live, HISTORY).index(item_id) + 1
+        assert bool(found.words) == (choices.get("source") != "id")
+
+
+def test_a_history_of_one_gave_it_all(live: LiveRecommender) -> None:
+    found = explain(live, ("3",), "12")
+    (only,) = found.contributions
+    assert only.contribution == pytest.approx(found.score - found.base, abs=1e-5)
+    assert found.because == ("because of violin choir 3" if only.contribution > 0 else None)
+
+
+def test_without_a_history_there_is_only_the_base(live: LiveRecommender) -> None:
+    found = explain(live, (), "12", k=100)
+    assert (found.contributions, found.score, found.because, found.smallest_change) == ((), found.base, None, None)
+    assert found.words
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_smallest_change_drops_the_item(live: LiveRecommender, k: int) -> None:
+    tried = 0
+    for item_id in ranked(live, HISTORY)[:k]:
+        found = explain(live, HISTORY, item_id, k=k, words=False)
+        assert found.place is not None
+        assert found.place <= k
+        if found.smallest_change is None:
+            continue
+        tried += 1
+        gone = {one.item_id for one in found.smallest_change}
+        assert gone
+        rest = tuple(item for item in HISTORY if item not in gone)
+        assert item_id not in ranked(live, rest)[:k]
+        for item in gone:  # none of them is needless
+            assert (
+                len(gone) == 1
+                or item_id in ranked(live, tuple(one for one in HISTORY if one == item or one not in gone))[:k]
+            )
+    assert tried
+
+
+def test_an_item_off_the_list_needs_no_change(live: LiveRecommender) -> None:
+    worst = ranked(live, HISTORY)[-1]
+    found = explain(live, HISTORY, worst, k=3)
+    assert found.smallest_change is None
+    assert found.place == len(ranked(live, HISTORY))
+
+
+def test_words_that_matter_are_told(live: LiveRecommender) -> None:
+    """Without its own words an item of words alone loses what they gave; a word twice is credited where it stands."""
+    live.upsert([{"item_id": "x", "title": "rocket", "description": "whale chef"}])
+    found = explain(live, ("3",), "x")
+    assert [one.word for one in found.words] == ["rocket.", "whale", "chef"]
+    for at, one in enumerate(found.words):
+        said = " ".join(word for place, word in enumerate(["rocket.", "whale", "chef"]) if place != at)
+        live.upsert([{"item_id": "shorter", "title": said}])
+        shorter = explain(live, ("3",), "shorter", words=False)
+        assert one.attribution == pytest.approx(found.score - shorter.score, abs=1e-4)
+    live.upsert([{"item_id": "blank"}])
+    assert explain(live, ("3",), "blank").words == ()
+
+
+def test_only_what_the_model_reads_is_credited(live: LiveRecommender) -> None:
+    """The model looks at the 8 newest items."""
+    history = tuple(str(row) for row in range(12))
+    found = explain(live, history, "30", words=False)
+    assert [one.item_id for one in found.contributions] == list(history[-8:])
+    assert found.place == ranked(live, history, exclude=history).index("30") + 1
+
+
+def test_rules_are_heeded_in_the_place(live: LiveRecommender) -> None:
+    best = ranked(live, HISTORY)
+    live.set_rules({"r": parse_rule({"kind": "must_not_show", "item_ids": best[:2]})})
+    assert explain(live, HISTORY, best[0], words=False).place is None
+    assert explain(live, HISTORY, best[2], words=False).place == 1
+
+
+def test_an_unknown_item_is_refused(live: LiveRecommender) -> None:
+    with pytest.raises(UnknownIdError, match="there is no item 'nowhere'"):
+        explain(live, HISTORY, "nowhere")
