@@ -59,6 +59,12 @@ class Recipe(BaseModel):
     baselines: BaselinesConfig = BaselinesConfig()
     update: UpdateConfig = UpdateConfig()
 
+    @property
+    def masks_seen(self) -> bool:
+        """Whether training leaves items of the history out, which by default the judge's form decides."""
+        asked = self.training.mask_seen
+        return self.evaluation.exclude_seen if asked is None else asked
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.user_model.kind == "transformer" and self.item.width % self.user_model.heads:

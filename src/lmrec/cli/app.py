@@ -7,7 +7,9 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lmrec.cli.guard import GuardedGroup
+from lmrec.cli.serving import add_serving
 from lmrec.cli.show import print_data, print_json, print_notes, say
+from lmrec.cli.updating import add_updating
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -25,10 +27,24 @@ app.add_typer(data_app, name="data")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `lmrec fit --out` makes it.")]
 ItemsOption = Annotated[
-    Path, typer.Option("--items", help="Items: an id and any columns of words. csv, tsv, parquet, jsonl; plain or .gz.")
+    Optional[Path],
+    typer.Option("--items", help="Items: an id and any columns of words. csv, tsv, parquet, jsonl; plain or .gz."),
 ]
 InteractionsOption = Annotated[
-    Path, typer.Option("--interactions", help="Events: user, item, and a timestamp or a position. Same formats.")
+    Optional[Path],
+    typer.Option("--interactions", help="Events: user, item, and a timestamp or a position. Same formats."),
+]
+SourceOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--source",
+        metavar="NAME",
+        help="Instead of tables: an original format, with --path. amazon, lastfm, mind, movielens, retail, tables.",
+    ),
+]
+PathOption = Annotated[
+    Optional[Path],
+    typer.Option("--path", metavar="FOLDER", help="Where the data of --source lies: folder, zip or file."),
 ]
 UsersOption = Annotated[Optional[Path], typer.Option("--users", help="Users and their attributes. Same formats.")]
 RecipeOption = Annotated[Optional[Path], typer.Option("--recipe", help="A TOML file of choices; all have defaults.")]
@@ -62,9 +78,11 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def prepare(
-    items: ItemsOption,
-    interactions: InteractionsOption,
+    items: ItemsOption = None,
+    interactions: InteractionsOption = None,
     users: UsersOption = None,
+    source: SourceOption = None,
+    path: PathOption = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="Also write the checked data to this folder.")] = None,
     recipe: RecipeOption = None,
     set_: SetOption = None,
@@ -72,11 +90,11 @@ def prepare(
     map_: MapOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read, check and split two tables; say what is in them. Trains nothing."""
-    from lmrec.workflows.prepare import prepare as prepare_tables
+    """Read, check and split two tables, or a --source; say what is in them. Trains nothing."""
+    from lmrec.cli.tables import Input
     from lmrec.workflows.prepare import save_prepared
 
-    prepared = prepare_tables(items, interactions, users, _recipe(recipe, set_, split, map_))
+    prepared = Input(items, interactions, users, source, path).prepare(_recipe(recipe, set_, split, map_))
     if out is not None:
         save_prepared(prepared, out)
     if as_json:
@@ -93,10 +111,12 @@ def prepare(
 
 @app.command()
 def fit(
-    items: ItemsOption,
-    interactions: InteractionsOption,
     out: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
+    items: ItemsOption = None,
+    interactions: InteractionsOption = None,
     users: UsersOption = None,
+    source: SourceOption = None,
+    path: PathOption = None,
     recipe: RecipeOption = None,
     set_: SetOption = None,
     split: SplitOption = None,
@@ -110,15 +130,18 @@ def fit(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Fine-tune a language model on two tables, judge it, and write a run folder.
+    """Fine-tune a language model on two tables, or on a --source, judge it, and write a run folder.
 
     Ctrl-C is safe: the run stays resumable. All choices of --set and their defaults: `lmrec recipe`.
     """
-    from lmrec.workflows.prepare import prepare as prepare_tables
-    from lmrec.workflows.train import fit_run
+    from lmrec.cli.tables import Input
+
+    data = Input(items, interactions, users, source, path)
+    data.check()
+    from lmrec.workflows.train import fit_run  # slow: only for a command line that makes sense
 
     chosen = _recipe(recipe, set_, split, map_)
-    prepared = prepare_tables(items, interactions, users, chosen)
+    prepared = data.prepare(chosen)
     if not as_json:
         print_data(prepared)
         if prepared.dataset.quarantine.height:
@@ -284,6 +307,10 @@ def data_fetch(
 
     folder = fetch(name)
     typer.echo(str(folder) if out is None else str(export_tables(name, folder, out)))
+
+
+add_serving(app)
+add_updating(app)
 
 
 def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> None:

@@ -99,6 +99,13 @@ def print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
     _print(table)
 
 
+def print_grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = _table(title, columns)
+    for row in rows:
+        table.add_row(*row)
+    _print(table)
+
+
 def _table(title: str, columns: Sequence[str]) -> "Table":
     from rich import box
     from rich.markup import escape

@@ -118,7 +118,13 @@ def epoch_batches(index: HistoryIndex, max_history: int, batch_events: int, seed
     Windows of like length share a batch (little padding); the batches come in random order.
     """
     rng = np.random.default_rng(seed)
-    windows = cut_windows(index, max_history, rng)
+    return batch_windows(index, cut_windows(index, max_history, rng), batch_events, rng)
+
+
+def batch_windows(
+    index: HistoryIndex, windows: Windows, batch_events: int, rng: np.random.Generator
+) -> list[TrainBatch]:
+    """The windows as batches of about `batch_events` events each, in random order; those without a target left out."""
     batches = (make_batch(index, windows, chosen) for chosen in _length_buckets(windows, batch_events, rng))
     return [batch for batch in batches if batch is not None]
 

@@ -29,6 +29,7 @@ from lmrec.training.objectives import Seen, full_softmax
 
 Regime = Literal["frozen", "tuned"]
 HistoryTokens = Callable[[list[IntArray]], Ragged]  # histories as item rows -> their text's token ids
+Pull = Callable[[TwoTower], Tensor]  # the towers as they are -> a penalty, a scalar
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Learner(nn.Module):
 
     history_tokens: renders and tokenises histories; needed where the user model reads text.
     mask_seen: items of a target's history are no candidates in its softmax, as they are none when judged and served.
+    pull: a penalty that is added to the loss while training, such as the distance to earlier weights.
     """
 
     text_vec: Tensor
@@ -86,6 +88,7 @@ class Learner(nn.Module):
         max_encoded_items: int,
         history_tokens: HistoryTokens | None = None,
         mask_seen: bool = True,
+        pull: Pull | None = None,
     ) -> None:
         super().__init__()
         self.towers = towers
@@ -97,6 +100,7 @@ class Learner(nn.Module):
         self.max_encoded_items = max_encoded_items
         self.history_tokens = history_tokens
         self.mask_seen = mask_seen
+        self.pull = pull
         self.regime: Regime = "frozen"
 
     def forward(self, batch: TrainBatch, rng: np.random.Generator) -> Tensor:
@@ -110,7 +114,7 @@ class Learner(nn.Module):
             user_vec = states[batch.target_row, batch.target_state]
         head = self.towers.head
         with torch.autocast(user_vec.device.type, enabled=False):
-            return full_softmax(
+            loss = full_softmax(
                 head.prepare(user_vec),
                 head.prepare(item_vec),
                 batch.target_idx,
@@ -118,6 +122,7 @@ class Learner(nn.Module):
                 head.scale.float(),
                 seen_before(batch) if self.mask_seen else None,
             )
+            return loss + self.pull(self.towers) if self.pull is not None and self.training else loss
 
     def refresh(self, progress: Progress | None = None) -> None:
         """Rebuild the whole cache with the language model as it is now."""

@@ -48,9 +48,9 @@ class TrainingConfig(BaseModel):
     max_encoded_items: int = Field(
         default=512, ge=1, description="Items encoded with gradient each time the language model steps."
     )
-    mask_seen: bool = Field(
-        default=True,
-        description="Leave items of the history out of the softmax. Turn off where people come back for them.",
+    mask_seen: bool | None = Field(
+        default=None,
+        description="Leave items of the history out of the softmax; unset: where evaluation.exclude_seen leaves them out.",
     )
     patience: int = Field(default=3, ge=1, description="Epochs without a better validation metric before a stage ends.")
     validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")

@@ -100,8 +100,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         ask(scorer, name)
     if own_name(run) == FUSED:
         weights = recommender.checkpoint.fusion
-        # The run's own transitions know the test events too, so here they are learnt again without them.
-        ask(recommender.towers_scorer.fused(fit_fusion(weights, split.train_and_validation, n_items)), FUSED)
+        ask(fair_scorer(recommender, split), FUSED)
         notes[FUSED] = (
             f"the towers + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts; "
             "weights from validation, transitions from training and validation"
@@ -184,6 +183,14 @@ def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, Sc
         return [*before, (name, recommender.towers_scorer)]
     after = [(TUNED, unserved_tuned_scorer(recommender))] if run.tuned_stage_file.exists() else []
     return [(name, recommender.towers_scorer), *after]
+
+
+def fair_scorer(recommender: Recommender, split: Split) -> Scorer:
+    """The run's model for questions of the test part: the transitions that it serves know the answers, so they are learnt
+    again from what came before."""
+    weights = recommender.checkpoint.fusion
+    fusion = fit_fusion(weights, split.train_and_validation, recommender.catalog.n_items)
+    return recommender.towers_scorer.fused(fusion)
 
 
 def own_name(run: RunFolder) -> str:

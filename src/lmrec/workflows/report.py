@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lmrec.artifacts.run import RunFolder, open_run
-from lmrec.data.history import Cases
-from lmrec.data.split import split_interactions
+from lmrec.data.split import Split, split_interactions
 from lmrec.data.summary import DataSummary
 from lmrec.errors import InputError
 from lmrec.evaluation.report import ReportData, ReportExample, write_report
@@ -15,7 +14,7 @@ from lmrec.fields import IntArray
 from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.topk import exclude_items, top_k
-from lmrec.workflows.judge import own_name, read_table_of
+from lmrec.workflows.judge import fair_scorer, own_name, read_table_of
 
 _N_EXAMPLES = 4
 _SHOWN_HISTORY = 8
@@ -42,7 +41,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
             proof=record["proof"],
             curves=_curves(run),
             curve_metric=recipe.evaluation.metric,
-            examples=_examples(recommender, split.test),
+            examples=_examples(recommender, split),
             recipe=recipe_text,
             facts=[
                 ("run", str(run.path)),
@@ -73,15 +72,16 @@ def _curves(run: RunFolder) -> list[dict[str, float]]:
     ]
 
 
-def _examples(recommender: Recommender, cases: Cases) -> Sequence[ReportExample]:
+def _examples(recommender: Recommender, split: Split) -> Sequence[ReportExample]:
     """A few users with a history, drawn by a fixed seed; one case of each."""
+    cases = split.test
     with_history = np.flatnonzero(cases.history.lengths > 0)
     shuffled = np.random.default_rng(0).permutation(with_history)
     _, first = np.unique(cases.user_idx[shuffled], return_index=True)
     chosen = cases.take(shuffled[np.sort(first)[:_N_EXAMPLES]])
     if not len(chosen):
         return []
-    scores = exclude_items(recommender.scorer.score(chosen.history), chosen.history)
+    scores = exclude_items(fair_scorer(recommender, split).score(chosen.history), chosen.history)
     top = top_k(scores, 10)
     titles = recommender.catalog.titles
 

@@ -203,7 +203,7 @@ def build_learner(recipe: Recipe, text_vec: Tensor, train: Interactions, words: 
         recipe.encoder,
         recipe.training.max_encoded_items,
         history_tokens(words.source, words.template) if words else None,
-        recipe.training.mask_seen,
+        recipe.masks_seen,
     )
 
 

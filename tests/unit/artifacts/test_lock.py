@@ -10,17 +10,21 @@ import pytest
 from lmrec.artifacts.lock import locked
 from lmrec.errors import RunFolderError
 
-HOLD = "import sys, time\nfrom pathlib import Path\nfrom lmrec.artifacts.lock import locked\nwith locked(Path(sys.argv[1]), 'update'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+HOLD = """
+import sys, time
+from pathlib import Path
+from lmrec.artifacts.lock import locked
+with locked(Path(sys.argv[1]), "update"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
     file = tmp_path / "lock"
-    with locked(file, "update"):
-        with (
-            pytest.raises(RunFolderError, match=f"another update is at work .*process {os.getpid()}"),
-            locked(file, "update"),
-        ):
-            pass
+    told = f"another update is at work .*process {os.getpid()}"
+    with locked(file, "update"), pytest.raises(RunFolderError, match=told), locked(file, "update"):
+        pass
     with locked(file, "update"):
         assert file.read_text() == f"{os.getpid()}\n"
 

@@ -1,0 +1,256 @@
+"""The read-out of an experiment: of the lists that each arm showed, how many led to something, and is that chance?
+
+A list succeeds when a positive event names its request id and an item of it. Lists of one user are not independent, so
+users, not lists, are redrawn (the cluster bootstrap, as in lmrec.evaluation.compare), each arm by itself. The arm of a
+list is what its context says under "arm"; lists without one count for the generation that made them.
+
+Looking again and again until it is significant finds something in most experiments without an effect (Johari et al.
+2017, https://doi.org/10.1145/3097983.3097992). So the number of looks is counted, p values are also given times the
+looks (Bonferroni: true whenever one stops), and the lists needed are said beforehand.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from statistics import NormalDist
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from lmrec.errors import InputError
+from lmrec.evaluation.compare import bootstrap_means, difference_of, interval_of
+from lmrec.feedback.shown import Shown
+from lmrec.fields import FloatArray, ItemId
+
+ARM: Final = "arm"
+"""The key of a shown list's context that holds the arm."""
+
+_MISMATCH_P: Final = 0.001
+
+
+@dataclass(frozen=True)
+class ShownOutcome:
+    """A list, and whether something came of it. `user`: what its randomness hangs on; a list without a user is alone."""
+
+    arm: str
+    user: str
+    succeeded: bool
+    time_ts: float
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """`rate`: successful lists of all lists, with its interval."""
+
+    arm: str
+    lists: int
+    users: int
+    successes: int
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmDifference:
+    """How much `arm` is above `against`. p: two-sided. p_looks: p times the looks taken, at most 1.
+
+    lists_needed: lists of each arm with which a gain of `effect` (relative to `against`) would be found in 4 of 5 tries.
+    """
+
+    arm: str
+    against: str
+    mean: float
+    low: float
+    high: float
+    p: float
+    p_looks: float
+    effect: float
+    lists_needed: int | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out zero, also after as many looks."""
+        return (self.low > 0.0 or self.high < 0.0) and self.p_looks < 0.05
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """The first arm is the one that the others are compared with. `warnings` are sentences for a person."""
+
+    arms: tuple[ArmResult, ...]
+    differences: tuple[ArmDifference, ...]
+    looks: int
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "arms": [asdict(arm) for arm in self.arms],
+            "differences": [{**asdict(found), "is_clear": found.is_clear} for found in self.differences],
+            "looks": self.looks,
+            "warnings": list(self.warnings),
+        }
+
+
+def join_outcomes(lists: Iterable[Shown], followed: Iterable[tuple[str, ItemId]]) -> list[ShownOutcome]:
+    """followed: (request id, item) of positive events that name a list."""
+    by_request: dict[str, set[ItemId]] = defaultdict(set)
+    for request_id, item_id in followed:
+        by_request[request_id].add(item_id)
+    return [
+        ShownOutcome(
+            arm=str(shown.context.get(ARM, shown.generation)),
+            user=f"user {shown.user_id}" if shown.user_id is not None else f"list {shown.request_id}",
+            succeeded=not by_request[shown.request_id].isdisjoint(shown.item_ids),
+            time_ts=shown.time_ts,
+        )
+        for shown in lists
+    ]
+
+
+def read_out(
+    outcomes: Sequence[ShownOutcome],
+    *,
+    against: str | None = None,
+    looks: int = 1,
+    effect: float = 0.05,
+    shares: Mapping[str, float] | None = None,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> ReadOut:
+    """What the lists say. against: the arm to compare with (default: the first by name). effect: the relative gain that
+    would matter. shares: the users that each arm was meant to get. Raises InputError for an unknown `against`."""
+    by_arm: dict[str, list[ShownOutcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_arm[outcome.arm].append(outcome)
+    names = sorted(by_arm)
+    if against is not None:
+        if against not in names:
+            raise InputError(f"no list was shown by the arm '{against}'. Arms with lists: {', '.join(names) or 'none'}")
+        names = [against, *(name for name in names if name != against)]
+    samples = {name: _sample(by_arm[name], n_bootstrap, seed + place) for place, name in enumerate(names)}
+    arms = tuple(_arm_result(name, by_arm[name], samples[name], confidence) for name in names)
+    differences = tuple(
+        _difference(arms[0], arm, samples[arms[0].arm], samples[arm.arm], looks, effect, confidence) for arm in arms[1:]
+    )
+    return ReadOut(arms, differences, looks, tuple(_warnings(by_arm, arms, differences, looks, shares)))
+
+
+def lists_needed(
+    rate: float, effect: float, inflation: float = 1.0, power: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """Lists of each arm to find a relative gain of `effect` over `rate` with this power; None where the rate is 0 or the
+    gain leads above 1. inflation: how much more a rate varies than with independent lists.
+
+    >>> lists_needed(0.1, 0.1)  # from 10 % to 11 %
+    14749
+    """
+    better = rate * (1 + effect)
+    if not 0.0 < rate < better <= 1.0:
+        return None
+    z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
+    variance = rate * (1 - rate) + better * (1 - better)
+    return ceil(inflation * z * z * variance / (better - rate) ** 2)
+
+
+def _sample(outcomes: Sequence[ShownOutcome], n: int, seed: int) -> FloatArray:
+    """(n,) the rate in each redraw of the arm's users."""
+    values = np.array([outcome.succeeded for outcome in outcomes], np.float64)
+    return bootstrap_means(values[:, None], _user_numbers(outcomes), n, seed)[:, 0]
+
+
+def _user_numbers(outcomes: Sequence[ShownOutcome]) -> npt.NDArray[np.int64]:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(outcome.user, len(numbers)) for outcome in outcomes], np.int64)
+
+
+def _arm_result(name: str, outcomes: Sequence[ShownOutcome], sample: FloatArray, confidence: float) -> ArmResult:
+    successes = sum(outcome.succeeded for outcome in outcomes)
+    low, high = interval_of(sample, confidence)
+    n_users = len({outcome.user for outcome in outcomes})
+    return ArmResult(name, len(outcomes), n_users, successes, successes / len(outcomes), low, high)
+
+
+def _difference(
+    base: ArmResult,
+    arm: ArmResult,
+    base_sample: FloatArray,
+    sample: FloatArray,
+    looks: int,
+    effect: float,
+    confidence: float,
+) -> ArmDifference:
+    found = difference_of(arm.rate - base.rate, sample - base_sample, confidence)
+    independent = base.rate * (1 - base.rate) / base.lists
+    inflation = max(1.0, float(base_sample.var()) / independent) if independent else 1.0
+    return ArmDifference(
+        arm=arm.arm,
+        against=base.arm,
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        p=float(found.p),
+        p_looks=min(1.0, float(found.p) * max(1, looks)),
+        effect=effect,
+        lists_needed=lists_needed(base.rate, effect, inflation),
+    )
+
+
+def _warnings(
+    by_arm: Mapping[str, Sequence[ShownOutcome]],
+    arms: Sequence[ArmResult],
+    differences: Sequence[ArmDifference],
+    looks: int,
+    shares: Mapping[str, float] | None,
+) -> Iterable[str]:
+    if len(arms) < 2:
+        yield "only one arm has shown lists, so there is nothing to compare"
+        return
+    if looks > 1:
+        yield (
+            f"this is look number {looks}: who stops at the first p below 0.05 is wrong far more often than 1 time in 20. "
+            "Go by p_looks, or decide only once lists_needed are reached"
+        )
+    for found in differences:
+        fewest = min(arm.lists for arm in arms if arm.arm in (found.arm, found.against))
+        if found.lists_needed is not None and fewest < found.lists_needed:
+            yield (
+                f"'{found.arm}' against '{found.against}': {fewest:,} lists of the smaller arm, {found.lists_needed:,} are "
+                f"needed to find a gain of {found.effect:.0%}"
+            )
+    starts, ends = zip(*(_span(by_arm[arm.arm]) for arm in arms), strict=True)
+    if max(starts) > min(ends):
+        yield (
+            "the arms were not served at the same time: what changed between those times (weekday, season, catalog) cannot "
+            "be told from what the arms do"
+        )
+    users = {arm.arm: {outcome.user for outcome in by_arm[arm.arm]} for arm in arms}
+    n_users = len(set().union(*users.values()))
+    in_many = sum(map(len, users.values())) - n_users
+    if in_many > 0.01 * n_users:
+        yield f"{in_many:,} of {n_users:,} users saw more than one arm: the assignment was not kept, and arms look alike"
+    if shares is not None:
+        p = _mismatch_p([len(users[arm.arm]) for arm in arms], [shares.get(arm.arm, 0.0) for arm in arms])
+        if p < _MISMATCH_P:
+            yield (
+                f"the arms have {', '.join(f'{len(users[arm.arm]):,}' for arm in arms)} users, which the shares that they "
+                f"were meant to get do not explain (p {p:.1g}): somebody was lost on the way. Do not trust the comparison"
+            )
+
+
+def _span(outcomes: Sequence[ShownOutcome]) -> tuple[float, float]:
+    times = [outcome.time_ts for outcome in outcomes]
+    return min(times), max(times)
+
+
+def _mismatch_p(counts: Sequence[int], shares: Sequence[float]) -> float:
+    """Chi-square test of a sample ratio mismatch (Fabijan et al. 2019); 0 where an arm has users and no share."""
+    from scipy.stats import chisquare
+
+    if any(share <= 0 for share in shares):
+        return 0.0
+    expected = np.array(shares) / sum(shares) * sum(counts)
+    return float(chisquare(counts, expected).pvalue)

@@ -1,0 +1,75 @@
+"""What followed the lists that were shown: a count a generation, with an interval that says what chance alone can do."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+from lmrec.feedback.events import is_positive
+from lmrec.feedback.store import Shown, Store
+
+_MAX_LISTS = 50_000
+_MAX_EVENTS = 200_000
+_PAGE = 5_000
+_Z = 1.959964  # two-sided 95 %
+
+
+@dataclass(frozen=True)
+class Outcome:
+    generation: str
+    lists: int
+    successes: int
+    rate: float
+    low: float
+    high: float
+
+
+def measure_outcomes(store: Store, since_ts: float) -> list[Outcome]:
+    """Lists with at least one positive event on one of their items, by generation; looks at the newest events only."""
+    lists = {shown.request_id: shown for shown in _lists(store, since_ts)}
+    succeeded = {
+        request_id
+        for request_id, item_id in _followed(store)
+        if request_id in lists and item_id in lists[request_id].item_ids
+    }
+    shown_by = Counter(shown.generation for shown in lists.values())
+    success_by = Counter(lists[request_id].generation for request_id in succeeded)
+    return [_outcome(name, n, success_by[name]) for name, n in sorted(shown_by.items())]
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """95 % interval of a rate (Wilson 1927), which keeps its level for small numbers too.
+
+    >>> low, high = wilson_interval(5, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.237, 0.763)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    rate, z2 = successes / n, _Z * _Z
+    middle = rate + z2 / (2 * n)
+    half = _Z * sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
+    # At rates of 0 and 1 the bound is the rate itself; rounding must not put it on the wrong side.
+    return max(0.0, min(rate, (middle - half) / (1 + z2 / n))), min(1.0, max(rate, (middle + half) / (1 + z2 / n)))
+
+
+def _outcome(generation: str, n: int, successes: int) -> Outcome:
+    return Outcome(generation, n, successes, successes / n, *wilson_interval(successes, n))
+
+
+def _lists(store: Store, since_ts: float) -> Iterator[Shown]:
+    seen = 0
+    while seen < _MAX_LISTS and (page := store.shown_after(since_ts, _PAGE)):
+        yield from page
+        seen += len(page)
+        since_ts = page[-1].time_ts
+
+
+def _followed(store: Store) -> Iterator[tuple[str, str]]:
+    """(request id, item) of the newest positive events that name a list."""
+    seq = max(0, store.last_seq() - _MAX_EVENTS)
+    while page := store.events_after(seq, _PAGE):
+        for stored in page:
+            if stored.event.request_id is not None and is_positive(stored.event):
+                yield stored.event.request_id, stored.event.item_id
+        seq = page[-1].seq

@@ -1,0 +1,45 @@
+"""What is popular now, counted from the store's events as they come in."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from lmrec.feedback.events import is_positive
+from lmrec.feedback.store import Store
+from lmrec.fields import ItemId
+from lmrec.retrieval.popularity import HALF_LIFE_S
+
+_PAGE = 5_000
+_MAX_BACK = 200_000  # newest events that are counted at the start; what is older has faded or is in the training log
+_SMALLEST = 1e-3
+
+
+class LiveCounts:
+    """Positive events by item, each worth half after a month, as in the log of a generation. Used by one thread."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._origin_ts = clock()
+        self._counts: dict[ItemId, float] = {}  # worth at the origin
+        self._seq = max(0, store.last_seq() - _MAX_BACK)
+
+    def update(self) -> bool:
+        """Take in the events that came since; whether there were any."""
+        start = self._seq
+        while events := self._store.events_after(self._seq, _PAGE):
+            now = self._clock()
+            for stored in events:
+                event = stored.event
+                if is_positive(event) and "unknown_item" not in event.flags:
+                    # A clock that is ahead must not make an event worth more than one of now.
+                    age_s = self._origin_ts - min(event.time_ts, now)
+                    worth = float(2.0 ** (-age_s / HALF_LIFE_S))
+                    self._counts[event.item_id] = self._counts.get(event.item_id, 0.0) + worth
+            self._seq = events[-1].seq
+        return self._seq > start
+
+    def weights(self) -> Mapping[ItemId, float]:
+        """Item to what its events are worth now; items whose events have faded are let go."""
+        fade = float(2.0 ** (-(self._clock() - self._origin_ts) / HALF_LIFE_S))
+        self._counts = {item_id: worth for item_id, worth in self._counts.items() if worth * fade > _SMALLEST}
+        return {item_id: worth * fade for item_id, worth in self._counts.items()}

@@ -1,0 +1,106 @@
+"""From questions to lists, a batch at a time: histories from the store, one pass of the model, reasons where asked."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmrec.feedback.shown import Shown
+from lmrec.retrieval.answers import LiveAnswer, LiveItem, LiveQuery
+from lmrec.retrieval.filters import Filter, parse_filter
+from lmrec.service.reasons import find_reasons
+from lmrec.service.schemas.questions import RecommendationQuestion
+from lmrec.service.schemas.words import plain_filter
+from lmrec.service.serving import Served
+from lmrec.service.users import UserHistory, Users
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """A checked question and the id of its answer."""
+
+    request_id: str
+    question: RecommendationQuestion
+
+    @property
+    def is_quick(self) -> bool:
+        """Known items only: no pass of the language model."""
+        return self.question.text is None and not self.question.explain
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """body: the JSON answer. shown: what is kept of it."""
+
+    body: dict[str, Any]
+    shown: Shown
+
+
+def answer_asks(asks: Sequence[Ask], served: Served, users: Users) -> list[Listed]:
+    """(B,) answers, in order. Raises InputError where a question does not fit the catalog, such as by a filter."""
+    known = [UserHistory() if ask.question.user_id is None else users.history(ask.question.user_id) for ask in asks]
+    queries = [_query(ask.question, history, served) for ask, history in zip(asks, known, strict=True)]
+    answers = served.live.recommend(queries)
+    return [_listed(ask, query, answer, served) for ask, query, answer in zip(asks, queries, answers, strict=True)]
+
+
+def filter_of(spec: Any, served: Served) -> Filter | None:
+    plain = plain_filter(spec)
+    return None if plain is None else parse_filter(plain, served.live.schema)
+
+
+def full_history(user_id: str | None, history: Sequence[str] | None, users: Users) -> tuple[str, ...]:
+    """What is known of the user, then what was given, oldest first."""
+    known = users.history(user_id).positive if user_id is not None else ()
+    return (*known, *(history or ()))
+
+
+def item_body(item: LiveItem) -> dict[str, Any]:
+    body: dict[str, Any] = {"item_id": item.item_id, "title": item.title, "score": item.score}
+    if item.rule is not None:
+        body["rule"] = item.rule
+    return body
+
+
+def _query(question: RecommendationQuestion, known: UserHistory, served: Served) -> LiveQuery:
+    given = tuple(question.history or ())
+    exclude = known.dismissed.union(question.exclude or ())
+    if question.exclude_seen:
+        exclude = exclude.union(known.seen, given)
+    return LiveQuery(
+        history=(*known.positive, *given),
+        text=question.text,
+        k=question.k,
+        filter=filter_of(question.filter, served),
+        exclude=exclude,
+        exclude_seen=question.exclude_seen,
+        diversity=question.diversity,
+        segment=question.segment,
+    )
+
+
+def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> Listed:
+    items = [item_body(item) for item in answer.items]
+    if ask.question.explain:
+        reasons = find_reasons(served.live, query.history, [item.item_id for item in answer.items])
+        for item, reason in zip(items, reasons, strict=True):
+            item["reason"] = reason
+    body = {
+        "items": items,
+        "request_id": ask.request_id,
+        "generation": served.generation,
+        "basis": answer.basis,
+        "n_history": answer.n_history,
+    }
+    context: dict[str, Any] = {"basis": answer.basis, **(ask.question.context or {})}
+    if ask.question.segment is not None:
+        context["segment"] = ask.question.segment
+    shown = Shown(
+        request_id=ask.request_id,
+        user_id=ask.question.user_id,
+        generation=served.generation,
+        item_ids=tuple(item.item_id for item in answer.items),
+        time_ts=time.time(),
+        context=context,
+    )
+    return Listed(body, shown)

@@ -1,0 +1,317 @@
+"""What goes out. Routes that answer thousands of times a second write the same shapes directly; tests hold them to these."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorBody(Answer):
+    code: str = Field(description="For programs: invalid, not_found, busy, ...", examples=["invalid"])
+    message: str = Field(
+        description="The value, the rule and the way out.", examples=["k: 0 is below 1. Give 1 to 200"]
+    )
+
+
+class ErrorAnswer(Answer):
+    error: ErrorBody
+
+
+class Contribution(Answer):
+    """What one past item adds to a score."""
+
+    item_id: str
+    title: str
+    contribution: float
+
+
+class Reason(Answer):
+    because: str | None = Field(description="A sentence for a page; null where nothing is known of the user.")
+    contributions: list[Contribution] = Field(description="The past items that matter most, strongest first.")
+
+
+class RecommendedItem(Answer):
+    item_id: str
+    title: str
+    score: float
+    rule: str | None = Field(
+        default=None, description="The rule that pinned, lifted or lowered the item, where one did."
+    )
+    reason: Reason | None = Field(default=None, description="With `explain`.")
+
+
+Basis = Literal["history", "text", "history+text", "popular"]
+
+
+class RecommendationAnswer(Answer):
+    items: list[RecommendedItem]
+    request_id: str = Field(description="Send it back with events, so that what was shown is joined to what followed.")
+    generation: str = Field(description="Which generation answered.")
+    basis: Basis = Field(description="What the list rests on; 'popular' where nothing was known.")
+    n_history: int = Field(description="Items of history that were known to the catalog.")
+
+
+class RecommendationBatchAnswer(Answer):
+    answers: list[RecommendationAnswer] = Field(description="In the order of the questions.")
+
+
+class FoundItems(Answer):
+    items: list[RecommendedItem]
+    generation: str
+
+
+class WordAttribution(Answer):
+    word: str
+    attribution: float = Field(description="How much the score moves with this word of the item's text.")
+
+
+class ExplanationAnswer(Answer):
+    """`base` and the contributions add up to `score`."""
+
+    item_id: str
+    title: str
+    score: float
+    base: float = Field(description="The score with an empty history.")
+    place: int | None = Field(description="The item's place in the list, from 1; null where it may not be shown.")
+    contributions: list[Contribution]
+    words: list[WordAttribution]
+    smallest_change: list[Contribution] | None = Field(
+        description="The smallest set of past items found without which the item leaves the top k; null where none was."
+    )
+    because: str | None
+    generation: str
+
+
+class Item(Answer):
+    item_id: str
+    title: str
+    fields: dict[str, Any] = Field(description="The catalog's columns; null where nothing is known.")
+
+
+class ItemKept(Answer):
+    item_id: str
+    version: int = Field(description="Of the item store after this change.")
+
+
+class ItemsKept(Answer):
+    accepted: int
+    version: int
+
+
+class ItemGone(Answer):
+    item_id: str
+    deleted: bool
+
+
+class ItemPage(Answer):
+    items: list[Item]
+    total: int
+    offset: int
+
+
+class EventsKept(Answer):
+    accepted: int = Field(description="New, and safe on disk.")
+    duplicates: int = Field(description="Known already by their event_id; counted once.")
+    flagged: dict[str, int] = Field(description="How many carry each flag: unknown_item, old_clock, future_clock.")
+    event_ids: list[str] = Field(description="In the order sent; ours where you gave none.")
+
+
+class StoredEventAnswer(Answer):
+    seq: int
+    event_id: str
+    item_id: str
+    kind: str
+    time: float = Field(description="Unix seconds.")
+    value: float | None
+    request_id: str | None
+    flags: list[str]
+    received: float
+
+
+class LoggedItem(Answer):
+    item_id: str
+    title: str
+    time: float | None = Field(description="Unix seconds; null where the log has only an order.")
+
+
+class ShownAnswer(Answer):
+    request_id: str
+    generation: str
+    item_ids: list[str]
+    time: float
+    context: dict[str, Any]
+
+
+class UserAnswer(Answer):
+    """All that is held of a user."""
+
+    user_id: str
+    events: list[StoredEventAnswer]
+    shown: list[ShownAnswer] = Field(description="Lists that were recommended to the user.")
+    training_log: list[LoggedItem] = Field(description="What the run was fitted on, unless the user was forgotten.")
+    history: list[str] = Field(description="The items that the next recommendation rests on, oldest first.")
+    forgotten: float | None = Field(description="When the user was deleted, unix seconds.")
+
+
+class UserForgotten(Answer):
+    user_id: str
+    events_removed: int
+
+
+class UserList(Answer):
+    user_ids: list[str]
+    total: int
+
+
+class RuleAnswer(Answer):
+    rule_id: str
+    rule: dict[str, Any]
+    source: Literal["api", "file"]
+    created: float | None
+
+
+class RuleList(Answer):
+    rules: list[RuleAnswer]
+
+
+class RuleGone(Answer):
+    rule_id: str
+    deleted: bool
+
+
+class Review(Answer):
+    item_id: str
+    title: str | None
+    status: Literal["waiting", "approved", "rejected"]
+    reason: str
+    flagged_by: str
+    flagged: float
+    decided_by: str | None
+    decided: float | None
+    note: str | None
+
+
+class ReviewList(Answer):
+    reviews: list[Review]
+
+
+class AuditEntry(Answer):
+    time: float
+    actor: str
+    action: str
+    target: str
+    detail: dict[str, Any]
+
+
+class AuditList(Answer):
+    entries: list[AuditEntry]
+
+
+class Generation(Answer):
+    name: str
+    created: str
+    why: str
+    serving: bool
+    metrics: dict[str, Any]
+
+
+class GenerationList(Answer):
+    serving: str = Field(description="The generation that answers at this moment.")
+    generations: list[Generation]
+    problem: str | None = Field(
+        description="Why the generation that the pointer names is not served, where that is so."
+    )
+
+
+class RolledBack(Answer):
+    generation: str
+    before: str
+
+
+class GenerationResult(Answer):
+    """Lists with at least one click or better among the newest lists shown, by generation."""
+
+    generation: str
+    lists: int
+    lists_with_success: int
+    rate: float
+    low: float = Field(description="95 % Wilson interval of the rate.")
+    high: float
+
+
+class ExperimentList(Answer):
+    since: float
+    generations: list[GenerationResult]
+
+
+class Key(Answer):
+    key_id: str
+    name: str
+    scopes: list[str]
+    created: float
+    revoked: float | None
+
+
+class KeyList(Answer):
+    keys: list[Key]
+
+
+class KeyMade(Answer):
+    key_id: str
+    name: str
+    scopes: list[str]
+    secret: str = Field(description="Shown this once; only a hash is kept.")
+
+
+class KeyGone(Answer):
+    key_id: str
+    revoked: bool
+
+
+class Ready(Answer):
+    status: Literal["ready"]
+    generation: str
+    items: int
+    store: Literal["sqlite", "postgresql"]
+    problems: list[str] = Field(description="What does not hinder serving but needs somebody's eye.")
+
+
+class Alive(Answer):
+    status: Literal["alive"]
+
+
+class RouteTimesAnswer(Answer):
+    route: str
+    n: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+class MinuteAnswer(Answer):
+    start: float
+    statuses: dict[str, int]
+    routes: dict[str, int]
+
+
+class Stats(Answer):
+    """For the console."""
+
+    generation: str
+    generation_since: float
+    uptime_s: float
+    items: int
+    events: int
+    users_in_log: int
+    waiting: int
+    in_flight: int
+    cold_share: float = Field(description="Of the newest lists, how many rest on nothing known of the user.")
+    coverage: float = Field(description="Share of the catalog that the newest lists show.")
+    columns: dict[str, str] = Field(description="The catalog's columns and their types.")
+    run: str = Field(description="The run folder's name.")
+    times: list[RouteTimesAnswer]
+    minutes: list[MinuteAnswer]
+    problems: list[str]

@@ -1,0 +1,245 @@
+"""What comes in: one model for each body. Limits are in the schema, so that a client sees them in the OpenAPI."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from lmrec.feedback.events import EventKind
+from lmrec.fields import ITEM_ID
+from lmrec.service.schemas.words import (
+    MAX_EVENTS,
+    MAX_ITEMS,
+    MAX_QUESTIONS,
+    MAX_SECONDS,
+    ONLY_NAMES,
+    PLAIN,
+    Fields,
+    FilterSpec,
+    Id,
+    K,
+    Name,
+    Note,
+    Number,
+    Scalar,
+    Text,
+    Words,
+)
+
+# The bounds of seconds are in the schema only: the route has a better message for somebody who sends milliseconds.
+_Seconds = Annotated[
+    float, Strict(), Field(allow_inf_nan=False, json_schema_extra={"minimum": -MAX_SECONDS, "maximum": MAX_SECONDS})
+]
+_Moment = (
+    Annotated[str, Strict(), Field(min_length=4, max_length=40, json_schema_extra={"format": "date-time"})] | _Seconds
+)
+_ID: TypeAdapter[str] = TypeAdapter(Id)
+
+
+def _with_id(fields: dict[str, Any]) -> dict[str, Any]:
+    try:
+        _ID.validate_python(fields.get(ITEM_ID))
+    except ValidationError:
+        raise ValueError(
+            f"the item_id {fields.get(ITEM_ID)!r:.100} is none. Give 1 to 200 characters, without control characters"
+        ) from None
+    return fields
+
+
+_ItemFields = Annotated[
+    Fields,
+    AfterValidator(_with_id),
+    Field(
+        json_schema_extra={
+            **ONLY_NAMES,
+            "required": [ITEM_ID],
+            "properties": {ITEM_ID: {"type": "string", "minLength": 1, "maxLength": 200, "pattern": PLAIN}},
+        }
+    ),
+]
+_History = Annotated[list[Id], Field(max_length=1_000)]
+
+
+class RecommendationQuestion(Words):
+    """Who or what to recommend for. With nothing at all, or somebody unknown, the answer is what is popular now."""
+
+    user_id: Id | None = Field(
+        default=None, description="Their history is what the service knows of them at this moment."
+    )
+    history: _History | None = Field(
+        default=None,
+        description="Item ids, oldest first; they come after what is known of the user. Unknown ones are ignored.",
+    )
+    text: Text | None = Field(default=None, description="What somebody says they want; counts as the newest item.")
+    k: K = Field(default=10, description="How many items.")
+    filter: FilterSpec | None = None
+    exclude: Annotated[list[Id], Field(max_length=10_000)] | None = Field(
+        default=None, description="Never these items."
+    )
+    exclude_seen: bool = Field(
+        default=True, description="Leave out items of the history, and all the user had to do with."
+    )
+    diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.0, description="0 takes the best scores; towards 1, items that differ from one another."
+    )
+    segment: Name | None = Field(
+        default=None, description="A group of users that rules may speak of, such as 'children'."
+    )
+    context: Annotated[dict[Name, Scalar | None], Field(max_length=20, json_schema_extra=ONLY_NAMES)] | None = Field(
+        default=None, description="Kept with the list that was shown, such as page or device. Nothing personal, please."
+    )
+    explain: bool = Field(default=False, description="Give each item a reason.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "42", "k": 5},
+                {"history": ["50", "181"], "k": 5, "filter": {"title": {"contains": "night"}}},
+                {"text": "something light for rainy days", "k": 5, "explain": True},
+            ]
+        }
+    )
+
+
+class RecommendationBatch(Words):
+    questions: Annotated[list[RecommendationQuestion], Field(min_length=1, max_length=MAX_QUESTIONS)]
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"questions": [{"user_id": "42", "k": 3}, {"text": "heist films", "k": 3}]}]}
+    )
+
+
+class SimilarQuestion(Words):
+    """One of item_id and text."""
+
+    item_id: Id | None = None
+    text: Text | None = None
+    k: K = 10
+    filter: FilterSpec | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"item_id": "50", "k": 5}, {"text": "space opera", "k": 5}],
+            "oneOf": [{"required": ["item_id"]}, {"required": ["text"]}],
+        }
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.item_id is None) == (self.text is None):
+            raise ValueError("give either item_id or text, one of them")
+        return self
+
+
+class SearchQuestion(Words):
+    words: Text
+    k: K = 10
+    filter: FilterSpec | None = None
+    user_id: Id | None = Field(default=None, description="Order what matches by this user's taste, too.")
+    history: _History | None = Field(default=None, description="The same for somebody known by a list of items.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"words": "heist in vegas", "k": 5, "user_id": "42"}]})
+
+
+class ExplanationQuestion(Words):
+    """Why this item: for a user, for a list of items, or both."""
+
+    item_id: Id
+    user_id: Id | None = None
+    history: _History | None = None
+    k: K = Field(
+        default=10, description="The length of the list that the smallest change of history would drop the item from."
+    )
+    words: bool = Field(default=True, description="Also which words of the item's text moved the score.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "50", "user_id": "42"}]})
+
+
+class EventIn(Words):
+    """Something that a user did."""
+
+    event_id: Id | None = Field(
+        default=None, description="Made by you, it makes a retry harmless. Without one, we make one."
+    )
+    user_id: Id
+    item_id: Id = Field(description="One that we do not know is kept and flagged.")
+    kind: EventKind
+    time: _Moment | None = Field(
+        default=None, description="Unix seconds or ISO 8601 (UTC where it names no zone). Without one, now."
+    )
+    value: Number | None = Field(
+        default=None, description="Stars of a rating, seconds of a play, pieces of a purchase."
+    )
+    request_id: Id | None = Field(default=None, description="Of the recommendation that showed the item.")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"event_id": "e-1", "user_id": "42", "item_id": "50", "kind": "view", "time": 1735689600}]
+        }
+    )
+
+
+class EventBatch(Words):
+    events: Annotated[list[EventIn], Field(min_length=1, max_length=MAX_EVENTS)]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"events": [{"event_id": "e-1", "user_id": "42", "item_id": "50", "kind": "click"}]}]
+        }
+    )
+
+
+def _shape(body: Any) -> str:
+    named = "events" in body if isinstance(body, dict) else isinstance(body, EventBatch)
+    return "list of events" if named else "single event"
+
+
+Events = Annotated[
+    Annotated[EventBatch, Tag("list of events")] | Annotated[EventIn, Tag("single event")],
+    Discriminator(_shape),
+]
+
+
+class ItemBatch(Words):
+    """Items as flat objects: `item_id` and the catalog's fields."""
+
+    items: Annotated[list[_ItemFields], Field(min_length=1, max_length=MAX_ITEMS)]
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [{"item_id": "n1", "title": "A new film"}]}]},
+    )
+
+
+class FlagQuestion(Words):
+    reason: Text
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the picture is not for children"}]})
+
+
+class Decision(Words):
+    approved: bool = Field(description="True shows the item again; false hides it for good.")
+    note: Note = ""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"approved": True, "note": "looked at it, it is fine"}]})
+
+
+class RollbackQuestion(Words):
+    why: Text
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "click rate fell since the swap"}]})
+
+
+class NewKey(Words):
+    name: Name
+    scopes: Annotated[list[Literal["read", "events", "admin"]], Field(min_length=1, max_length=3)]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "shop", "scopes": ["read", "events"]}]})

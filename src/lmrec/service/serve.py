@@ -1,0 +1,120 @@
+"""The service as a process: check, listen, load, answer, drain."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from lmrec.artifacts.generation import read_serving
+from lmrec.errors import InputError
+from lmrec.feedback.store import Store
+from lmrec.service.app import create_app
+from lmrec.service.logs import start_logging
+from lmrec.service.security import check_binding
+from lmrec.service.settings import ServiceSettings
+from lmrec.service.state import ServiceState, open_state
+
+_BACKLOG: Final = 1024  # connections that wait to be taken
+_SETTINGS: Final = "LMREC_SERVICE_SETTINGS"  # how worker processes get the settings
+
+
+def check_settings(settings: ServiceSettings) -> None:
+    """What can be known before listening: run, pointer, store and keys. Raises LmrecError."""
+    read_serving(settings.run)
+    with Store.open(settings.store) as store:
+        check_binding(settings.host, store.has_keys())
+
+
+def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda address: None) -> None:
+    """Answer until SIGTERM or Ctrl-C, then finish what was begun. `started` is told the address once we listen.
+
+    Raises LmrecError where the settings are wrong or the generation cannot be loaded.
+    """
+    check_settings(settings)
+    with listen(settings.host, settings.port) as listening, _ending_well():
+        start_logging()
+        started(address_of(listening))
+        if settings.workers > 1:
+            # Several processes that share store and run. Each sees what another changed within `watch_s`.
+            os.environ[_SETTINGS] = settings.model_dump_json()
+            Multiprocess(_config("lmrec.service.serve:worker_app", settings), sockets=[listening]).run()
+            return
+        state = open_state(settings)
+        server = make_server(state)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        state.on_failure = stop
+        server.run(sockets=[listening])
+        if state.failure is not None:
+            raise state.failure
+
+
+def make_server(state: ServiceState) -> uvicorn.Server:
+    """A server for one process; `run(sockets=[listen(...)])` answers until `should_exit` is set."""
+    return uvicorn.Server(_config(create_app(state), state.settings))
+
+
+def worker_app() -> FastAPI:
+    """The application of one worker process among several."""
+    start_logging()
+    return create_app(open_state(ServiceSettings.model_validate_json(os.environ[_SETTINGS])))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that connections can wait at. Raises InputError where the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, proto=socket.IPPROTO_TCP)[0]
+        # With the protocol named, asyncio sets TCP_NODELAY; without that each answer waits 40 ms for an acknowledgement.
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        return listening
+    except OSError as error:
+        raise InputError(
+            f"--host {host} --port {port} cannot be listened at ({error.strerror}). "
+            "Choose another port (0 takes a free one), or stop what listens there"
+        ) from error
+
+
+def address_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _ending_well() -> Iterator[None]:
+    """To be told to stop is no failure: once it has drained, uvicorn raises the signal again, and here it ends."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _config(app: FastAPI | str, settings: ServiceSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, str),
+        workers=settings.workers,
+        log_config=None,  # ours, see logs.py
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=settings.drain_s,
+        h11_max_incomplete_event_size=64 * 1024,
+    )

@@ -1,0 +1,294 @@
+"""What is served: one generation with everything that has changed since, swapped for another one in one assignment.
+
+Items, rules and reviews are written to the store first and then applied from there, by whoever notices first: the request
+that made the change, or the watcher, which also sees the changes of other processes. So memory can never hold
+something that a restart would lose.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from lmrec.artifacts.generation import FIRST, generation_path, list_generations, read_pointer, read_serving
+from lmrec.errors import InputError, LmrecError
+from lmrec.feedback.items import ItemPut
+from lmrec.feedback.rulebook import RuleRow
+from lmrec.feedback.store import Store
+from lmrec.fields import ItemId
+from lmrec.retrieval.live import LiveRecommender
+from lmrec.retrieval.rules import Review, Rule, compile_rules, load_rules_file, parse_rule
+from lmrec.service.errors import busy
+from lmrec.service.logs import log, log_failure
+from lmrec.service.popularity import LiveCounts
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A generation in memory. `created_ts`: when it was made; `since_ts`: since when this process serves it."""
+
+    generation: str
+    live: LiveRecommender
+    created_ts: float
+    since_ts: float
+
+
+class Serving:
+    """Holds what is served and keeps it up to date. All methods may be called from any thread; reads take no lock."""
+
+    def __init__(self, run: Path, store: Store, rules_file: Path | None, retry_s: float) -> None:
+        self._run = run
+        self._store = store
+        self._rules_file = rules_file
+        self._retry_s = retry_s
+        self._current: Served | None = None
+        self._failed: tuple[str, float] | None = None  # a generation, and when it may be tried again
+        self._changing = RLock()  # one change of the live recommender at a time
+        self._loading = RLock()  # one generation loads at a time; changes go on meanwhile
+        self._counts: LiveCounts | None = None
+        self._file_rules: Mapping[str, Rule] = {}
+        self._file_stamp: tuple[int, int] | None = None
+        self._rules_version = -1
+        self._problems: dict[str, str] = {}
+
+    # ---- reading
+
+    @property
+    def current(self) -> Served:
+        """Raises ServiceError (503) while nothing is loaded."""
+        served = self._current
+        if served is None:
+            raise busy("the service is loading its generation. Send the request again in a moment", "loading", 2)
+        return served
+
+    @property
+    def ready(self) -> bool:
+        return self._current is not None
+
+    @property
+    def problems(self) -> list[str]:
+        """What does not hinder serving but needs somebody's eye."""
+        return list(self._problems.values())
+
+    @property
+    def generation_problem(self) -> str | None:
+        """Why the generation that the pointer names is not served, where that is so."""
+        return self._problems.get("generation")
+
+    @property
+    def file_rules(self) -> Mapping[str, Rule]:
+        return self._file_rules
+
+    # ---- generations
+
+    def load(self) -> Served:
+        """Load the generation that the pointer names, with all changes, and serve it.
+
+        Raises RunFolderError where it is missing or damaged; what was served before is served still.
+        """
+        with self._loading:
+            name = read_serving(self._run)
+            if self._current is not None and self._current.generation == name:
+                return self._current
+            start = time.monotonic()
+            live = LiveRecommender.load(generation_path(self._run, name))
+            live.apply_changes(self._store.item_changes(0))
+            if self._current is not None:
+                live.warm_up()  # at the very first start the service is up first; see ServiceState
+            served = Served(name, live, _created_ts(self._run, name), time.time())
+            self._adopt(served)
+            log("serving", generation=name, items=live.n_items, seconds=round(time.monotonic() - start, 2))
+            return served
+
+    def _adopt(self, served: Served) -> None:
+        with self._changing:
+            served.live.apply_changes(self._store.item_changes(served.live.version))
+            served.live.set_popularity(self._live_counts().weights())
+            self._apply_rules(served.live)
+            self._apply_reviews(served.live)
+            self._current = served
+            self._problems.pop("generation", None)
+
+    def follow(self) -> bool:
+        """Serve what the pointer names, if that has changed; whether it had.
+
+        Raises LmrecError where that cannot be loaded: a problem, while what was served is served on. The same
+        generation is tried again only after `retry_s`, another one at once.
+        """
+        with self._loading:  # who comes while another loads waits, and finds it done
+            name = None
+            try:
+                name = read_pointer(self._run).generation
+                if self._failed is not None and self._failed[0] == name and time.monotonic() < self._failed[1]:
+                    return False
+                before = self.current.generation
+                after = self.load().generation
+            except LmrecError as error:
+                self._failed = None if name is None else (name, time.monotonic() + self._retry_s)
+                self._problems["generation"] = str(error)
+                raise
+            self._failed = None
+            self._problems.pop("generation", None)
+            return after != before
+
+    # ---- items
+
+    def has_item(self, item_id: ItemId) -> bool:
+        return self.current.live.state.snapshot.row_of(item_id) is not None
+
+    def put_items(self, items: Sequence[Mapping[str, Any]]) -> int:
+        """Encode, store, show: returns the store's version once the items can be recommended.
+
+        Raises InputError for fields that the catalog lacks and values that do not fit; then nothing has changed.
+        """
+        live = self.current.live
+        puts = [
+            ItemPut(item.item_id, dict(item.fields), item.text_vec.astype("<f4").tobytes(), live.fingerprint)
+            for item in live.encode_items(items)
+        ]
+        version = self._store.put_items(puts)
+        self.sync_items()
+        return version
+
+    def delete_items(self, item_ids: Sequence[ItemId]) -> int:
+        version = self._store.delete_items(item_ids)
+        self.sync_items()
+        return version
+
+    def sync_items(self) -> None:
+        """Apply what the store has and the live recommender has not."""
+        with self._changing:
+            live = self.current.live
+            changes = self._store.item_changes(live.version)
+            if changes:
+                live.apply_changes(changes)
+                self._queue_flagged(live)
+
+    # ---- rules and reviews
+
+    def check_rule(self, rule_id: str, rule: Rule) -> None:
+        """Raises InputError where the rule does not fit the catalog."""
+        compile_rules({rule_id: rule}, self.current.live.state.snapshot, Review())
+
+    def sync_rules(self, *, force: bool = False) -> None:
+        """Put the rules of file and store in force, where one of them has changed."""
+        with self._changing:
+            version = self._store.rules_version()
+            if self._read_rules_file() or version != self._rules_version or force:
+                self._apply_rules(self.current.live)
+                self._apply_reviews(self.current.live)
+                self._rules_version = version
+
+    def sync_reviews(self) -> None:
+        with self._changing:
+            self._apply_reviews(self.current.live)
+
+    def start_rules(self) -> None:
+        """Read the rules file for the first time: a broken one is an error here, and only a problem later."""
+        if self._rules_file is not None:
+            self._file_rules = load_rules_file(self._rules_file)
+            self._file_stamp = _stamp(self._rules_file)
+
+    def _read_rules_file(self) -> bool:
+        """Whether it has changed; a broken file is reported, and the rules that it had stay in force."""
+        if self._rules_file is None or (stamp := _stamp(self._rules_file)) == self._file_stamp:
+            return False
+        self._file_stamp = stamp
+        try:
+            self._file_rules = load_rules_file(self._rules_file)
+        except (LmrecError, OSError) as error:
+            self._problems["rules file"] = f"the rules file is not used as it is now, the rules before it are: {error}"
+            log_failure("rules file refused", error)
+            return False
+        self._problems.pop("rules file", None)
+        return True
+
+    def _apply_rules(self, live: LiveRecommender) -> None:
+        """Rules that do not fit this generation's catalog are left out and reported, so that the others are in force."""
+        wanted = {**self._file_rules, **self._stored_rules()}
+        try:
+            live.set_rules(wanted)
+            self._problems.pop("rules", None)
+            return
+        except InputError:
+            fitting = {rule_id: rule for rule_id, rule in wanted.items() if _fits(live, rule_id, rule)}
+        live.set_rules(fitting)
+        left_out = sorted(set(wanted) - set(fitting))
+        self._problems["rules"] = (
+            f"the rules {left_out} do not fit the catalog and are not in force. Change or remove them"
+        )
+        log("rules left out", rules=left_out)
+
+    def _stored_rules(self) -> dict[str, Rule]:
+        rules: dict[str, Rule] = {}
+        broken: list[str] = []
+        for row in self._store.rules():
+            try:
+                rules[row.rule_id] = parse_rule(rule_spec(row))
+            except InputError:
+                broken.append(row.rule_id)
+        if broken:
+            self._problems["stored rules"] = (
+                f"the stored rules {broken} cannot be read and are not in force. Put them anew"
+            )
+        else:
+            self._problems.pop("stored rules", None)
+        return rules
+
+    def _apply_reviews(self, live: LiveRecommender) -> None:
+        hidden = self._store.waiting_items()
+        approved = [row.item_id for row in self._store.reviews("approved")]
+        live.set_review(hidden, approved)
+        self._queue_flagged(live)
+
+    def _queue_flagged(self, live: LiveRecommender) -> None:
+        """Items that a rule holds back go into the queue where people see them; those in it already stay as they are."""
+        known = self._store.waiting_items()
+        for item_id, rule_id in live.held_items().items():
+            if item_id not in known:
+                self._store.flag_item(item_id, f"rule {rule_id}", f"rule {rule_id}")
+
+    # ---- popularity
+
+    def count(self) -> None:
+        """Take in the events since the last time."""
+        counts = self._live_counts()
+        if counts.update():
+            self.current.live.set_popularity(counts.weights())
+
+    def _live_counts(self) -> LiveCounts:
+        with self._changing:
+            if self._counts is None:
+                self._counts = LiveCounts(self._store)
+                self._counts.update()
+            return self._counts
+
+
+def rule_spec(row: RuleRow) -> dict[str, Any]:
+    """A stored rule as `parse_rule` takes it."""
+    return {"kind": row.kind, **row.spec}
+
+
+def _fits(live: LiveRecommender, rule_id: str, rule: Rule) -> bool:
+    try:
+        compile_rules({rule_id: rule}, live.state.snapshot, Review())
+    except InputError:
+        return False
+    return True
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Changes with the file; None where it is gone."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _created_ts(run: Path, name: str) -> float:
+    created = {info.name: info.created for info in list_generations(run)}
+    return datetime.fromisoformat(created.get(name, created[FIRST])).timestamp()

@@ -1,0 +1,245 @@
+"""The living parts of the service, put together once and handed to the routes."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Event as Signal
+from threading import Thread
+from typing import Any, Final, TypeAlias
+
+import torch
+
+from lmrec.artifacts.run import open_run
+from lmrec.errors import LmrecError
+from lmrec.feedback.errors import StoreError
+from lmrec.feedback.shown import Shown
+from lmrec.feedback.store import Store
+from lmrec.service.batching import Batcher
+from lmrec.service.errors import busy
+from lmrec.service.limits import InFlight
+from lmrec.service.logs import log, log_failure
+from lmrec.service.metrics import ListStatistics, Metrics
+from lmrec.service.recommending import Ask, Listed, answer_asks
+from lmrec.service.security import KeyRing
+from lmrec.service.serving import Serving
+from lmrec.service.settings import ServiceSettings
+from lmrec.service.traffic import Traffic
+from lmrec.service.users import TrainingLog, Users
+from lmrec.service.watching import Task, Watcher
+
+Work: TypeAlias = Callable[[], Any]
+
+_MAX_WAITING_ROWS: Final = 10_000  # of the store; beyond it shown lists are not recorded
+
+
+class ServiceState:
+    """Everything between `start` and `close`.
+
+    Until the generation is loaded, `check_ready` refuses; where it cannot be loaded, `failure` says why and `on_failure`
+    is told. `lanes`: `quick` and `slow` questions are answered by one thread each, so that who asks with words does not
+    hold up who asks with a history; `words` and `writes` do all else that needs the model, one thing at a time.
+    """
+
+    def __init__(self, settings: ServiceSettings, store: Store) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.store = store
+        self.metrics = Metrics()
+        self.traffic = Traffic()
+        self.lists = ListStatistics()
+        self.in_flight = InFlight(limits.max_in_flight)
+        self.keys = KeyRing(store)
+        self.serving = Serving(settings.run, store, settings.rules, settings.retry_s)
+        self.started_ts = time.time()
+        self.failure: LmrecError | None = None
+        self.on_failure: Callable[[], None] = _nothing
+        self._users: Users | None = None
+        self._stopping = Signal()
+        self._quick = self._batcher("quick", self._answer, limits.max_batch)
+        self._slow = self._batcher("slow", self._answer, max(1, limits.max_batch // 4))
+        self._words = self._batcher("words", _do, 1)
+        self._writes = self._batcher("writes", _do, 1, limits.write_timeout_s)
+        self._loader = Thread(target=self._load, name="lmrec-loader", daemon=True)
+        self._watcher: Watcher | None = None
+        self._watch_numbers()
+
+    # ---- from start to close
+
+    def start(self) -> None:
+        self._loader.start()
+
+    def close(self) -> None:
+        """Finish what waits, then let go of everything. The store is closed last."""
+        self._stopping.set()
+        if self._loader.ident is not None:
+            self._loader.join()
+        if self._watcher is not None:
+            self._watcher.close()
+        for lane in (self._quick, self._slow, self._words, self._writes):
+            lane.close()
+        self.store.close()
+        log("stopped")
+
+    def _load(self) -> None:
+        # Threads that wait for each other spin: where cores are short, two are far slower than one.
+        torch.set_num_threads(self.settings.threads or max(1, n_cores() // 2))
+        try:
+            self.serving.start_rules()
+            self._users = Users(
+                TrainingLog.load(open_run(self.settings.run)), self.store, self.settings.limits.max_history
+            )
+            served = self.serving.load()
+        except Exception as error:  # the thread's end: whoever waits for it is told
+            log_failure("loading failed", error)
+            self.failure = error if isinstance(error, LmrecError) else LmrecError(f"loading failed: {error!r}")
+            self.on_failure()
+            return
+        self._watcher = Watcher(self._tasks(), self._failed)
+        if not self._stopping.is_set():
+            self._watcher.start()
+            served.live.warm_up()  # after the first answers are possible: only words need the language model
+
+    def _tasks(self) -> list[Task]:
+        every = self.settings.watch_s
+        return [
+            Task("items", self.serving.sync_items, every),
+            Task("rules", self.serving.sync_rules, every),
+            Task("reviews", self.serving.sync_reviews, 4 * every),
+            Task("forgotten", self.users.refresh_forgotten, 4 * every),
+            Task("generation", self.follow, every),
+            Task("popularity", self.serving.count, self.settings.popularity_s),
+        ]
+
+    def follow(self) -> None:
+        """Serve what the pointer names. Raises LmrecError where that cannot be loaded."""
+        if self.serving.follow():
+            self.metrics.swaps.inc()
+
+    def _failed(self, task: str, error: Exception) -> None:
+        log_failure("background work failed", error, work=task)
+        self.metrics.failures.labels(task).inc()
+
+    # ---- readiness
+
+    @property
+    def ready(self) -> bool:
+        return self._users is not None and self.serving.ready
+
+    @property
+    def users(self) -> Users:
+        self.check_ready()
+        assert self._users is not None
+        return self._users
+
+    def check_ready(self) -> None:
+        """Raises ServiceError (503) with the reason while there is nothing to answer with."""
+        if not self.ready:
+            if self.failure is not None:
+                raise busy("the generation could not be loaded; the service's log says why", "not_loaded", 30)
+            raise busy("the service is loading its generation. Send the request again in a moment", "loading", 2)
+
+    # ---- work in lanes
+
+    async def recommend(self, asks: Sequence[Ask]) -> list[dict[str, Any]]:
+        """The JSON answers, in order; what was shown is written down and counted."""
+        listed = await asyncio.gather(*((self._quick if ask.is_quick else self._slow).ask(ask) for ask in asks))
+        for entry in listed:
+            basis = entry.body["basis"]
+            self.lists.add(entry.shown.item_ids, basis == "popular")
+            self.metrics.lists.labels(basis).inc()
+            self._keep(entry.shown)
+        return [entry.body for entry in listed]
+
+    def _keep(self, shown: Shown) -> None:
+        """Write down what is shown behind the answer's back. Events go first: where much waits, this is let go."""
+        if self.store.n_waiting_rows > _MAX_WAITING_ROWS:
+            self.metrics.shown_lost.inc()
+            return
+        try:
+            self.store.queue_shown(shown).add_done_callback(self._kept)
+        except StoreError:
+            self.metrics.shown_lost.inc()
+
+    def _kept(self, written: "Future[None]") -> None:
+        if written.cancelled() or written.exception() is not None:
+            self.metrics.shown_lost.inc()
+
+    async def read(self, work: Work) -> Any:
+        """Work that uses the model and changes nothing."""
+        return await self._words.ask(work)
+
+    async def write(self, work: Work) -> Any:
+        """Work that encodes and changes items."""
+        return await self._writes.ask(work)
+
+    def _answer(self, asks: Sequence[Ask]) -> list[Listed]:
+        return answer_asks(asks, self.serving.current, self.users)
+
+    def _batcher(
+        self, name: str, answer: Callable[[Any], Any], max_batch: int, timeout_s: float | None = None
+    ) -> Batcher[Any, Any]:
+        limits = self.settings.limits
+        return Batcher(
+            name,
+            answer,
+            max_batch=max_batch,
+            max_waiting=limits.max_waiting,
+            timeout_s=timeout_s or limits.answer_timeout_s,
+            observe=self.metrics.batch_size.observe if answer is not _do else _nobody,
+        )
+
+    @property
+    def n_waiting(self) -> int:
+        return sum(lane.n_waiting for lane in (self._quick, self._slow, self._words, self._writes))
+
+    # ---- numbers
+
+    def _watch_numbers(self) -> None:
+        watch = self.metrics.watch
+        watch("lmrec_in_flight", "Requests being answered.", lambda: self.in_flight.count)
+        watch("lmrec_waiting", "Questions that wait for the model.", lambda: self.n_waiting)
+        watch("lmrec_ready", "1 once a generation is served.", lambda: float(self.ready))
+        watch("lmrec_problems", "What needs somebody's eye; see /readyz.", lambda: len(self.serving.problems))
+        watch("lmrec_items", "Items that can be recommended.", self._n_items)
+        watch("lmrec_generation", "The number of the generation that is served.", self._generation)
+        watch("lmrec_generation_age_seconds", "Since the served generation was made.", self._generation_age_s)
+        watch("lmrec_cold_share", "Of the newest lists, those that rest on nothing known.", self.lists.cold_share)
+        watch(
+            "lmrec_coverage",
+            "Share of the catalog that the newest lists show.",
+            lambda: self.lists.coverage(int(self._n_items())),
+        )
+
+    def _n_items(self) -> float:
+        return self.serving.current.live.n_items if self.serving.ready else 0
+
+    def _generation(self) -> float:
+        return int(self.serving.current.generation) if self.serving.ready else -1
+
+    def _generation_age_s(self) -> float:
+        return time.time() - self.serving.current.created_ts if self.serving.ready else 0.0
+
+
+def open_state(settings: ServiceSettings) -> ServiceState:
+    """Checks that run and store are there; nothing is loaded yet. Raises LmrecError."""
+    open_run(settings.run)
+    return ServiceState(settings, Store.open(settings.store))
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _do(work: Sequence[Work]) -> list[Any]:
+    return [one() for one in work]
+
+
+def _nobody(size: int) -> None:
+    """Lanes of single works have no sizes worth counting."""
+
+
+def _nothing() -> None:
+    """Until somebody wants to know of a failure."""

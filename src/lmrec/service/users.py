@@ -1,0 +1,113 @@
+"""A user's history at request time: the log that the run was fitted on, then what the store has heard since.
+
+Nothing is precomputed or cached, so an event changes the next recommendation. The log is that of generation 0: later
+generations are fitted on the store's events too, and those must not count twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from heapq import merge
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from lmrec.artifacts.run import RunFolder
+from lmrec.data.catalog import Catalog
+from lmrec.data.history import HistoryIndex
+from lmrec.data.interactions import Interactions
+from lmrec.errors import DataError, RunFolderError
+from lmrec.feedback.events import Event, is_positive
+from lmrec.feedback.store import Store
+from lmrec.fields import TIMESTAMP, ItemId, UserId
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingLog:
+    """The log of generation 0, by user."""
+
+    user_rows: Mapping[UserId, int]
+    item_ids: list[ItemId]
+    index: HistoryIndex
+    has_times: bool
+
+    @classmethod
+    def load(cls, run: RunFolder) -> Self:
+        """Raises RunFolderError where the run's data cannot be read."""
+        try:
+            catalog = Catalog.from_parquet(run.data / "catalog.parquet")
+            events = Interactions.from_parquet(run.data / "interactions.parquet")
+        except (OSError, pl.exceptions.PolarsError, DataError) as error:
+            raise RunFolderError(f"the data in {run.data} is missing or damaged. Fit the run again") from error
+        return cls(
+            user_rows={user: row for row, user in enumerate(events.user_ids)},
+            item_ids=catalog.ids,
+            index=HistoryIndex.from_interactions(events),
+            has_times=events.time_kind == TIMESTAMP,
+        )
+
+    def of_user(self, user_id: UserId) -> list[tuple[float, ItemId]]:
+        """(unix seconds, item) of each event, oldest first. Without times, -inf: before all that came later."""
+        row = self.user_rows.get(user_id)
+        if row is None:
+            return []
+        start, stop = self.index.offsets[row : row + 2]
+        items: npt.NDArray[np.int32] = self.index.item_idx[start:stop]
+        times = self.index.time_ts[start:stop].tolist() if self.has_times else [-np.inf] * len(items)
+        return [(time_ts, self.item_ids[item]) for time_ts, item in zip(times, items.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class UserHistory:
+    """positive: what counts as history, oldest first. seen: all that the user had to do with. dismissed: not wanted."""
+
+    positive: tuple[ItemId, ...] = ()
+    seen: frozenset[ItemId] = frozenset()
+    dismissed: frozenset[ItemId] = frozenset()
+
+
+class Users:
+    """`forgotten` is replaced, never changed, so readers need no lock."""
+
+    def __init__(self, log: TrainingLog, store: Store, max_history: int) -> None:
+        self.log = log
+        self._store = store
+        self._max_history = max_history
+        self._forgotten: Mapping[UserId, float] = store.forgotten_users()
+
+    def refresh_forgotten(self) -> None:
+        self._forgotten = self._store.forgotten_users()
+
+    def logged(self, user_id: UserId) -> list[tuple[float, ItemId]]:
+        """What the training log says, unless the user was forgotten."""
+        return [] if user_id in self._forgotten else self.log.of_user(user_id)
+
+    def find(self, query: str, limit: int) -> tuple[list[UserId], int]:
+        """Users of the log whose id holds `query`, those that start with it first, and how many there are in all."""
+        found = [user for user in self.log.user_rows if query in user and user not in self._forgotten]
+        found.sort(key=lambda user: (not user.startswith(query), len(user), user))
+        return found[:limit], len(found)
+
+    def history(self, user_id: UserId) -> UserHistory:
+        return join_history(self.logged(user_id), self._store.history(user_id, self._max_history), self._max_history)
+
+
+def join_history(logged: list[tuple[float, ItemId]], events: list[Event], max_history: int) -> UserHistory:
+    """Both sources by time, the newest `max_history` of them as history.
+
+    A dismissed item leaves the history, and is wanted again once something positive follows.
+
+    >>> events = [Event("e1", "u", "b", "click", 5.0), Event("e2", "u", "a", "dismiss", 6.0)]
+    >>> join_history([(1.0, "a"), (2.0, "c")], events, 10).positive
+    ('c', 'b')
+    """
+    heard = [(event.time_ts, event.item_id) for event in events if is_positive(event)]
+    joined = [item_id for _, item_id in merge(logged, heard, key=lambda entry: entry[0])]
+    last_word = {event.item_id: event.kind for event in events if event.kind == "dismiss" or is_positive(event)}
+    dismissed = frozenset(item_id for item_id, kind in last_word.items() if kind == "dismiss")
+    return UserHistory(
+        positive=tuple(item_id for item_id in joined if item_id not in dismissed)[-max_history:],
+        seen=frozenset(joined).union(event.item_id for event in events),
+        dismissed=dismissed,
+    )

@@ -1,0 +1,262 @@
+"""What is served and what the store has heard since, as one data set.
+
+Forgotten users are left out altogether: their events of the old log, those that came later, their row in the table of
+users, their name. Deleted items go, with their events. Only positive events of items that exist are learnt from.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from lmrec.data.catalog import Catalog
+from lmrec.data.dataset import Dataset
+from lmrec.data.interactions import Interactions
+from lmrec.data.users import UserTable
+from lmrec.errors import InputError
+from lmrec.feedback.events import Event, is_positive
+from lmrec.feedback.items import ItemChange
+from lmrec.feedback.store import Store
+from lmrec.fields import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray, UserId
+from lmrec.retrieval.casting import Fields, cast_value, column_of
+
+_PAGE = 5_000
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a store has to tell beyond a generation. `seq` and `items_version`: how far it was read.
+
+    events: (time, event) in order of arrival, the time never later than when the event came in.
+    """
+
+    events: tuple[tuple[float, Event], ...]
+    changes: tuple[ItemChange, ...]
+    forgotten: frozenset[UserId]
+    seq: int
+    items_version: int
+
+
+@dataclass(frozen=True)
+class MergeCounts:
+    """How much of what was heard is used, and what was left out and why."""
+
+    heard_events: int = 0
+    new_events: int = 0
+    negative_events: int = 0
+    events_of_unknown_items: int = 0
+    events_of_forgotten_users: int = 0
+    new_users: int = 0
+    new_items: int = 0
+    changed_items: int = 0
+    deleted_items: int = 0
+    forgotten_users: int = 0  # of the old log
+    dropped_old_events: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """
+        >>> MergeCounts(heard_events=12, new_events=9, negative_events=3, new_items=1).sentence()
+        '9 new events of 12 heard (3 negative), 1 new, 0 changed and 0 deleted items, 0 forgotten users'
+        """
+        left_out = [
+            f"{count:,} {words}"
+            for count, words in (
+                (self.negative_events, "negative"),
+                (self.events_of_unknown_items, "of unknown items"),
+                (self.events_of_forgotten_users, "of forgotten users"),
+            )
+            if count
+        ]
+        why = f" ({', '.join(left_out)})" if left_out else ""
+        return (
+            f"{self.new_events:,} new events of {self.heard_events:,} heard{why}, {self.new_items:,} new, "
+            f"{self.changed_items:,} changed and {self.deleted_items:,} deleted items, {self.forgotten_users:,} forgotten "
+            "users"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """old_rows: (N,) the row that each item had in the served catalog, -1 for new ones. is_new: (E,) heard from the store.
+
+    when_ts: (E,) UTC seconds of each event; -inf for old events that have an order but no time.
+    """
+
+    dataset: Dataset
+    old_rows: IntArray
+    is_new: BoolArray
+    when_ts: npt.NDArray[np.float64]
+    counts: MergeCounts
+
+
+def hear(store: Store, seq: int, items_version: int) -> Heard:
+    """All that the store has after event `seq` and item version `items_version`, up to now."""
+    last_seq = store.last_seq()
+    changes = tuple(store.item_changes(items_version))
+    return Heard(
+        events=tuple(_events(store, seq, last_seq)),
+        changes=changes,
+        forgotten=frozenset(store.forgotten_users()),
+        seq=max(seq, last_seq),
+        items_version=max([items_version, *(change.version for change in changes)]),
+    )
+
+
+def merge(old: Dataset, heard: Heard) -> Merged:
+    """Raises InputError where nothing is left of items or events."""
+    catalog = merge_catalog(old.catalog, heard.changes)
+    if not catalog.n_items:
+        raise InputError("all items were deleted, so there is nothing to learn. Put items first")
+    new_row = np.array([catalog.indices.get(item_id, -1) for item_id in old.catalog.ids], np.int64)
+    old_rows = np.full(catalog.n_items, -1, np.int64)
+    old_rows[new_row[new_row >= 0]] = np.flatnonzero(new_row >= 0)
+
+    log, gone = old.interactions, heard.forgotten
+    stays = np.array([user not in gone for user in log.user_ids], np.bool_)
+    kept = log.select(stays[log.user_idx] & (new_row[log.item_idx] >= 0)) if len(log) else log
+    users = [user for user, stay in zip(log.user_ids, stays, strict=True) if stay]
+    user_rows = {user: row for row, user in enumerate(users)}
+    renumbered = np.cumsum(stays) - 1
+
+    usable, counts = _choose_events(heard, catalog, gone)
+    for _, event in usable:
+        user_rows.setdefault(event.user_id, len(user_rows))
+    counts = {
+        **counts,
+        "new_users": len(user_rows) - len(users),
+        "forgotten_users": int((~stays).sum()),
+        "dropped_old_events": len(log) - len(kept),
+        **_count_items(old.catalog, heard.changes),
+    }
+    joined, is_new, when_ts = _join(
+        kept, renumbered[kept.user_idx], new_row[kept.item_idx], usable, user_rows, catalog.indices
+    )
+    users_table = old.users
+    if users_table is not None:
+        users_table = UserTable(users_table.frame.filter(~pl.col(USER_ID).is_in(sorted(gone))))
+    dataset = Dataset(catalog, joined, users_table, source=old.source)
+    return Merged(dataset, old_rows, is_new, when_ts, MergeCounts(**counts))
+
+
+def merge_catalog(catalog: Catalog, changes: Sequence[ItemChange]) -> Catalog:
+    """Untouched items in their order, then those put. Fields that the catalog lacks, or that do not fit, are left out,
+    as the service does when it loads a generation."""
+    touched = [change.item_id for change in changes]
+    schema = catalog.frame.schema
+    puts = [(change.item_id, _fitting(change.fields, schema)) for change in changes if change.fields is not None]
+    given = [{ITEM_ID: item_id, **fields} for item_id, fields in puts]
+    fresh = pl.DataFrame([column_of(name, [one[name] for one in given], dtype) for name, dtype in schema.items()])
+    frame = catalog.frame.filter(~pl.col(ITEM_ID).is_in(touched)).vstack(fresh).rechunk()
+    return Catalog(frame, catalog.text_columns, catalog.attribute_columns)
+
+
+def _events(store: Store, seq: int, last_seq: int) -> Iterator[tuple[float, Event]]:
+    while seq < last_seq and (page := store.events_after(seq, _PAGE)):
+        for stored in page:
+            if stored.seq <= last_seq:
+                # A client's clock may be ahead; nothing has happened after it was heard of.
+                yield min(stored.event.time_ts, stored.received_ts), stored.event
+        seq = page[-1].seq
+
+
+def _choose_events(
+    heard: Heard, catalog: Catalog, gone: frozenset[UserId]
+) -> tuple[list[tuple[float, Event]], dict[str, int]]:
+    """The events to learn from, oldest first, and counts of the others."""
+    usable: list[tuple[float, Event]] = []
+    n_negative = n_unknown = n_forgotten = 0
+    for when_ts, event in heard.events:
+        if event.user_id in gone:
+            n_forgotten += 1
+        elif not is_positive(event):
+            n_negative += 1
+        elif event.item_id not in catalog.indices:
+            n_unknown += 1
+        else:
+            usable.append((when_ts, event))
+    usable.sort(key=lambda entry: entry[0])
+    return usable, {
+        "heard_events": len(heard.events),
+        "new_events": len(usable),
+        "negative_events": n_negative,
+        "events_of_unknown_items": n_unknown,
+        "events_of_forgotten_users": n_forgotten,
+    }
+
+
+def _count_items(catalog: Catalog, changes: Sequence[ItemChange]) -> dict[str, int]:
+    known = [change.item_id in catalog.indices for change in changes]
+    gone = [change.fields is None for change in changes]
+    return {
+        "new_items": sum(not is_known and not is_gone for is_known, is_gone in zip(known, gone, strict=True)),
+        "changed_items": sum(is_known and not is_gone for is_known, is_gone in zip(known, gone, strict=True)),
+        "deleted_items": sum(is_known and is_gone for is_known, is_gone in zip(known, gone, strict=True)),
+    }
+
+
+def _join(
+    old: Interactions,
+    old_users: IntArray,
+    old_items: IntArray,
+    usable: Sequence[tuple[float, Event]],
+    user_rows: Mapping[UserId, int],
+    item_rows: Mapping[str, int],
+) -> tuple[Interactions, BoolArray, npt.NDArray[np.float64]]:
+    """One log in order of time, and for each event whether it is new and when it was."""
+    events = [event for _, event in usable]
+    users = np.array([user_rows[event.user_id] for event in events], np.int64)
+    new_when = np.array([when_ts for when_ts, _ in usable], np.float64)
+    timed = old.time_kind == TIMESTAMP
+    times = new_when if timed else _next_positions(old_users, old.time_ts, users, len(user_rows))
+    all_times = np.concatenate([old.time_ts, times])
+    order = np.argsort(all_times, kind="stable")
+    rating = kind = None
+    if old.rating is not None:
+        stars = [event.value if event.kind == "rating" and event.value is not None else np.nan for event in events]
+        rating = np.concatenate([old.rating, np.array(stars, np.float32)])[order]
+    if old.kind is not None:
+        kind = np.concatenate([old.kind, np.array([event.kind for event in events], object)])[order]
+    joined = Interactions.from_arrays(
+        list(user_rows),
+        np.concatenate([old_users, users])[order],
+        np.concatenate([old_items, np.array([item_rows[event.item_id] for event in events], np.int64)])[order],
+        all_times[order],
+        time_kind=old.time_kind,
+        weight=np.concatenate([old.weight, np.ones(len(events), np.float32)])[order],
+        rating=rating,
+        kind=kind,
+    )
+    is_new = np.concatenate([np.zeros(len(old), np.bool_), np.ones(len(events), np.bool_)])[order]
+    when = np.concatenate([old.time_ts if timed else np.full(len(old), -np.inf), new_when])[order]
+    return joined, is_new, when
+
+
+def _next_positions(
+    old_users: IntArray, positions: npt.NDArray[np.float64], users: IntArray, n_users: int
+) -> npt.NDArray[np.float64]:
+    """(M,) the places of new events, already in order, after each user's last one."""
+    last = np.full(n_users, -1.0)
+    np.maximum.at(last, old_users, positions)
+    places = np.empty(len(users), np.float64)
+    for event, user in enumerate(users):
+        last[user] += 1.0
+        places[event] = last[user]
+    return places
+
+
+def _fitting(fields: Mapping[str, Any], schema: Mapping[str, pl.DataType]) -> Fields:
+    fitting: Fields = {}
+    for name, dtype in schema.items():
+        if name == ITEM_ID:
+            continue
+        try:
+            fitting[name] = cast_value(fields.get(name), dtype, f"the field '{name}'")
+        except InputError:
+            fitting[name] = None
+    return fitting

@@ -1,0 +1,393 @@
+"""Update: learn from what the store has heard, and serve the result only where it beats what is served.
+
+read -> hold out the newest events -> measure what is served -> learn on from it -> measure again -> decide -> keep -> promote
+
+The held-out events are learnt by nobody in this update, also not after a promotion: what is served is exactly what was
+judged, but for the counts of item transitions, which take in the whole log as they do in `fit`. The next update learns
+from the held-out events as replay. An update that is not promoted uses nothing up: the next one hears the same
+events again, and more of them.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from lmrec.artifacts.checkpoint import compute_item_vectors, save_checkpoint, save_vectors
+from lmrec.artifacts.files import fingerprint_files, write_json
+from lmrec.artifacts.generation import (
+    discard_generation,
+    finish_generation,
+    generation_path,
+    list_generations,
+    new_generation_folder,
+    promote,
+    read_pointer,
+    read_serving,
+)
+from lmrec.artifacts.lock import locked
+from lmrec.artifacts.run import RunFolder, describe_environment, open_run
+from lmrec.data.history import Cases, HistoryIndex
+from lmrec.data.interactions import Interactions
+from lmrec.data.split import build_cases
+from lmrec.errors import InputError, Interrupted
+from lmrec.evaluation.drift import Drift
+from lmrec.evaluation.evaluator import Evaluation, evaluate
+from lmrec.evaluation.promotion import Decision, decide
+from lmrec.evaluation.slices import slice_cases
+from lmrec.fields import BoolArray
+from lmrec.models.fusion import Fusion
+from lmrec.progress import progress_bar
+from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.training.batches import TrainBatch
+from lmrec.training.continual import pull_to, update_batches
+from lmrec.training.interrupt import StopWish, stop_on_interrupt
+from lmrec.training.trainer import Trainer, TrainingConfig, plan_stages
+from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.merge import MergeCounts, Merged
+from lmrec.workflows.news import News, drift_of, read_news
+from lmrec.workflows.prepare import prepare_dataset, save_dataset
+from lmrec.workflows.train import learner_scorer
+from lmrec.workflows.warm import WarmStart, carry_fusion, warm_start
+
+Status = Literal["nothing new", "promoted", "kept", "dry run"]
+LOCK: Final = ".update.lock"
+REPORT: Final = "update.json"
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateResult:
+    """`generation`: the one that was made, None for none. `serving`: the one that is served now. `reason`: in words."""
+
+    status: Status
+    generation: str | None
+    serving: str
+    reason: str
+    counts: MergeCounts
+    decision: Decision | None = None
+    drift: Drift | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "generation": self.generation,
+            "serving": self.serving,
+            "reason": self.reason,
+            "counts": self.counts.as_dict(),
+            "decision": self.decision.as_dict() if self.decision else None,
+            "drift": self.drift.as_dict() if self.drift else None,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """held: (E,) the newest new events. learnt: (E,) all events strictly before them. cases: what is asked."""
+
+    held: BoolArray
+    learnt: BoolArray
+    cases: Cases
+
+
+def update_run(
+    path: Path | str,
+    store_url: str | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    overrides: Sequence[str] = (),
+    show: bool = True,
+) -> UpdateResult:
+    """Make a generation from what is served and what the store has heard since, and promote it if it is better.
+
+    store_url: default RUN/service/store.db. force: also with fewer events than `update.min_events`; the rule of promotion
+    stays. dry_run: do all of it, and keep nothing. overrides: `update.*` and `evaluation.*` settings.
+    A failed or interrupted update leaves what is served, and no half generation. Raises RunFolderError where another update
+    is at work; InputError, StoreError; Interrupted on Ctrl-C or SIGTERM.
+    """
+    run = open_run(path)
+    with locked(run.path / LOCK, "update"), stop_on_interrupt() as should_stop:
+        _remove_leftovers(run)
+        news = read_news(path, store_url)
+        recipe = _recipe_of(news.folder, overrides)
+        counts, needed = news.merged.counts, 2 if force else recipe.update.min_events
+        if counts.new_events < needed:
+            way = "" if force else "; --force learns from fewer"
+            return UpdateResult(
+                "nothing new",
+                None,
+                news.name,
+                f"{counts.sentence()}. An update needs {needed:,} new events (update.min_events{way})",
+                counts,
+            )
+        asked = hold_out(news.merged, recipe.update.held_out)
+        if not len(asked.cases) or not (asked.learnt & news.merged.is_new).any():
+            return UpdateResult(
+                "nothing new",
+                None,
+                news.name,
+                f"{counts.sentence()}, but they leave nothing to judge on (all are repeats of what the users had) or nothing "
+                "to learn (all came at one moment). Wait for more",
+                counts,
+            )
+        return _make(run, news, recipe, asked, dry_run, should_stop, show)
+
+
+def hold_out(merged: Merged, share: float) -> Slice:
+    """The newest `share` of the new events as questions. What is learnt comes strictly before all of them; old events of
+    that time are neither learnt again nor asked."""
+    when = merged.when_ts
+    new = np.sort(when[merged.is_new])
+    cut_ts = new[min(len(new) - 1, round(len(new) * (1 - share)))]
+    held = merged.is_new & (when >= cut_ts)
+    return Slice(held, when < cut_ts, build_cases(merged.dataset.interactions, held, merged.dataset.catalog.n_items))
+
+
+def _make(
+    run: RunFolder, news: News, recipe: Recipe, asked: Slice, dry_run: bool, should_stop: StopWish, show: bool
+) -> UpdateResult:
+    started = time.monotonic()
+    merged, log = news.merged, news.merged.dataset.interactions
+    n_items = merged.dataset.catalog.n_items
+    drift = drift_of(news, recipe.training.seed)
+    learnt = log.select(asked.learnt)
+    with _fresh_generation(run) as folder:
+        warm = warm_start(news.served, merged.dataset.catalog, merged.old_rows, learnt, recipe)
+        served_fusion = news.served.checkpoint.load_fusion()
+        before = _evaluate(warm, recipe, asked.cases, carry_fusion(served_fusion, merged.old_rows), "served", show)
+        _check(should_stop)
+        _train(folder, warm, recipe, learnt, merged.is_new[asked.learnt], should_stop, show)
+        candidate = fit_fusion(served_fusion.weights, learnt, n_items)
+        after = _evaluate(warm, recipe, asked.cases, candidate, "candidate", show)
+        _check(should_stop)
+        decision = decide(
+            before,
+            after,
+            slice_cases(
+                before.cases,
+                np.bincount(learnt.item_idx, minlength=n_items),
+                np.bincount(learnt.user_idx, minlength=learnt.n_users),
+            ),
+            recipe.evaluation,
+            recipe.update.tolerance,
+            recipe.update.min_slice_users,
+        )
+        if dry_run:
+            would = "would be promoted" if decision.promote else "would not be promoted"
+            return UpdateResult(
+                "dry run", None, news.name, f"{decision.reason}: it {would}", merged.counts, decision, drift
+            )
+        _save(folder, news, recipe, warm, decision, drift, round(time.monotonic() - started, 1))
+        _check(should_stop)
+        name = finish_generation(folder.path, decision.reason, _metrics(decision)).name
+    status, reason = _promote(run, news.name, name, decision)
+    _remove_refused(run, recipe.update.keep_refused)
+    return UpdateResult(status, name, read_serving(run.path), reason, merged.counts, decision, drift)
+
+
+def _recipe_of(folder: RunFolder, overrides: Sequence[str]) -> Recipe:
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not key.startswith(("update.", "evaluation.")):
+            raise InputError(
+                f"--set {key} cannot change in an update. Here update.* and evaluation.* can; for the rest fit a new run"
+            )
+    return load_recipe(folder.recipe_file, overrides)
+
+
+def _evaluate(warm: WarmStart, recipe: Recipe, cases: Cases, fusion: Fusion, label: str, show: bool) -> Evaluation:
+    """The learner as it is now, over the whole merged catalog."""
+    scorer = learner_scorer(label, warm.learner, recipe).fused(fusion)
+    with progress_bar(f"judge {label}", show) as bar:
+        return evaluate(scorer, cases, scorer.bank.n_items, recipe.evaluation, bar)
+
+
+def _train(
+    folder: RunFolder,
+    warm: WarmStart,
+    recipe: Recipe,
+    learnt: Interactions,
+    is_new: BoolArray,
+    should_stop: StopWish,
+    show: bool,
+) -> None:
+    """Learn in place. The number of epochs is fixed: the newest events are for the decision, and choose nothing else."""
+    config, update = _training_of(recipe), recipe.update
+    index = HistoryIndex.from_interactions(learnt)
+    new_by_user = is_new[np.argsort(learnt.user_idx, kind="stable")]  # in the index's order
+
+    def batches(stage: int, epoch: int) -> list[TrainBatch]:
+        size = config.batch_events if stage == 0 else config.tuned_batch_events
+        seed = (config.seed, stage, epoch)
+        return update_batches(index, new_by_user, recipe.user_model.max_history, size, update.replay, seed)
+
+    warm.learner.pull = pull_to(warm.learner.towers, update.anchor)
+    trainer = Trainer(
+        warm.learner,
+        config,
+        batches=batches,
+        validate=None,
+        record=folder.append_metrics,
+        state_folder=folder.training_state,
+        fingerprint="",
+        should_stop=should_stop,
+        label="update",
+        show=show,
+    )
+    try:
+        trainer.run(plan_stages(config, warm.can_tune), resume=False)
+    except Interrupted:
+        _check(should_stop)
+        raise
+    warm.learner.pull = None
+    warm.learner.to("cpu").eval()
+    shutil.rmtree(folder.training_state, ignore_errors=True)
+
+
+def _training_of(recipe: Recipe) -> TrainingConfig:
+    update, training = recipe.update, recipe.training
+    return training.model_copy(
+        update={
+            "frozen_epochs": update.epochs,
+            "tuned_epochs": update.tuned_epochs,
+            "learning_rate": update.rate_share * training.learning_rate,
+            "tuned_learning_rate": update.rate_share * training.tuned_learning_rate,
+            "encoder_learning_rate": update.rate_share * training.encoder_learning_rate,
+            "weight_decay": 0.0,  # the pull is to the served weights, not to zero
+        }
+    )
+
+
+def _save(
+    folder: RunFolder, news: News, recipe: Recipe, warm: WarmStart, decision: Decision, drift: Drift, seconds: float
+) -> None:
+    """All that a run folder holds, so that it is one."""
+    served, dataset = news.served.checkpoint, news.merged.dataset
+    # Split "none": all but the newest events are learnt, so no later judgement of this folder could be fair.
+    kept = recipe.model_copy(update={"split": recipe.split.model_copy(update={"kind": "none"})})
+    prepared = prepare_dataset(dataset, kept)
+    save_dataset(dataset, folder.data)
+    folder.recipe_file.write_text(recipe_toml(kept), encoding="utf-8")
+    fusion = fit_fusion(served.fusion, dataset.interactions, dataset.catalog.n_items)
+    checkpoint = save_checkpoint(
+        folder.checkpoint,
+        warm.learner.towers,
+        warm.encoder,
+        warm.source.tokenizer,
+        served.template,
+        served.configs,
+        None,
+        None,
+        fusion,
+    )
+    _share_unchanged(served.folder / "encoder", folder.checkpoint / "encoder")
+    vectors = compute_item_vectors(warm.learner.towers, warm.learner.text_vec)
+    save_vectors(folder.vectors_file, vectors, checkpoint, dataset.catalog.fingerprint)
+    parent = news.folder.read_record()
+    report = {"decision": decision.as_dict(), "drift": drift.as_dict(), "counts": news.merged.counts.as_dict()}
+    write_json(folder.path / REPORT, report)
+    folder.update_record(
+        status="trained",
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seed=recipe.training.seed,
+        source=parent.get("source", ""),
+        data_fingerprint=dataset.fingerprint,
+        summary=prepared.summary.model_dump(mode="json"),
+        proof=prepared.split.proof.as_dict(),
+        notes=[news.merged.counts.sentence(), decision.reason],
+        fusion=parent.get("fusion", served.fusion.model_dump(mode="json")),
+        training={**parent["training"], "seconds": seconds},
+        update={
+            "parent": news.name,
+            "store_seq": news.heard.seq,
+            "items_version": news.heard.items_version,
+            "promoted_by_rule": decision.promote,
+        },
+        **describe_environment(),
+    )
+
+
+def _share_unchanged(old: Path, new: Path) -> None:
+    """One copy on the disk of files that are the same: a language model that was not tuned. Nothing here is ever written
+    in place, so no generation can change another one's."""
+    for file in new.iterdir():
+        twin = old / file.name
+        if not twin.is_file() or twin.stat().st_size != file.stat().st_size:
+            continue
+        if fingerprint_files(twin) == fingerprint_files(file):
+            link = file.with_name(f".{file.name}.link")
+            try:
+                os.link(twin, link)
+            except OSError:  # a file system without links: then there are two copies
+                return
+            os.replace(link, file)
+
+
+def _metrics(decision: Decision) -> dict[str, Any]:
+    whole = decision.slices[0]
+    return {
+        "metric": decision.metric,
+        "serving": whole.serving,
+        "candidate": whole.candidate,
+        "difference": whole.difference.mean,
+        "low": whole.difference.low,
+        "high": whole.difference.high,
+        "cases": whole.n_cases,
+        "better": decision.promote,
+    }
+
+
+def _promote(run: RunFolder, parent: str, name: str, decision: Decision) -> tuple[Status, str]:
+    if not decision.promote:
+        return "kept", f"{decision.reason}. Generation {name} is kept and not served"
+    now = read_serving(run.path)
+    if now != parent:
+        return "kept", (
+            f"{decision.reason}. But generation {now} has come to be served instead of {parent}, which this one was compared "
+            f"with; {name} is kept and not served. Update again"
+        )
+    promote(run.path, name, decision.reason)
+    return "promoted", f"{decision.reason}. Generation {name} is served now"
+
+
+def _check(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Interrupted("the update was stopped; what is served is served on, and nothing is kept. Update again")
+
+
+@contextmanager
+def _fresh_generation(run: RunFolder) -> Iterator[RunFolder]:
+    """A folder to fill, which goes unless it is finished by the end of the block."""
+    folder = new_generation_folder(run.path)
+    try:
+        yield RunFolder(folder)
+    finally:
+        if folder.exists():
+            discard_generation(folder)
+
+
+def _remove_leftovers(run: RunFolder) -> None:
+    """Half generations of updates that were killed. We hold the lock, so nobody is filling them."""
+    for folder in (run.path / "generations").glob(".*.new"):
+        discard_generation(folder)
+
+
+def _remove_refused(run: RunFolder, n_kept: int) -> None:
+    """All but the newest generations that the rule refused and nobody has served."""
+    pointer = read_pointer(run.path)
+    used = {pointer.generation, *pointer.trail}
+    refused = [
+        info.name
+        for info in list_generations(run.path)
+        if info.name not in used and info.metrics.get("better") is False
+    ]
+    for name in refused[:-n_kept]:
+        folder = generation_path(run.path, name)
+        unnamed = folder.with_name(f".{name}.new")  # a kill from here on leaves what the next update removes
+        folder.rename(unnamed)
+        discard_generation(unnamed)

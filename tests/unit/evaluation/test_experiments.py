@@ -1,0 +1,142 @@
+"""The read-out of experiments: right rates, honest intervals, and warnings where one fools oneself."""
+
+import numpy as np
+import pytest
+
+from lmrec.errors import InputError
+from lmrec.evaluation.experiments import ShownOutcome, join_outcomes, lists_needed, read_out
+from lmrec.feedback.assignment import Arm, Experiment, assign, unit_hash
+from lmrec.feedback.shown import Shown
+
+HALVES = Experiment("first", (Arm("a", "0", 0.5), Arm("b", "0001", 0.5)), salt="s")
+
+
+def shows(arm: str, n_users: int, n_each: int, rate: float, seed: int, start: float = 0.0) -> list[ShownOutcome]:
+    rng = np.random.default_rng(seed)
+    return [
+        ShownOutcome(arm, f"{arm}{user}", bool(rng.random() < rate), start + each)
+        for user in range(n_users)
+        for each in range(n_each)
+    ]
+
+
+def test_lists_and_what_followed_are_joined_by_request() -> None:
+    lists = [
+        Shown("r1", "u1", "0", ("i1", "i2"), 1.0, {"arm": "b"}),
+        Shown("r2", "u1", "0", ("i1",), 2.0, {}),
+        Shown("r3", None, "0001", ("i3",), 3.0, {}),
+    ]
+    joined = join_outcomes(lists, [("r1", "i2"), ("r2", "i9"), ("r9", "i1"), ("r3", "i3"), ("r3", "i3")])
+    assert joined == [
+        ShownOutcome("b", "user u1", True, 1.0),
+        ShownOutcome("0", "user u1", False, 2.0),
+        ShownOutcome("0001", "list r3", True, 3.0),
+    ]
+
+
+def test_a_real_difference_is_clear_and_none_is_not() -> None:
+    found = read_out([*shows("a", 400, 3, 0.2, 1), *shows("b", 400, 3, 0.3, 2)])
+    (gap,) = found.differences
+    assert (gap.arm, gap.against) == ("b", "a")
+    assert gap.mean == pytest.approx(found.arms[1].rate - found.arms[0].rate)
+    assert gap.low < gap.mean < gap.high
+    assert gap.is_clear
+    assert gap.p < 0.01
+    assert found.arms[0].users == 400
+    assert found.arms[0].low < found.arms[0].rate < found.arms[0].high
+    same = read_out([*shows("a", 400, 3, 0.2, 1), *shows("b", 400, 3, 0.2, 6)], against="b")
+    assert (same.differences[0].against, same.differences[0].is_clear) == ("b", False)
+
+
+def test_users_are_redrawn_not_lists() -> None:
+    """Users who always or never click: 2,000 lists of 20 users tell as much as 20 lists."""
+    lists = [ShownOutcome("ab"[user % 2], f"u{user}", user % 4 < 2, float(n)) for user in range(20) for n in range(100)]
+    found = read_out(lists)
+    arm = found.arms[0]
+    assert arm.lists == 1000
+    assert arm.high - arm.low > 0.4
+    needed = found.differences[0].lists_needed
+    independent = lists_needed(arm.rate, 0.05)
+    assert needed is not None
+    assert independent is not None
+    assert needed > 30 * independent
+
+
+def test_no_effect_is_found_in_about_one_of_twenty() -> None:
+    false_alarms = sum(
+        read_out([*shows("a", 60, 2, 0.3, 2 * k), *shows("b", 60, 2, 0.3, 2 * k + 1)], n_bootstrap=300).differences[0].p
+        < 0.05
+        for k in range(100)
+    )
+    assert false_alarms <= 12
+
+
+def test_looking_often_is_counted_and_warned_of() -> None:
+    lists = [*shows("a", 100, 3, 0.2, 1), *shows("b", 100, 3, 0.28, 2)]
+    once, often = read_out(lists), read_out(lists, looks=20)
+    assert once.differences[0].is_clear
+    assert not often.differences[0].is_clear
+    assert often.differences[0].p_looks == pytest.approx(min(1.0, 20 * once.differences[0].p))
+    assert any("look number 20" in warning for warning in often.warnings)
+    assert any("are needed to find a gain of 5%" in warning for warning in once.warnings)
+    assert often.as_dict()["differences"][0]["is_clear"] is False
+
+
+def test_what_spoils_an_experiment_is_said() -> None:
+    early, late = shows("a", 50, 2, 0.2, 1), shows("b", 50, 2, 0.2, 2, start=1e6)
+    assert any("not served at the same time" in warning for warning in read_out([*early, *late]).warnings)
+    both = [ShownOutcome(arm, f"u{user}", False, 0.0) for arm in "ab" for user in range(50)]
+    assert any("saw more than one arm" in warning for warning in read_out(both).warnings)
+    lopsided = [*shows("a", 500, 1, 0.2, 1), *shows("b", 300, 1, 0.2, 2)]
+    halves = {"a": 0.5, "b": 0.5}
+    assert any("were meant to get" in warning for warning in read_out(lopsided, shares=halves).warnings)
+    fair = {"a": 5 / 8, "b": 3 / 8}
+    assert not any("were meant to get" in warning for warning in read_out(lopsided, shares=fair).warnings)
+    assert any("were meant to get" in warning for warning in read_out(lopsided, shares={"a": 1.0}).warnings)
+    assert read_out(early).warnings == ("only one arm has shown lists, so there is nothing to compare",)
+    assert read_out([]).arms == ()
+    with pytest.raises(InputError, match="'c'. Arms with lists: a, b"):
+        read_out(lopsided, against="c")
+
+
+def test_lists_needed() -> None:
+    small, large = lists_needed(0.1, 0.01), lists_needed(0.1, 0.2)
+    assert small is not None
+    assert large is not None
+    assert small > 200 * large
+    assert lists_needed(0.0, 0.1) is None
+    assert lists_needed(0.9, 0.5) is None
+    # The classic example: 20 % to 25 % at 80 % power takes about 1,090 a side.
+    assert lists_needed(0.2, 0.25) == pytest.approx(1091, abs=3)
+
+
+def test_users_stay_in_their_arm_and_arms_get_their_shares() -> None:
+    uneven = Experiment("second", (Arm("a", "0", 0.9), Arm("b", "1", 0.1)))
+    users = [f"user{n}" for n in range(5000)]
+    arms = [assign(user, uneven).name for user in users]
+    assert arms == [assign(user, uneven).name for user in users]
+    assert arms.count("b") == pytest.approx(500, abs=80)
+    # Known once and for all: a change of the hash would deal running experiments anew.
+    assert [assign(user, HALVES).name for user in ("1", "4", "5", "émile")] == ["a", "b", "b", "a"]
+    other = Experiment("first", HALVES.arms, salt="t")
+    moved = sum(assign(user, HALVES) != assign(user, other) for user in users)
+    assert moved == pytest.approx(2500, abs=200)
+    assert all(0 <= unit_hash(user) < 1 for user in users)
+
+
+def test_experiments_that_cannot_be_are_refused() -> None:
+    made = Experiment.from_dict(
+        {
+            "name": "x",
+            "arms": [{"name": "a", "generation": "0", "share": 0.25}, {"name": "b", "generation": "1", "share": 0.75}],
+        }
+    )
+    assert made.arms[1] == Arm("b", "1", 0.75)
+    for arms in ((Arm("a", "0", 1.0),), (Arm("a", "0", 0.5), Arm("a", "1", 0.5))):
+        with pytest.raises(InputError, match="two or more"):
+            Experiment("x", arms)
+    for share in (0.4, -0.5):
+        with pytest.raises(InputError, match="all together 1"):
+            Experiment("x", (Arm("a", "0", 0.5), Arm("b", "1", share)))
+    with pytest.raises(InputError, match="this is not one"):
+        Experiment.from_dict({"name": "x", "arms": [{"name": "a"}]})

@@ -1,0 +1,54 @@
+"""One JSON object a line, and nothing in it that a user typed."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmrec.service.logs import log, log_failure, start_logging
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    before = {
+        name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in ("lmrec", "uvicorn")
+    }
+    stream = io.StringIO()
+    start_logging(stream)
+    yield stream
+    for name, (handlers, propagate) in before.items():
+        logging.getLogger(name).handlers = handlers
+        logging.getLogger(name).propagate = propagate
+
+
+def parsed(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_has_its_time_level_event_and_fields(lines: io.StringIO) -> None:
+    log("request", request_id="r1", status=200)
+    (line,) = parsed(lines)
+    assert line["time"].endswith("Z")
+    assert {key: line[key] for key in ("level", "event", "request_id", "status")} == {
+        "level": "info", "event": "request", "request_id": "r1", "status": 200,
+    }  # fmt: skip
+
+
+def test_a_failure_says_where_and_not_what(lines: io.StringIO) -> None:
+    try:
+        raise ValueError("user 42 said: I am ill")
+    except ValueError as error:
+        log_failure("failure", error, request_id="r1")
+    (line,) = parsed(lines)
+    assert line["error"] == "ValueError"
+    assert "test_logs.py" in line["at"][-1]
+    assert "ill" not in lines.getvalue()
+
+
+def test_uvicorns_lines_with_paths_are_off(lines: io.StringIO) -> None:
+    logging.getLogger("uvicorn.access").info("GET /v1/users/42")
+    logging.getLogger("uvicorn.error").info("Started")
+    assert parsed(lines) == []

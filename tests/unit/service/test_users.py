@@ -1,0 +1,102 @@
+"""The history at request time: the log, then the store, without what was dismissed or forgotten."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lmrec.data.history import HistoryIndex
+from lmrec.data.interactions import Interactions
+from lmrec.feedback.events import Event, EventKind
+from lmrec.feedback.store import Store
+from lmrec.service.popularity import LiveCounts
+from lmrec.service.users import TrainingLog, UserHistory, Users, join_history
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def log() -> TrainingLog:
+    """ann: a, b at days 1, 3; bob: c at day 2."""
+    events = Interactions.from_arrays(["ann", "bob"], [0, 0, 1], [0, 1, 2], [DAY, 3 * DAY, 2 * DAY])
+    return TrainingLog({"ann": 0, "bob": 1}, ["a", "b", "c"], HistoryIndex.from_interactions(events), True)
+
+
+def event(
+    item_id: str, kind: EventKind = "click", day: float = 4, user: str = "ann", value: float | None = None
+) -> Event:
+    return Event(f"{user}-{item_id}-{kind}-{day}", user, item_id, kind, day * DAY, value)
+
+
+def test_the_log_and_the_store_join_by_time(log: TrainingLog, store: Store) -> None:
+    users = Users(log, store, max_history=10)
+    assert users.history("ann").positive == ("a", "b")
+    store.add_events([event("c", day=2), event("d", day=9)])
+    assert users.history("ann").positive == ("a", "c", "b", "d")
+    assert users.history("bob").positive == ("c",)
+    assert users.history("nobody") == UserHistory()
+
+
+def test_without_times_the_log_comes_first(log: TrainingLog, store: Store) -> None:
+    users = Users(replace(log, has_times=False), store, max_history=10)
+    store.add_events([event("c", day=0.5)])
+    assert users.history("ann").positive == ("a", "b", "c")
+
+
+def test_the_newest_count() -> None:
+    history = join_history([(float(at), str(at)) for at in range(20)], [], max_history=3)
+    assert history.positive == ("17", "18", "19")
+    assert len(history.seen) == 20, "what is too old for the history was seen all the same"
+
+
+@pytest.mark.parametrize(
+    ("events", "positive", "dismissed"),
+    [
+        ([event("b", "dismiss")], ("a",), {"b"}),
+        ([event("b", "dismiss", 4), event("b", "purchase", 5)], ("a", "b", "b"), set()),
+        ([event("x", "rating", value=2.0)], ("a", "b"), set()),
+        ([event("b", "dismiss", 4), event("b", "rating", 5, value=1.0)], ("a",), {"b"}),
+        ([event("x", "rating", value=5.0)], ("a", "b", "x"), set()),
+    ],
+)
+def test_dismissals_and_low_stars(events: list[Event], positive: tuple[str, ...], dismissed: set[str]) -> None:
+    history = join_history([(DAY, "a"), (3 * DAY, "b")], events, 10)
+    assert history.positive == positive
+    assert history.dismissed == dismissed
+    assert history.seen == {"a", "b", *(one.item_id for one in events)}
+
+
+def test_a_forgotten_user_has_no_log_and_begins_anew(log: TrainingLog, store: Store) -> None:
+    users = Users(log, store, max_history=10)
+    store.add_events([event("c")])
+    store.forget_user("ann")
+    users.refresh_forgotten()
+    assert users.history("ann") == UserHistory()
+    assert users.logged("ann") == []
+    assert users.find("", 10) == (["bob"], 1)
+    store.add_events([event("d", day=9)])
+    assert users.history("ann").positive == ("d",)
+    assert Users(log, store, 10).history("ann").positive == ("d",), "also after a restart"
+
+
+def test_users_are_found_by_part_of_their_id(store: Store) -> None:
+    index = HistoryIndex(np.zeros(4, np.int64), np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.float32))
+    users = Users(TrainingLog({"x10": 0, "10": 1, "100": 2}, [], index, True), store, 10)
+    assert users.find("10", 2) == (["10", "100"], 3)
+
+
+def test_popularity_counts_positive_events_once_and_fades(store: Store) -> None:
+    now = [100 * DAY]
+    counts = LiveCounts(store, clock=lambda: now[0])
+    assert counts.update() is False
+    unknown = replace(event("x", day=100), flags=("unknown_item",))
+    store.add_events(
+        [event("a", day=100), event("a", "dismiss", 100), event("b", day=70), event("c", day=500), unknown]
+    )
+    assert counts.update() is True
+    assert counts.update() is False
+    assert counts.weights() == pytest.approx({"a": 1.0, "b": 0.5, "c": 1.0}), "half after 30 days; the future is now"
+    now[0] = 130 * DAY
+    assert counts.weights()["a"] == pytest.approx(0.5)
+    now[0] = 1_000 * DAY
+    assert counts.weights() == {}
