@@ -3,11 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import webbrowser
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path(os.environ.get("LMREC_DEMO_RUNS", ROOT / "runs"))
@@ -50,8 +54,86 @@ def main() -> None:
     lmrec("recommend", RUN, "--text", NEW_FILM)
     report = RUN / "report.html"
     print(f"\nThe report: {report}   ({time.monotonic() - started:.0f} s in all)")
-    if not os.environ.get("HEADLESS") and sys.stdout.isatty():
-        webbrowser.open(report.resolve().as_uri())
+    serve()
+
+
+def serve() -> None:
+    """The run as a live service: somebody watches films, a film is posted, both count at once; then the console."""
+    stay = not os.environ.get("HEADLESS") and sys.stdout.isatty()
+    address = f"http://127.0.0.1:{free_port(8000 if stay else 0)}"
+    print(f"\n$ lmrec serve {os.path.relpath(RUN)} --port {address.rpartition(':')[2]}", flush=True)
+    log = (RUNS / "demo-service.log").open("w")
+    service = subprocess.Popen(
+        [LMREC, "serve", RUN, "--port", address.rpartition(":")[2]], stdout=log, stderr=subprocess.STDOUT
+    )
+    try:
+        wait_until_ready(address, service)
+        prove(address)
+        print(f"\nThe console: {address}   (API: {address}/docs)", flush=True)
+        if stay:
+            webbrowser.open(address)
+            print("Ctrl-C stops the service.", flush=True)
+            service.wait()
+    finally:
+        if service.poll() is None:
+            service.terminate()
+        code = service.wait(timeout=30)
+        log.close()
+    if code and not stay:
+        sys.exit(f"the service ended with code {code}: see {RUNS / 'demo-service.log'}")
+
+
+def prove(address: str) -> None:
+    headline("Live: a user of whom nothing is known watches two films")
+    newcomer = "demo-newcomer"
+    show(call(f"{address}/v1/recommendations", {"user_id": newcomer, "k": 5}))
+    for film in ("50", "181"):
+        call(f"{address}/v1/events", {"events": [{"user_id": newcomer, "item_id": film, "kind": "play"}]})
+    show(call(f"{address}/v1/recommendations", {"user_id": newcomer, "k": 5}))
+    headline("Live: a film is posted and stands in the catalog at once")
+    started = time.monotonic()
+    call(f"{address}/v1/items/demo-mars", {"title": NEW_FILM.partition(".")[0], "genres": "Animation, Sci-Fi"}, "PUT")
+    print(f"posted in {time.monotonic() - started:.2f} s; the films nearest to it:")
+    show(call(f"{address}/v1/similar", {"item_id": "demo-mars", "k": 5}))
+    call(f"{address}/v1/items/demo-mars", None, "DELETE")
+    call(f"{address}/v1/users/{newcomer}", None, "DELETE")
+
+
+def call(url: str, body: Any, method: str = "POST") -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 (our own)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{method} {url} answers {error.code}: {error.read().decode()}")
+
+
+def show(answer: Any) -> None:
+    print(
+        f"  from {answer.get('basis', 'the item')}: " + "; ".join(item["title"] for item in answer["items"]), flush=True
+    )
+
+
+def wait_until_ready(address: str, service: "subprocess.Popen[bytes]") -> None:
+    for _ in range(240):
+        if service.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{address}/readyz", timeout=5):  # noqa: S310
+                return
+        except OSError:
+            time.sleep(0.25)
+    sys.exit(f"the service did not get ready: see {RUNS / 'demo-service.log'}")
+
+
+def free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def lmrec(*arguments: object) -> None:

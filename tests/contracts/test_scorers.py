@@ -29,7 +29,8 @@ def make_log() -> LogArrays:
     )
 
 
-SETTINGS = [scorer for kind in (*BASELINES, ItemTransitions, EASE) for scorer in kind.candidates()]
+KINDS: tuple[type[CollaborativeScorer], ...] = (*BASELINES, ItemTransitions, EASE)
+SETTINGS = [scorer for kind in KINDS for scorer in kind.candidates()]
 
 
 @pytest.fixture(scope="module", params=range(len(SETTINGS)), ids=lambda i: f"{SETTINGS[i].name}-{i}")
