@@ -69,7 +69,7 @@ def serve() -> None:
     try:
         wait_until_ready(address, service)
         prove(address)
-        print(f"\nThe console: {address}   (API: {address}/docs)", flush=True)
+        print(f"\nThe console: {address}   (API: {address}/openapi.json)", flush=True)
         if stay:
             webbrowser.open(address)
             print("Ctrl-C stops the service.", flush=True)

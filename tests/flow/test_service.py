@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from lmrec.artifacts.generation import finish_generation, new_generation_folder, promote, rollback
+from lmrec.artifacts.run import RunFolder
 from lmrec.data.dataset import Dataset
 from lmrec.errors import InputError, RunFolderError
 from lmrec.feedback.store import Scope, Store
@@ -469,6 +470,12 @@ def test_what_is_popular_follows_events(run: Path) -> None:
             events = [event(f"e{start + at}", loved, user_id=f"u{start + at}") for at in range(1_000)]
             service.post("/v1/events", {"events": events})
         until(lambda: service.shown()[0] == loved)
+        learnt = new_generation(run, "has learnt these events")
+        update = {"store_seq": service.state.store.last_seq(), "items_version": 0}
+        RunFolder(run / "generations" / learnt).update_record(update=update)
+        promote(run, learnt, "test")
+        until(lambda: service.get("/v1/generations")["serving"] == learnt)
+        assert service.shown()[0] != loved, "its log says how popular they are (here, a copy: not at all)"
 
 
 def test_all_that_is_held_of_a_user_is_shown_and_deleted(own: Running, world: Dataset) -> None:

@@ -373,6 +373,7 @@ def test_the_command_line(small: Small) -> None:
     with small.open_store() as store:
         for n in range(20):
             store.add_shown(Shown(f"r{n}", f"walker0-{n}", "0", ("film1",), time.time() - n, {"arm": "ab"[n % 2]}))
+        store.add_shown(Shown("tried", None, "0", ("film1",), time.time(), {"page": "console"}))  # counts for nobody
         store.add_events([Event(f"c{n}", "walker0-0", "film1", "click", LATER_TS, None, f"r{n}") for n in range(5)])
     drifted = runner.invoke(app, ["drift", str(small.run), "--json"])
     assert drifted.exit_code == 0, drifted.output
@@ -401,6 +402,6 @@ def _stopped_at_once() -> object:
 
 
 def test_the_record_of_a_run_is_read(small: Small) -> None:
-    from lmrec.workflows.news import how_far
+    from lmrec.artifacts.generation import how_far
 
     assert how_far(RunFolder(small.run)) == (0, 0)

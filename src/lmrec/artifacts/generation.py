@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmrec.artifacts.files import read_json
-from lmrec.artifacts.run import open_run
+from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.errors import RunFolderError
 
 FIRST = "0"
@@ -26,11 +26,12 @@ _FRESH = re.compile(r"\.([0-9]{4,9})\.new")
 _NUMBERED = re.compile(r"\.?([0-9]{4,9})(?:\.new)?")
 _DESCRIPTION = "generation.json"
 _MAX_TRAIL = 100
+_JUDGED = ("ndcg@10", "recall@10", "mrr@10")
 
 
 @dataclass(frozen=True)
 class GenerationInfo:
-    """`created` is ISO 8601 UTC; `metrics` what was measured before it was promoted (of generation 0: nothing)."""
+    """`created` is ISO 8601 UTC; `metrics` what was measured before it was promoted (of generation 0: by the judge)."""
 
     name: str
     path: Path
@@ -97,6 +98,12 @@ def list_generations(run: Path | str) -> list[GenerationInfo]:
     except RunFolderError:
         serving = None
     return [_describe(run, name, serving) for name in _names(run)]
+
+
+def how_far(folder: RunFolder) -> tuple[int, int]:
+    """Up to which event and which item version of the store this generation has learnt; 0 for a run as it was fitted."""
+    update: dict[str, Any] = folder.read_record().get("update", {})
+    return int(update.get("store_seq", 0)), int(update.get("items_version", 0))
 
 
 def promote(run: Path | str, name: str, why: str) -> None:
@@ -186,13 +193,26 @@ def _describe(run: Path | str, name: str, serving: str | None) -> GenerationInfo
     path = generation_path(run, name)
     if name == FIRST:
         created = str(open_run(run, trained=False).read_record().get("created", ""))
-        return GenerationInfo(name, path, created, "the run as it was fitted", serving == name, {})
+        return GenerationInfo(
+            name, path, created, "the run as it was fitted", serving == name, _judged(RunFolder(path))
+        )
     try:
         values = read_json(path / _DESCRIPTION)
         created, why, metrics = str(values["created"]), str(values["why"]), dict(values["metrics"])
     except (RunFolderError, KeyError, TypeError, ValueError):
         created, why, metrics = "", f"{path / _DESCRIPTION} is missing or damaged", {}
     return GenerationInfo(name, path, created, why, serving == name, metrics)
+
+
+def _judged(run: RunFolder) -> dict[str, Any]:
+    """What the judge measured of the run's own model (the last row that is no baseline); nothing where it cannot be read."""
+    if not run.evaluation_file.exists():
+        return {}
+    try:
+        own = [row["metrics"] for row in read_json(run.evaluation_file)["rows"] if not row["is_baseline"]]
+        return {name: float(own[-1][name]["value"]) for name in _JUDGED if own and name in own[-1]}
+    except (RunFolderError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _check_name(name: str) -> None:

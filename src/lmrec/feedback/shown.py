@@ -22,6 +22,11 @@ class Shown:
     time_ts: float
     context: dict[str, Any]
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether somebody tried the list out in the console: no user saw it, so it counts for no experiment."""
+        return self.context.get("page") == "console"
+
 
 _BY_ID = select(SHOWN).where(SHOWN.c.request_id == bindparam("request_id"))
 _OF_USER = select(SHOWN).where(SHOWN.c.user_id == bindparam("user_id")).order_by(SHOWN.c.time_ts, SHOWN.c.request_id)

@@ -25,7 +25,7 @@ class Outcome:
 
 
 def measure_outcomes(store: Store, since_ts: float) -> list[Outcome]:
-    """Lists with at least one positive event on one of their items, by generation; looks at the newest events only."""
+    """Lists with a positive event on one of their items, by generation, trials left out; looks at the newest events only."""
     lists = {shown.request_id: shown for shown in _lists(store, since_ts)}
     succeeded = {
         request_id
@@ -60,7 +60,7 @@ def _outcome(generation: str, n: int, successes: int) -> Outcome:
 def _lists(store: Store, since_ts: float) -> Iterator[Shown]:
     seen = 0
     while seen < _MAX_LISTS and (page := store.shown_after(since_ts, _PAGE)):
-        yield from page
+        yield from (shown for shown in page if not shown.is_trial)
         seen += len(page)
         since_ts = page[-1].time_ts
 

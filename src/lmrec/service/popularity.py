@@ -14,14 +14,17 @@ _SMALLEST = 1e-3
 
 
 class LiveCounts:
-    """Positive events by item, each worth half after a month, as in the log of a generation. Used by one thread."""
+    """Positive events by item, each worth half after a month, as in the log of a generation. Used by one thread.
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    after_seq: the last event that the generation's own log holds; those up to it must not count twice.
+    """
+
+    def __init__(self, store: Store, after_seq: int = 0, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
         self._origin_ts = clock()
         self._counts: dict[ItemId, float] = {}  # worth at the origin
-        self._seq = max(0, store.last_seq() - _MAX_BACK)
+        self._seq = max(after_seq, store.last_seq() - _MAX_BACK)
 
     def update(self) -> bool:
         """Take in the events that came since; whether there were any."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from lmrec.artifacts.generation import FIRST, generation_path, list_generations, read_pointer, read_serving
+from lmrec.artifacts.generation import FIRST, generation_path, how_far, list_generations, read_pointer, read_serving
+from lmrec.artifacts.run import RunFolder
 from lmrec.errors import InputError, LmrecError
 from lmrec.feedback.items import ItemPut
 from lmrec.feedback.rulebook import RuleRow
@@ -28,10 +29,12 @@ from lmrec.service.popularity import LiveCounts
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A generation in memory. `created_ts`: when it was made; `since_ts`: since when this process serves it."""
+    """A generation in memory. `created_ts`: when it was made; `since_ts`: since when this process serves it. `counts`: of
+    the events that it has not learnt; only the watcher touches them."""
 
     generation: str
     live: LiveRecommender
+    counts: LiveCounts
     created_ts: float
     since_ts: float
 
@@ -48,7 +51,6 @@ class Serving:
         self._failed: tuple[str, float] | None = None  # a generation, and when it may be tried again
         self._changing = RLock()  # one change of the live recommender at a time
         self._loading = RLock()  # one generation loads at a time; changes go on meanwhile
-        self._counts: LiveCounts | None = None
         self._file_rules: Mapping[str, Rule] = {}
         self._file_stamp: tuple[int, int] | None = None
         self._rules_version = -1
@@ -98,7 +100,9 @@ class Serving:
             live.apply_changes(self._store.item_changes(0))
             if self._current is not None:
                 live.warm_up()  # at the very first start the service is up first; see ServiceState
-            served = Served(name, live, _created_ts(self._run, name), time.time())
+            counts = self._count_news(name)
+            live.set_popularity(counts.weights())
+            served = Served(name, live, counts, _created_ts(self._run, name), time.time())
             self._adopt(served)
             log("serving", generation=name, items=live.n_items, seconds=round(time.monotonic() - start, 2))
             return served
@@ -106,7 +110,6 @@ class Serving:
     def _adopt(self, served: Served) -> None:
         with self._changing:
             served.live.apply_changes(self._store.item_changes(served.live.version))
-            served.live.set_popularity(self._live_counts().weights())
             self._apply_rules(served.live)
             self._apply_reviews(served.live)
             self._current = served
@@ -255,16 +258,15 @@ class Serving:
 
     def count(self) -> None:
         """Take in the events since the last time."""
-        counts = self._live_counts()
-        if counts.update():
-            self.current.live.set_popularity(counts.weights())
+        served = self.current
+        if served.counts.update():
+            served.live.set_popularity(served.counts.weights())
 
-    def _live_counts(self) -> LiveCounts:
-        with self._changing:
-            if self._counts is None:
-                self._counts = LiveCounts(self._store)
-                self._counts.update()
-            return self._counts
+    def _count_news(self, name: str) -> LiveCounts:
+        learnt_seq, _ = how_far(RunFolder(generation_path(self._run, name)))
+        counts = LiveCounts(self._store, learnt_seq)
+        counts.update()
+        return counts
 
 
 def rule_spec(row: RuleRow) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _looks_before(file: Path, arms: list[str]) -> int:
 
 def _lists(store: Store, since_ts: float) -> Iterator[Shown]:
     while page := store.shown_after(since_ts, _PAGE):
-        yield from page
+        yield from (shown for shown in page if not shown.is_trial)
         since_ts = page[-1].time_ts
 
 

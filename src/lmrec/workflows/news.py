@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
 
-from lmrec.artifacts.generation import generation_path, read_serving
+from lmrec.artifacts.generation import generation_path, how_far, read_serving
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.dataset import Dataset
 from lmrec.data.history import HistoryIndex
@@ -63,12 +63,6 @@ def read_news(run: Path | str, url: str | None = None) -> News:
     return News(
         name, folder, served, heard, merge(Dataset(served.catalog, served.interactions, users, source=source), heard)
     )
-
-
-def how_far(folder: RunFolder) -> tuple[int, int]:
-    """Up to which event and which item version of the store this generation has learnt; 0 for a run as it was fitted."""
-    update: dict[str, Any] = folder.read_record().get("update", {})
-    return int(update.get("store_seq", 0)), int(update.get("items_version", 0))
 
 
 def drift_of(news: News, seed: int = 0) -> Drift:

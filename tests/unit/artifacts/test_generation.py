@@ -51,6 +51,22 @@ def test_without_a_pointer_the_run_itself_is_served(run: Path) -> None:
     assert generation_path(run, "0") == run
 
 
+def test_generation_0_has_what_the_judge_measured_of_its_own_model(run: Path) -> None:
+    rows = [
+        {"is_baseline": False, "metrics": {"ndcg@10": {"value": 0.1}}},
+        {
+            "is_baseline": False,
+            "metrics": {"ndcg@10": {"value": 0.2}, "mrr@10": {"value": 0.15}, "hit@5": {"value": 1}},
+        },
+        {"is_baseline": True, "metrics": {"ndcg@10": {"value": 0.3}}},
+    ]
+    (run / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    assert list_generations(run)[0].metrics == {"ndcg@10": 0.2, "mrr@10": 0.15}
+    for damaged in ("{", "[]", '{"rows": [1]}', '{"rows": []}'):
+        (run / "evaluation.json").write_text(damaged)
+        assert list_generations(run)[0].metrics == {}
+
+
 def test_generations_are_numbered_and_served_once_promoted(run: Path) -> None:
     assert [add(run, "first"), add(run, "second")] == ["0001", "0002"]
     assert read_serving(run) == "0"

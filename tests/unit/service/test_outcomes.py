@@ -33,6 +33,14 @@ def test_a_list_succeeds_once_by_a_positive_event_on_one_of_its_items(store: Sto
     assert old.low < 0.25 < old.high
 
 
+def test_lists_tried_out_in_the_console_do_not_count(store: Store) -> None:
+    show(store, "seen", "0")
+    store.add_shown(Shown("tried", None, "0", ("a",), 10.0, {"page": "console"}))
+    store.add_events([Event("e1", "ann", "a", "click", 11.0, request_id="tried")])
+    (found,) = measure_outcomes(store, since_ts=5.0)
+    assert (found.lists, found.successes) == (1, 0)
+
+
 def test_nothing_shown_is_nothing_measured(store: Store) -> None:
     assert measure_outcomes(store, 0.0) == []
 

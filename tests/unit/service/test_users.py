@@ -85,6 +85,14 @@ def test_users_are_found_by_part_of_their_id(store: Store) -> None:
     assert users.find("10", 2) == (["10", "100"], 3)
 
 
+def test_popularity_starts_after_what_the_generation_has_learnt(store: Store) -> None:
+    store.add_events([event("a"), event("b")])
+    counts = LiveCounts(store, store.last_seq(), clock=lambda: 4 * DAY)
+    store.add_events([event("c")])
+    assert counts.update() is True
+    assert counts.weights() == pytest.approx({"c": 1.0})
+
+
 def test_popularity_counts_positive_events_once_and_fades(store: Store) -> None:
     now = [100 * DAY]
     counts = LiveCounts(store, clock=lambda: now[0])
