@@ -93,7 +93,7 @@ def prove(address: str) -> None:
     headline("Live: a film is posted and stands in the catalog at once")
     started = time.monotonic()
     call(f"{address}/v1/items/demo-mars", {"title": NEW_FILM.partition(".")[0], "genres": "Animation, Sci-Fi"}, "PUT")
-    print(f"posted in {time.monotonic() - started:.2f} s; the films nearest to it:")
+    print(f"posted in {time.monotonic() - started:.1f} s (the first words load the language model); nearest to it:")
     show(call(f"{address}/v1/similar", {"item_id": "demo-mars", "k": 5}))
     call(f"{address}/v1/items/demo-mars", None, "DELETE")
     call(f"{address}/v1/users/{newcomer}", None, "DELETE")
