@@ -35,7 +35,7 @@ from lmrec.workflows.train import history_tokens
 
 TUNED = "PLM tuned (second stage)"
 FROZEN = "PLM frozen (first stage)"
-FUSED = "lmrec (PLM, transitions and words fused)"
+FUSED = "lmrec fused"
 ID_ONLY = "id-only sequence model"
 
 
