@@ -23,7 +23,7 @@ from lmrec.evaluation.evaluator import Evaluation
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, build_table
 from lmrec.recipe import Recipe, load_recipe
-from lmrec.workflows.judge import FROZEN, TUNED, Judgement, judge_run
+from lmrec.workflows.judge import FROZEN, FUSED, TUNED, Judgement, judge_run
 from lmrec.workflows.prepare import Prepared, prepare_dataset
 from lmrec.workflows.train import fit_run
 
@@ -95,9 +95,11 @@ def row_names(judgements: Sequence[Judgement]) -> list[str]:
 
 
 def answers_of(judgement: Judgement, name: str) -> Evaluation:
-    """A row of one seed. Where tuning did not raise validation, the seed's model is the first stage's, under both names."""
+    """A row of one seed. Where a seed has no such row, because fusing or tuning gave nothing there, its towers stand in."""
     found = judgement.evaluations
-    return replace(found[FROZEN if name == TUNED and TUNED not in found else name], name=name)
+    stand_ins = {FUSED: (TUNED, FROZEN), TUNED: (FROZEN,)}
+    there = next(known for known in (name, *stand_ins.get(name, ())) if known in found)
+    return replace(found[there], name=name)
 
 
 def _mean_of(evaluations: Sequence[Evaluation]) -> Evaluation:
