@@ -149,12 +149,25 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+# What pydantic says of these names its own classes; this is the same in a user's words.
+_FORMS = {
+    "tuple_type": """it should be a list, such as --set '{key}=["one", "two"]'""",
+    "dict_type": "it should be a table of names and values, such as --set '{key}={{a = 1}}'",
+    "model_type": "it is a table of choices, such as {key}.NAME=VALUE; `lmrec recipe` lists them",
+    "int_parsing": "it should be a whole number",
+    "float_parsing": "it should be a number",
+    "bool_parsing": "it should be true or false",
+}
+
+
 def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'. {_nearest_key(path)}"
-    rule = problem["msg"].removeprefix("Value error, ")
+    if rule := _FORMS.get(problem["type"]):
+        return f"{key} = {problem['input']!r}: {rule.format(key=key)}"
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
     return f"{key} = {problem['input']!r}: {rule}" if key and problem["type"] != "value_error" else rule
 
 

@@ -38,7 +38,14 @@ def test_an_unknown_key_of_a_file_is_refused_too(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("encoder.max_tokens=0", r"encoder.max_tokens = 0: .*greater than or equal to 1"),
-        ("encoder.max_tokens=many", r"encoder.max_tokens = 'many': .*integer"),
+        ("encoder.max_tokens=many", r"encoder.max_tokens = 'many': it should be a whole number"),
+        (
+            "data.text_columns=title",
+            r"""data.text_columns = 'title': it should be a list.*data.text_columns=\["one", "two"\]""",
+        ),
+        ("encoder=3", r"encoder = 3: it is a table of choices, such as encoder.NAME=VALUE"),
+        ("data.kind_weights=3", r"data.kind_weights = 3: it should be a table.*data.kind_weights=\{a = 1\}"),
+        ("training.mask_seen=perhaps", r"it should be true or false"),
         ("encoder.pooling=max", r"encoder.pooling = 'max': .*'mean', 'cls' or 'last'"),
         ("training.precision=fp16", r"training.precision = 'fp16'"),
         ("user_model.heads=3", r"user_model.heads is 3 and must divide item.width, which is 128"),

@@ -40,13 +40,6 @@ class TrainBatch:
     target_idx: Tensor
     target_weight: Tensor
 
-    @property
-    def items(self) -> IntArray:
-        """Every item that occurs in the batch, once."""
-        used = torch.cat([self.history_idx[self.history_mask], self.target_idx])
-        unique: IntArray = torch.unique(used).numpy()
-        return unique
-
     def to(self, device: torch.device) -> "TrainBatch":
         return TrainBatch(**{name: value.to(device) for name, value in vars(self).items()})
 

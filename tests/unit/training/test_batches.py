@@ -112,7 +112,7 @@ def test_padding_stands_at_the_right_and_is_masked() -> None:
     batch = batch_of(index, whole(index))
     assert batch.history_mask.tolist() == [[True, False, False], [True, True, True]]
     assert batch.target_row.tolist() == [0, 1, 1, 1]
-    assert batch.items.tolist() == [4, 5, 6, 7]
+    assert batch.target_idx.tolist() == [4, 5, 6, 7]
 
 
 def test_weights_follow_their_events_and_a_batch_of_none_is_no_batch() -> None:
