@@ -76,6 +76,15 @@ class Ragged:
         """(len(values),) the row that each value belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
+    @property
+    def ages(self) -> IntArray:
+        """(len(values),) how many values stand after each one in its row: 0 for the last.
+
+        >>> Ragged.from_rows([[3, 1], [], [2]]).ages.tolist()
+        [1, 0, 0]
+        """
+        return np.repeat(self.offsets[1:], self.lengths) - 1 - np.arange(len(self.values))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

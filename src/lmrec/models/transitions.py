@@ -78,11 +78,10 @@ class ItemTransitions:
     def asked(self, history: Ragged) -> sp.csr_matrix:
         """(B, N) how much each item of the fit is asked by each history."""
         newest = history.last(self.config.n_last)
-        age = np.repeat(newest.offsets[1:], newest.lengths) - 1 - np.arange(len(newest.values))
         known = newest.values < self.matrix.shape[0]
         return sp.csr_matrix(
             (
-                (self.config.history_decay ** age[known]).astype(np.float32),
+                (self.config.history_decay ** newest.ages[known]).astype(np.float32),
                 (newest.row_of_value[known], newest.values[known]),
             ),
             shape=(len(history), self.matrix.shape[0]),

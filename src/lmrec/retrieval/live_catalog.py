@@ -21,7 +21,7 @@ from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.casting import Fields, column_of
 from lmrec.retrieval.popularity import recent_popularity
 from lmrec.retrieval.recommender import Recommender
-from lmrec.retrieval.scorer import ItemBank, build_bank
+from lmrec.retrieval.scorer import ItemBank
 from lmrec.retrieval.snapshot import RowCache, Snapshot
 
 MAX_DEAD_SHARE = 0.2
@@ -178,7 +178,7 @@ class LiveCatalog:
             learnt = learnt * alike.clamp(min=0.0).unsqueeze(1)
         item_vec = rows.item_vec.clone()
         item_vec[places] += learnt
-        return build_bank(self._scorer.towers, text_vec, item_vec)
+        return self._scorer.bank_rows(text_vec, item_vec)
 
     def _popularity(self, ids: Sequence[ItemId], origin: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         logged = np.append(self._log_popularity, np.float32(0.0))[origin]  # -1, an item without a log, takes the last

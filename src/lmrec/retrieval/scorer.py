@@ -58,13 +58,16 @@ class Scorer:
     def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None) -> ItemBank:
         """Rows of the bank for items that exist only as words, text_vec (n, Dt), unless their item_vec (n, D) is given."""
         vectors = self.towers.item_tower.project(text_vec) if item_vec is None else item_vec
-        return build_bank(self.towers, text_vec, vectors, content=self.fusion.weights.content > 0)
+        plain = build_bank(self.towers, text_vec, vectors)
+        if not self.fusion.weights.content:
+            return plain
+        words = nn.functional.normalize(text_vec.float(), dim=-1)
+        return replace(plain, matrix=torch.cat([plain.matrix, words], dim=1))
 
     def fused(self, fusion: Fusion) -> "Scorer":
         """The same towers with other scores beside them."""
-        content = fusion.weights.content > 0
-        bank = build_bank(self.towers, self.bank.text_vec, self.bank.item_vec, content=content)
-        return replace(self, fusion=fusion, bank=bank)
+        fused = replace(self, fusion=fusion)
+        return fused.over(fused.bank_rows(self.bank.text_vec, self.bank.item_vec))
 
     @torch.no_grad()
     def query(self, history: Ragged) -> Tensor:
@@ -105,8 +108,7 @@ class Scorer:
     def _content(self, history: Ragged) -> Tensor:
         """(B, Dt) the direction of the newest texts, zero for an empty history."""
         newest = history.last(self.fusion.weights.n_last)
-        age = np.repeat(newest.offsets[1:], newest.lengths) - 1 - np.arange(len(newest.values))
-        weight = torch.from_numpy((self.fusion.weights.decay**age).astype(np.float32)).unsqueeze(1)
+        weight = torch.from_numpy((self.fusion.weights.decay**newest.ages).astype(np.float32)).unsqueeze(1)
         text_vec = self.bank.text_vec
         texts = nn.functional.normalize(text_vec[torch.from_numpy(np.asarray(newest.values, np.int64))], dim=-1)
         rows = torch.from_numpy(np.asarray(newest.row_of_value, np.int64)).to(text_vec.device)
@@ -131,12 +133,10 @@ class Scorer:
 
 
 @torch.no_grad()
-def build_bank(
-    towers: TwoTower, text_vec: Tensor, item_vec: Tensor | None = None, *, content: bool = False
-) -> ItemBank:
-    """The bank of items from their text vectors (N, Dt); item_vec (N, D) where it is known already."""
+def build_bank(towers: TwoTower, text_vec: Tensor, item_vec: Tensor | None = None) -> ItemBank:
+    """The towers' bank of items from their text vectors (N, Dt); item_vec (N, D) where it is known already.
+
+    A scorer may fuse more into the matrix: rows for its bank come from `Scorer.bank_rows`.
+    """
     vectors = towers.item_tower(text_vec) if item_vec is None else item_vec
-    matrix = towers.head.prepare(vectors)
-    if content:
-        matrix = torch.cat([matrix, nn.functional.normalize(text_vec.float(), dim=-1)], dim=1)
-    return ItemBank(text_vec, vectors, matrix)
+    return ItemBank(text_vec, vectors, towers.head.prepare(vectors))

@@ -20,12 +20,14 @@ from lmrec.artifacts.run import RunFolder
 from lmrec.data.catalog import Catalog
 from lmrec.data.interactions import Interactions
 from lmrec.models.encoder import EncoderConfig, encode_tokens, load_encoder
+from lmrec.models.fusion import FusionWeights
 from lmrec.models.heads import HeadConfig
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
 from lmrec.retrieval.live import LiveRecommender
 from lmrec.text.template import Template
 from lmrec.text.tokens import load_tokenizer, tokenize_texts
+from lmrec.workflows.fuse import fit_fusion
 
 MakeLive: TypeAlias = Callable[..., LiveRecommender]
 
@@ -63,7 +65,13 @@ def make_log() -> Interactions:
 
 
 def make_run(
-    folder: Path, bert: Path, *, source: str = "text+id", user_kind: str = "transformer", head: str = "cosine"
+    folder: Path,
+    bert: Path,
+    *,
+    source: str = "text+id",
+    user_kind: str = "transformer",
+    head: str = "cosine",
+    fused: bool = False,
 ) -> Path:
     """A whole run folder; towers and id residuals are random, so that every part of a score counts."""
     configs = ModelConfigs(
@@ -86,7 +94,8 @@ def make_run(
     towers = TwoTower(text_vec, seen, configs.item, configs.user_model, configs.head).eval()
     if towers.item_tower.id_residual is not None:
         torch.nn.init.normal_(towers.item_tower.id_residual.weight, std=0.3)
-    save_checkpoint(run.checkpoint, towers, encoder, tokenizer, template, configs, None)
+    fusion = fit_fusion(FusionWeights(transitions=3.0, content=2.0), log, N_ITEMS) if fused else None
+    save_checkpoint(run.checkpoint, towers, encoder, tokenizer, template, configs, None, fusion=fusion)
     checkpoint = read_checkpoint(run.checkpoint)
     vectors = compute_item_vectors(towers, torch.from_numpy(text_vec))
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)

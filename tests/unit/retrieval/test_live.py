@@ -33,8 +33,9 @@ def ask(live: LiveRecommender, *history: str, **choices: Any) -> LiveAnswer:
     return answer
 
 
-VARIANTS: list[dict[str, str]] = [
+VARIANTS: list[dict[str, Any]] = [
     {},
+    {"fused": True},
     {"head": "dot"},
     {"source": "text"},
     {"source": "id"},
@@ -44,7 +45,7 @@ VARIANTS: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("choices", VARIANTS, ids=str)
-def test_the_answer_is_that_of_the_offline_recommender(make_live: MakeLive, choices: dict[str, str]) -> None:
+def test_the_answer_is_that_of_the_offline_recommender(make_live: MakeLive, choices: dict[str, Any]) -> None:
     live = make_live(**choices)
     histories = [("3", "7", "11"), ("5",), tuple(str(row) for row in range(12))]
     offline = live.recommender.recommend(histories=histories, k=9)
@@ -103,6 +104,21 @@ def test_a_changed_text_changes_the_vector_and_the_old_one_is_gone(live: LiveRec
     assert sorted(everything) == sorted([*(str(row) for row in range(N_ITEMS)), "x"])
     (found,) = [item for item in ask(live, "3", k=100).items if item.item_id == "x"]
     assert (found.title, found.fields["description"]) == ("chef bakery", "a film of chef bakery")
+
+
+def test_a_trained_item_of_a_fused_model_changes_like_any_other(make_live: MakeLive) -> None:
+    """Its row holds the bare words beside the towers' vector, and its transitions stay."""
+    live = make_live(fused=True)
+    before = {item.item_id: item.score for item in ask(live, "1", k=N_ITEMS).items}
+    live.upsert([{"item_id": "2", "title": "chef bakery", "description": "a film of chef bakery"}])
+    after = {item.item_id: item.score for item in ask(live, "1", k=N_ITEMS).items}
+    assert after.pop("2") != before.pop("2")
+    assert after == pytest.approx(before)
+    snapshot, row = live.state.snapshot, live.state.snapshot.row_of("2")
+    assert row is not None
+    changed = snapshot.bank.take(np.array([row]))
+    words = torch.nn.functional.normalize(changed.text_vec, dim=1)
+    torch.testing.assert_close(changed.matrix[:, -words.shape[1] :], words)
 
 
 def test_what_was_learnt_of_an_item_stays_as_far_as_its_words_stay(live: LiveRecommender) -> None:
