@@ -1,5 +1,7 @@
 """What all tests share: a cache of their own, tiny language models made on the spot, and a small planted world."""
 
+import io
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +50,31 @@ def world_folder(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("world")
     write_tables(world, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(world_folder: Path, quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run fitted in a second; copied by whoever changes it."""
+    from lmrec.workflows.train import fit_run
+
+    out = tmp_path_factory.mktemp("fitted") / "run"
+    fit_run(world_folder / "items.csv", world_folder / "events.csv", out=out, overrides=quick_choices, show=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def service_logs() -> Iterator[io.StringIO]:
+    """The service's lines go where a test can read them; what was set up before comes back."""
+    from lmrec.service.logs import start_logging
+
+    names = ("lmrec", "uvicorn")
+    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
+    stream = io.StringIO()
+    start_logging(stream)
+    yield stream
+    for name, (handlers, propagate) in before.items():
+        logging.getLogger(name).handlers = handlers
+        logging.getLogger(name).propagate = propagate
 
 
 def write_tables(world: Dataset, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """A real service over a tiny run, and a real browser that looks at its console."""
 
 import io
-import logging
 import os
 import shutil
 import threading
@@ -93,27 +92,8 @@ class Visit:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet_logs() -> Iterator[None]:
-    """The service's lines go nowhere; what was set up before comes back."""
-    from lmrec.service.logs import start_logging
-
-    names = ("lmrec", "uvicorn")
-    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
-    start_logging(io.StringIO())
-    yield
-    for name, (handlers, propagate) in before.items():
-        logging.getLogger(name).handlers = handlers
-        logging.getLogger(name).propagate = propagate
-
-
-@pytest.fixture(scope="module")
-def fitted(world_folder: Path, quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run fitted in a second; copied by whoever changes it."""
-    from lmrec.workflows.train import fit_run
-
-    out = tmp_path_factory.mktemp("fitted") / "run"
-    fit_run(world_folder / "items.csv", world_folder / "events.csv", out=out, overrides=quick_choices, show=False)
-    return out
+def quiet_logs(service_logs: io.StringIO) -> io.StringIO:
+    return service_logs
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import os
 import shutil
 import signal
@@ -90,28 +89,8 @@ def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet_logs() -> Iterator[io.StringIO]:
-    """The service's lines go where a test can read them; what was set up before comes back."""
-    from lmrec.service.logs import start_logging
-
-    names = ("lmrec", "uvicorn")
-    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
-    stream = io.StringIO()
-    start_logging(stream)
-    yield stream
-    for name, (handlers, propagate) in before.items():
-        logging.getLogger(name).handlers = handlers
-        logging.getLogger(name).propagate = propagate
-
-
-@pytest.fixture(scope="module")
-def fitted(world_folder: Path, quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run fitted in a second; copied by whoever changes it."""
-    from lmrec.workflows.train import fit_run
-
-    out = tmp_path_factory.mktemp("fitted") / "run"
-    fit_run(world_folder / "items.csv", world_folder / "events.csv", out=out, overrides=quick_choices, show=False)
-    return out
+def quiet_logs(service_logs: io.StringIO) -> io.StringIO:
+    return service_logs
 
 
 @pytest.fixture

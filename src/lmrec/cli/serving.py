@@ -144,20 +144,7 @@ def list_keys(context: typer.Context, as_json: JsonOption = False) -> None:
     with _open(context) as store:
         found = store.keys()
     if as_json:
-        print_json(
-            {
-                "keys": [
-                    {
-                        "key_id": row.key_id,
-                        "name": row.name,
-                        "scopes": list(row.scopes),
-                        "created": row.created_ts,
-                        "revoked": row.revoked_ts,
-                    }
-                    for row in found
-                ]
-            }
-        )
+        print_json({"keys": [row.as_dict() for row in found]})
         return
     rows = [
         (row.key_id, f"{row.name}: {', '.join(row.scopes)}{' (revoked)' if row.revoked_ts is not None else ''}")

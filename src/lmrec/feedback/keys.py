@@ -29,6 +29,16 @@ class KeyRow:
     created_ts: float
     revoked_ts: float | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """For people and machines; a row knows no secret."""
+        return {
+            "key_id": self.key_id,
+            "name": self.name,
+            "scopes": list(self.scopes),
+            "created": self.created_ts,
+            "revoked": self.revoked_ts,
+        }
+
 
 _BY_HASH = select(KEYS).where(KEYS.c.secret_hash == bindparam("secret_hash"), KEYS.c.revoked_ts.is_(None))
 

@@ -48,6 +48,20 @@ def cast_item(item: Mapping[str, Any], schema: Mapping[str, pl.DataType]) -> tup
     }
 
 
+def fitting_fields(fields: Mapping[str, Any], schema: Mapping[str, pl.DataType]) -> Fields:
+    """Every column of a catalog from stored fields that may have been put into another one: null where a value is absent
+    or does not fit."""
+    fitting: Fields = {}
+    for name, dtype in schema.items():
+        if name == ITEM_ID:
+            continue
+        try:
+            fitting[name] = cast_value(fields.get(name), dtype, f"the field '{name}'")
+        except InputError:
+            fitting[name] = None
+    return fitting
+
+
 def cast_value(value: Any, dtype: pl.DataType, where: str) -> Any:
     """A JSON scalar as a column holds it, but times as text; blank texts are null, as in a table that is read."""
     if value is None or (isinstance(value, str) and not value.strip()):

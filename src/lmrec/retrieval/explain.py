@@ -21,6 +21,7 @@ from lmrec.retrieval.rules import SegmentRules
 
 if TYPE_CHECKING:
     from lmrec.retrieval.live import LiveRecommender, LiveState
+    from lmrec.retrieval.snapshot import Snapshot
 
 MAX_WORDS = 100
 MAX_CHANGE = 5
@@ -73,7 +74,8 @@ def explain(
     row = live.known_row(snapshot, item_id)
     rows = snapshot.known_rows(history)
     recent = rows[-live.scorer.scorer.max_history :]
-    base, score, values = _contributions(live, state, recent, row)
+    scores, gained = contributions(live, snapshot, recent, [row])
+    values, base, score = gained[:, 0], float(scores[0, 0]), float(scores[len(recent), 0])
     credited = tuple(
         Contribution(snapshot.ids[at], snapshot.titles[at], float(value))
         for at, value in zip(recent, values, strict=True)
@@ -95,16 +97,17 @@ def explain(
     )
 
 
-def _contributions(
-    live: "LiveRecommender", state: "LiveState", history: list[int], row: int
-) -> tuple[float, float, FloatArray]:
-    """The score of an empty history, of the whole one, and (H,) what each item gave."""
+def contributions(
+    live: "LiveRecommender", snapshot: "Snapshot", history: Sequence[int], rows: Sequence[int]
+) -> tuple[FloatArray, FloatArray]:
+    """(H + 1, K) the scores of K rows for each beginning of the history, from none of it to all, and (H, K) what each
+    item of the history gave each of them."""
     n = len(history)
     forward = [history[:end] for end in range(n + 1)]
     backward = [history[start:] for start in range(n, -1, -1)]
-    scores = live.scorer.scores_of_rows(state.snapshot, [*forward, *backward], [row])[:, 0]
-    gained = np.diff(scores[: n + 1]) + np.diff(scores[n + 1 :])[::-1]
-    return float(scores[0]), float(scores[n]), gained / 2.0
+    scores = live.scorer.scores_of_rows(snapshot, [*forward, *backward], rows)  # (2 H + 2, K)
+    joined_last, joined_first = scores[: n + 1], scores[n + 1 :]
+    return joined_last, (np.diff(joined_last, axis=0) + np.diff(joined_first, axis=0)[::-1]) / 2.0
 
 
 def _words(live: "LiveRecommender", state: "LiveState", history: list[int], row: int) -> tuple[WordAttribution, ...]:

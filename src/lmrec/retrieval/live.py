@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 
 from lmrec.errors import InputError, UnknownIdError
-from lmrec.fields import ITEM_ID, ItemId
+from lmrec.fields import ItemId
 from lmrec.retrieval.answers import EncodedItem, ItemChange, LiveAnswer, LiveItem, LiveQuery
-from lmrec.retrieval.casting import Fields, cast_items, cast_value
+from lmrec.retrieval.casting import cast_items, fitting_fields
 from lmrec.retrieval.filters import Filter
 from lmrec.retrieval.live_catalog import LiveCatalog
 from lmrec.retrieval.live_lists import ListMaker, read_text, title_mask
@@ -126,7 +126,9 @@ class LiveRecommender:
         """
         newest = {change.item_id: change for change in sorted(changes, key=lambda change: change.version)}
         news = [change for change in newest.values() if change.version > self._versions.get(change.item_id, 0)]
-        put = [(change.item_id, self._fitting(change.fields)) for change in news if change.fields is not None]
+        put = [
+            (change.item_id, fitting_fields(change.fields, self.schema)) for change in news if change.fields is not None
+        ]
         known_vec = {
             change.item_id: change.text_vec
             for change in news
@@ -216,14 +218,3 @@ class LiveRecommender:
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.state = LiveState(snapshot, compile_rules(self._rules, snapshot, self._review))
-
-    def _fitting(self, fields: Mapping[str, Any]) -> Fields:
-        fitting: Fields = {}
-        for name, dtype in self.schema.items():
-            if name == ITEM_ID:
-                continue
-            try:
-                fitting[name] = cast_value(fields.get(name), dtype, f"the field '{name}'")
-            except InputError:
-                fitting[name] = None
-        return fitting

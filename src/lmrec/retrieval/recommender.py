@@ -19,6 +19,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.errors import DataError, InputError, RunFolderError
 from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, IntArray, ItemId, Ragged, UserId
 from lmrec.models.encoder import encode_tokens
+from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
@@ -82,6 +83,7 @@ class Recommender:
     checkpoint: Checkpoint
     towers: TwoTower
     vectors: ItemVectors
+    fusion: Fusion
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -103,6 +105,7 @@ class Recommender:
             checkpoint=checkpoint,
             towers=checkpoint.load_towers(),
             vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
+            fusion=checkpoint.load_fusion(),
         )
 
     def recommend(
@@ -194,7 +197,7 @@ class Recommender:
 
     @cached_property
     def scorer(self) -> Scorer:
-        return self.towers_scorer.fused(self.checkpoint.load_fusion())
+        return self.towers_scorer.fused(self.fusion)
 
     @cached_property
     def towers_scorer(self) -> Scorer:

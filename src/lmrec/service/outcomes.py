@@ -1,16 +1,15 @@
 """What followed the lists that were shown: a count a generation, with an interval that says what chance alone can do."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import sqrt
 
-from lmrec.feedback.events import is_positive
-from lmrec.feedback.store import Shown, Store
+from lmrec.feedback.store import Store
+from lmrec.feedback.walk import walk_followed, walk_shown
 
 _MAX_LISTS = 50_000
 _MAX_EVENTS = 200_000
-_PAGE = 5_000
 _Z = 1.959964  # two-sided 95 %
 
 
@@ -26,10 +25,11 @@ class Outcome:
 
 def measure_outcomes(store: Store, since_ts: float) -> list[Outcome]:
     """Lists with a positive event on one of their items, by generation, trials left out; looks at the newest events only."""
-    lists = {shown.request_id: shown for shown in _lists(store, since_ts)}
+    asked = islice(walk_shown(store, since_ts), _MAX_LISTS)
+    lists = {shown.request_id: shown for shown in asked if not shown.is_trial}
     succeeded = {
         request_id
-        for request_id, item_id in _followed(store)
+        for request_id, item_id in walk_followed(store, max(0, store.last_seq() - _MAX_EVENTS))
         if request_id in lists and item_id in lists[request_id].item_ids
     }
     shown_by = Counter(shown.generation for shown in lists.values())
@@ -55,21 +55,3 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 def _outcome(generation: str, n: int, successes: int) -> Outcome:
     return Outcome(generation, n, successes, successes / n, *wilson_interval(successes, n))
-
-
-def _lists(store: Store, since_ts: float) -> Iterator[Shown]:
-    seen = 0
-    while seen < _MAX_LISTS and (page := store.shown_after(since_ts, _PAGE)):
-        yield from (shown for shown in page if not shown.is_trial)
-        seen += len(page)
-        since_ts = page[-1].time_ts
-
-
-def _followed(store: Store) -> Iterator[tuple[str, str]]:
-    """(request id, item) of the newest positive events that name a list."""
-    seq = max(0, store.last_seq() - _MAX_EVENTS)
-    while page := store.events_after(seq, _PAGE):
-        for stored in page:
-            if stored.event.request_id is not None and is_positive(stored.event):
-                yield stored.event.request_id, stored.event.item_id
-        seq = page[-1].seq

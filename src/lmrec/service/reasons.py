@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmrec.fields import ItemId
+from lmrec.retrieval.explain import contributions
 from lmrec.retrieval.live import LiveRecommender
 
 _MAX_HISTORY = 30  # newest items that reasons are looked for among: 61 passes of the user model for a list
@@ -23,12 +24,9 @@ def find_reasons(live: LiveRecommender, history: Sequence[ItemId], item_ids: Seq
     wanted = [row for row in rows if row is not None]
     if not past or not wanted:
         return [_reason([]) for _ in item_ids]
-    n = len(past)
-    parts = [*(past[:end] for end in range(n + 1)), *(past[start:] for start in range(n, -1, -1))]
-    scores = live.scorer.scores_of_rows(snapshot, parts, wanted)  # (2 n + 2, K)
-    gained = (np.diff(scores[: n + 1], axis=0) + np.diff(scores[n + 1 :], axis=0)[::-1]) / 2
+    _, gained = contributions(live, snapshot, past, wanted)
     found = iter(gained.T)
-    credits = [np.zeros(n) if row is None else next(found) for row in rows]  # None: deleted a moment ago
+    credits = [np.zeros(len(past)) if row is None else next(found) for row in rows]  # None: deleted a moment ago
     return [
         _reason([(snapshot.ids[at], snapshot.titles[at], float(value)) for at, value in zip(past, own, strict=True)])
         for own in credits

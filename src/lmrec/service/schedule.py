@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event as Signal
-from threading import Thread
 from typing import Any, Final
 
 from lmrec.service.logs import log
+from lmrec.service.watching import Task, Watcher
 
 _NICENESS: Final = 10
 _STOP_S: Final = 20.0
@@ -28,25 +28,16 @@ class UpdateSchedule:
     def __init__(self, run: Path, store: str, every_s: float) -> None:
         self._command = [sys.executable, "-m", "lmrec.cli.app", "update", str(run), "--json", "--quiet"]
         self._store = store
-        self._every_s = every_s
         self._closed = Signal()
-        self._thread = Thread(target=self._run, name="lmrec-schedule", daemon=True)
+        self._watcher = Watcher([Task("update", self._update, every_s)], _not_started)
 
     def start(self) -> None:
-        self._thread.start()
+        self._watcher.start()
 
     def close(self) -> None:
         """Stop, and an update at work with it: it ends without a trace."""
         self._closed.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._closed.wait(self._every_s):
-            try:
-                self._update()
-            except OSError as error:  # no process could be started; perhaps at the next time
-                log("update failed", error=str(error))
+        self._watcher.close()
 
     def _update(self) -> None:
         # The address may hold a password, and command lines can be read by everybody on the machine.
@@ -89,6 +80,11 @@ def scheduled_updates(run: Path, store: str, every_hours: float | None) -> Itera
         yield
     finally:
         schedule.close()
+
+
+def _not_started(task: str, error: Exception) -> None:
+    """No process could be started; perhaps at the next time."""
+    log(f"{task} failed", error=str(error))
 
 
 def _reason(complained: str) -> str:

@@ -1,7 +1,6 @@
 """Experiments: read from a store how the arms (or the generations) of a run did, and keep the answer beside the run."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,14 +8,11 @@ from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import open_run
 from lmrec.errors import RunFolderError
 from lmrec.evaluation.experiments import ReadOut, join_outcomes, read_out
-from lmrec.feedback.events import is_positive
-from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
-from lmrec.fields import ItemId
+from lmrec.feedback.walk import walk_followed, walk_shown
 from lmrec.workflows.news import store_url
 
 FILE: Final = "experiments.json"
-_PAGE: Final = 5_000
 _DAY_S: Final = 86_400.0
 
 
@@ -32,7 +28,8 @@ def read_experiments(
     now = time.time()
     since_ts = now - days * _DAY_S
     with Store.open(store_url(path, url)) as store:
-        outcomes = join_outcomes(_lists(store, since_ts), list(_followed(store)))
+        lists = (shown for shown in walk_shown(store, since_ts) if not shown.is_trial)
+        outcomes = join_outcomes(lists, list(walk_followed(store)))
     arms = sorted({outcome.arm for outcome in outcomes})
     looks = _looks_before(run.path / FILE, arms) + 1
     found = read_out(outcomes, against=against, looks=looks, effect=effect)
@@ -50,19 +47,3 @@ def _looks_before(file: Path, arms: list[str]) -> int:
         return int(last["looks"]) if same else 0
     except (RunFolderError, KeyError, TypeError, ValueError):
         return 0
-
-
-def _lists(store: Store, since_ts: float) -> Iterator[Shown]:
-    while page := store.shown_after(since_ts, _PAGE):
-        yield from (shown for shown in page if not shown.is_trial)
-        since_ts = page[-1].time_ts
-
-
-def _followed(store: Store) -> Iterator[tuple[str, ItemId]]:
-    """(request id, item) of all positive events that name a list."""
-    seq = 0
-    while page := store.events_after(seq, _PAGE):
-        for stored in page:
-            if stored.event.request_id is not None and is_positive(stored.event):
-                yield stored.event.request_id, stored.event.item_id
-        seq = page[-1].seq

@@ -1,7 +1,5 @@
 """Find on validation how much item transitions and bare words count beside the towers."""
 
-import numpy as np
-
 from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
@@ -11,8 +9,8 @@ from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
 from lmrec.retrieval.scorer import Scorer
 
-_TRANSITIONS = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
-_CONTENT = (0.0, 2.0, 4.0, 8.0, 16.0)
+_TRANSITIONS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_CONTENT = (2.0, 4.0, 8.0, 16.0)
 
 
 def log_arrays(interactions: Interactions, n_items: int) -> LogArrays:
@@ -39,29 +37,33 @@ def search_weights(
 
     The transitions asked here know the training part alone, as the towers do.
     """
-    wanted = UNSEARCHED if config.transitions else FusionWeights()
-    if not len(cases) or not (config.transitions or config.content):
-        return wanted if not len(cases) else FusionWeights(), None
+    if not len(cases):
+        return UNSEARCHED if config.transitions else FusionWeights(), None
+    grids = {
+        **({"transitions": _TRANSITIONS} if config.transitions else {}),
+        **({"content": _CONTENT} if config.content else {}),
+    }
+    if not grids:
+        return FusionWeights(), None
     asked = cases.sample(config.search_cases, seed)
     n_items = scorer.bank.n_items
     transitions = ItemTransitions().fit(log_arrays(train, n_items)) if config.transitions else None
-    grids = {
-        "transitions": _TRANSITIONS if config.transitions else (0.0,),
-        "content": _CONTENT if config.content else (0.0,),
-    }
-    best, found = FusionWeights(), -np.inf
-    n_steps, step = sum(map(len, grids.values())), 0
+
+    def measure(weights: FusionWeights) -> float:
+        fused = scorer.fused(Fusion(weights, transitions if weights.transitions else None))
+        return evaluate(fused, asked, n_items, judging).aggregate[judging.metric]
+
+    n_steps = 1 + sum(map(len, grids.values()))
     with progress_bar("search fusion", show) as bar:
+        best = FusionWeights()
+        found, step = measure(best), 1
         for part, grid in grids.items():
-            for value in grid:
-                weights = best.model_copy(update={part: value})
-                fused = scorer.fused(Fusion(weights, transitions if weights.transitions else None))
-                metric = evaluate(fused, asked, n_items, judging).aggregate[judging.metric]
-                if metric > found:
-                    chosen, found = weights, metric
-                step += 1
+            for weights in [best.model_copy(update={part: value}) for value in grid]:
                 bar(step, n_steps)
-            best = chosen
+                metric, step = measure(weights), step + 1
+                if metric > found:
+                    best, found = weights, metric
+        bar(step, n_steps)
     return best, float(found)
 
 

@@ -6,7 +6,7 @@ users, their name. Deleted items go, with their events. Only positive events of 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,9 @@ from lmrec.errors import InputError
 from lmrec.feedback.events import Event, is_positive
 from lmrec.feedback.items import ItemChange
 from lmrec.feedback.store import Store
+from lmrec.feedback.walk import walk_events
 from lmrec.fields import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray, UserId
-from lmrec.retrieval.casting import Fields, cast_value, column_of
-
-_PAGE = 5_000
+from lmrec.retrieval.casting import column_of, fitting_fields
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def merge_catalog(catalog: Catalog, changes: Sequence[ItemChange]) -> Catalog:
     as the service does when it loads a generation."""
     touched = [change.item_id for change in changes]
     schema = catalog.frame.schema
-    puts = [(change.item_id, _fitting(change.fields, schema)) for change in changes if change.fields is not None]
+    puts = [(change.item_id, fitting_fields(change.fields, schema)) for change in changes if change.fields is not None]
     given = [{ITEM_ID: item_id, **fields} for item_id, fields in puts]
     fresh = pl.DataFrame([column_of(name, [one[name] for one in given], dtype) for name, dtype in schema.items()])
     frame = catalog.frame.filter(~pl.col(ITEM_ID).is_in(touched)).vstack(fresh).rechunk()
@@ -157,12 +156,9 @@ def merge_catalog(catalog: Catalog, changes: Sequence[ItemChange]) -> Catalog:
 
 
 def _events(store: Store, seq: int, last_seq: int) -> Iterator[tuple[float, Event]]:
-    while seq < last_seq and (page := store.events_after(seq, _PAGE)):
-        for stored in page:
-            if stored.seq <= last_seq:
-                # A client's clock may be ahead; nothing has happened after it was heard of.
-                yield min(stored.event.time_ts, stored.received_ts), stored.event
-        seq = page[-1].seq
+    for stored in takewhile(lambda stored: stored.seq <= last_seq, walk_events(store, seq)):
+        # A client's clock may be ahead; nothing has happened after it was heard of.
+        yield min(stored.event.time_ts, stored.received_ts), stored.event
 
 
 def _choose_events(
@@ -248,15 +244,3 @@ def _next_positions(
         last[user] += 1.0
         places[event] = last[user]
     return places
-
-
-def _fitting(fields: Mapping[str, Any], schema: Mapping[str, pl.DataType]) -> Fields:
-    fitting: Fields = {}
-    for name, dtype in schema.items():
-        if name == ITEM_ID:
-            continue
-        try:
-            fitting[name] = cast_value(fields.get(name), dtype, f"the field '{name}'")
-        except InputError:
-            fitting[name] = None
-    return fitting

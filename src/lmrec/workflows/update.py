@@ -158,7 +158,7 @@ def _make(
     learnt = log.select(asked.learnt)
     with _fresh_generation(run) as folder:
         warm = warm_start(news.served, merged.dataset.catalog, merged.old_rows, learnt, recipe)
-        served_fusion = news.served.checkpoint.load_fusion()
+        served_fusion = news.served.fusion
         before = _evaluate(warm, recipe, asked.cases, carry_fusion(served_fusion, merged.old_rows), "served", show)
         _check(should_stop)
         _train(folder, warm, recipe, learnt, merged.is_new[asked.learnt], should_stop, show)

@@ -52,7 +52,6 @@ def warm_start(
     )
     text_vec = _text_vectors(served, source, encoder, old_rows)
     seen = np.bincount(learnt.item_idx, minlength=catalog.n_items) > 0
-    mask_seen = recipe.training.mask_seen
     can_tune = bool(choose_trainable(encoder, config)) and checkpoint.configs.item.source != "id"
     learner = Learner(
         carry_over(served, old_rows, seen),
@@ -62,7 +61,7 @@ def warm_start(
         config,
         recipe.training.max_encoded_items,
         history_tokens(source, checkpoint.template),
-        recipe.evaluation.exclude_seen if mask_seen is None else mask_seen,
+        recipe.masks_seen,
     )
     return WarmStart(learner, source, encoder, can_tune and recipe.update.tuned_epochs > 0)
 

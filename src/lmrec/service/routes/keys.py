@@ -18,18 +18,7 @@ async def list_keys(state: State) -> Response:
     """All keys, revoked ones too. Secrets are not kept, so none is shown."""
 
     def find() -> dict[str, Any]:
-        return {
-            "keys": [
-                {
-                    "key_id": row.key_id,
-                    "name": row.name,
-                    "scopes": list(row.scopes),
-                    "created": row.created_ts,
-                    "revoked": row.revoked_ts,
-                }
-                for row in state.store.keys()  # noqa: SIM118 (no dictionary)
-            ]
-        }
+        return {"keys": [row.as_dict() for row in state.store.keys()]}  # noqa: SIM118 (no dictionary)
 
     return answer(await run_in_threadpool(find))
 
