@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := 2.13.0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint bench-movielens clean
+.PHONY: demo test lint bench-movielens bench-speed clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -23,6 +23,10 @@ lint: $(VENV)/.dev
 
 bench-movielens: $(VENV)/.demo
 	$(BIN)/python benchmarks/movielens/run.py
+
+# Every figure of benchmarks/speed and one table of them; SMALL=1: small sizes, in about five minutes.
+bench-speed: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.speed.run $(if $(SMALL),--small) $(if $(ONLY),--only $(ONLY))
 
 # The CPU build of torch, which is a tenth of the CUDA one: from what pip knows, else from PyTorch's own index.
 # With a GPU: make demo TORCH_SPEC=torch==2.13.0

@@ -1,0 +1,1 @@
+"""Numbers: quality against the field (movielens) and speed (speed)."""
