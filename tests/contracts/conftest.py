@@ -21,15 +21,17 @@ def new_postgresql_url() -> Iterator[NewUrl]:
 
     A schema is made in a millisecond, a database is 7 MB of files.
     """
-    if not all(shutil.which(program) for program in ("initdb", "pg_ctl", "postgres")):
-        pytest.skip("PostgreSQL's initdb, pg_ctl and postgres are not on the PATH")
+    programs = _find_programs()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL here: apt-get install postgresql")
     user = _server_user()
     folder = Path(tempfile.mkdtemp(prefix="lmrec-pg-"))
     if user is not None:
         shutil.chown(folder, user)
     data, log = folder / "data", folder / "log"
 
-    def run(*command: str | Path) -> None:
+    def run(program: str, *rest: str | Path) -> None:
+        command = (programs / program, *rest)
         subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60)
 
     # LC_ALL=C: messages in English, order by bytes. fsync is off: these tests never cut the power.
@@ -50,6 +52,16 @@ def new_postgresql_url() -> Iterator[NewUrl]:
         admin.dispose()
         run("pg_ctl", "stop", "-D", data, "-m", "immediate")
         shutil.rmtree(folder)
+
+
+def _find_programs() -> Path | None:
+    """The folder of initdb, pg_ctl and postgres: on the PATH, else where Debian puts them, the newest first."""
+    on_path = shutil.which("pg_ctl")
+    places = [Path(on_path).resolve().parent] if on_path else []
+    debian = [folder for folder in Path("/usr/lib/postgresql").glob("*/bin") if folder.parent.name.isdigit()]
+    places += sorted(debian, key=lambda folder: int(folder.parent.name), reverse=True)
+    whole = (place for place in places if all((place / name).exists() for name in ("initdb", "pg_ctl", "postgres")))
+    return next(whole, None)
 
 
 def _server_user() -> str | None:

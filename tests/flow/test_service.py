@@ -255,6 +255,31 @@ def test_similar_and_search(shared: Running) -> None:
     assert "film5" in {entry["item_id"] for entry in personal}
 
 
+def test_items_bring_the_columns_that_are_asked_for(shared: Running) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "/v1/recommendations": {"history": ["film3"]},
+        "/v1/similar": {"item_id": "film3"},
+        "/v1/search": {"words": WORDS},
+    }
+    for path, question in ways.items():
+        plain = shared.post(path, {**question, "k": 3})["items"]
+        assert all("fields" not in item and item["title"] for item in plain)
+        for item in shared.post(path, {**question, "k": 3, "fields": ["*"]})["items"]:
+            assert item["fields"] == shared.get(f"/v1/items/{item['item_id']}")["fields"]
+        some = shared.post(path, {**question, "k": 3, "fields": ["description", "description"]})["items"]
+        assert [list(item["fields"]) for item in some] == [["description"]] * 3
+        wrong = shared.client.post(path, json={**question, "fields": ["descripton"]})
+        assert wrong.status_code == 422
+        assert "Did you mean 'description'?" in wrong.json()["error"]["message"]
+
+
+def test_several_items_are_looked_up_at_once(shared: Running) -> None:
+    found = shared.get("/v1/items", params={"item_id": ["film9", "nobody", "film2", "film9"]})
+    assert [item["item_id"] for item in found["items"]] == ["film9", "film2"]
+    assert found["total"] == 2
+    assert shared.client.get("/v1/items", params={"item_id": "a\x00"}).status_code == 422
+
+
 def test_an_explanation_adds_up(shared: Running) -> None:
     answer = shared.post("/v1/explanations", {"item_id": "film9", "history": ["film0", "film1", "film2"]})
     ExplanationAnswer.model_validate(answer)

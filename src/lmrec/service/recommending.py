@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmrec.errors import InputError, nearest
 from lmrec.feedback.shown import Shown
+from lmrec.fields import ITEM_ID
 from lmrec.retrieval.answers import LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.filters import Filter, parse_filter
 from lmrec.service.reasons import find_reasons
@@ -55,8 +57,21 @@ def full_history(user_id: str | None, history: Sequence[str] | None, users: User
     return (*known, *(history or ()))
 
 
-def item_body(item: LiveItem) -> dict[str, Any]:
+def columns_of(names: Sequence[str] | None, served: Served) -> tuple[str, ...] | None:
+    """The catalog's columns that a question asks for; None where it asks for none. Raises InputError for an unknown one."""
+    if names is None:
+        return None
+    columns = tuple(name for name in served.live.schema if name != ITEM_ID)
+    for name in names:
+        if name != "*" and name not in columns:
+            raise InputError(f"fields: items have no '{name}'. {nearest(name, columns)}; '*' is all of them")
+    return columns if "*" in names else tuple(dict.fromkeys(names))
+
+
+def item_body(item: LiveItem, columns: Sequence[str] | None = None) -> dict[str, Any]:
     body: dict[str, Any] = {"item_id": item.item_id, "title": item.title, "score": item.score}
+    if columns is not None:
+        body["fields"] = {name: item.fields[name] for name in columns}
     if item.rule is not None:
         body["rule"] = item.rule
     return body
@@ -80,7 +95,8 @@ def _query(question: RecommendationQuestion, known: UserHistory, served: Served)
 
 
 def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> Listed:
-    items = [item_body(item) for item in answer.items]
+    columns = columns_of(ask.question.fields, served)
+    items = [item_body(item, columns) for item in answer.items]
     if ask.question.explain:
         reasons = find_reasons(served.live, query.history, [item.item_id for item in answer.items])
         for item, reason in zip(items, reasons, strict=True):

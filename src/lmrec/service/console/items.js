@@ -5,17 +5,33 @@ import { decimal, fill, h, signed } from "./dom.js";
 import { facts } from "./picker.js";
 
 const known = new Map(); // item id -> promise of the item, or of null where the catalog has none
+const AT_ONCE = 50; // ids in one request; they are in its address, which has a length
+let wanted = new Map(); // item id -> resolve, of those that are asked for together in a moment
 
-/** The item, asked for once. */
+/** The item, asked for once; all that are looked up in one go are one request. */
 export function lookUp(itemId) {
   if (!known.has(itemId)) {
-    const asked = get(`/v1/items/${part(itemId)}`).catch((error) => {
-      if (error.status !== 404) known.delete(itemId);
-      return null;
-    });
-    known.set(itemId, asked);
+    if (wanted.size === 0) setTimeout(askForWanted, 0);
+    known.set(itemId, new Promise((resolve) => wanted.set(itemId, resolve)));
   }
   return known.get(itemId);
+}
+
+function askForWanted() {
+  const asked = [...wanted];
+  wanted = new Map();
+  for (let start = 0; start < asked.length; start += AT_ONCE) askFor(asked.slice(start, start + AT_ONCE));
+}
+
+async function askFor(asked) {
+  const found = new Map();
+  try {
+    const { items } = await get(`/v1/items?${new URLSearchParams(asked.map(([itemId]) => ["item_id", itemId]))}`);
+    for (const item of items) found.set(item.item_id, item);
+  } catch {
+    for (const [itemId] of asked) known.delete(itemId); // to be asked for again
+  }
+  for (const [itemId, resolve] of asked) resolve(found.get(itemId) ?? null);
 }
 
 /** After a change: ask again. */
@@ -23,11 +39,11 @@ export const forget = (itemId) => known.delete(itemId);
 
 export const itemLink = (itemId) => `#/catalog/${part(itemId)}`;
 
-/** An item's title, a link to it, and its attributes once they are known. */
-export function itemName(itemId, title = null) {
+/** An item's title, a link to it, and its attributes: those given, or else once they are known. */
+export function itemName(itemId, title = null, fields = null) {
   const name = h("a", { href: itemLink(itemId) }, title ?? itemId);
-  const line = h("small", { class: "facts" });
-  lookUp(itemId).then((item) => {
+  const line = h("small", { class: "facts" }, fields === null ? null : facts(fields));
+  if (fields === null) lookUp(itemId).then((item) => {
     if (item === null) line.textContent = title === null ? "not in the catalog" : "";
     else {
       if (title === null) name.textContent = item.title;
@@ -56,7 +72,7 @@ export function rankedList(items, { reasons = null, more = () => null, marked = 
         "li",
         { class: item.item_id === marked ? "marked" : null, "data-item": item.item_id },
         h("span", { class: "place", "aria-hidden": "true" }, first + i),
-        itemName(item.item_id, item.title),
+        itemName(item.item_id, item.title, item.fields ?? null),
         h("div", { class: "score", title: "Score of the model; only its order and differences mean something" }, h("span", null, decimal(item.score)), bar),
         h("div", { class: "row-actions" }, item.rule && h("a", { class: "tag rule", href: "#/rules", title: "A rule moved this item" }, item.rule), more(item), why?.button),
         why?.panel,

@@ -13,7 +13,7 @@ from lmrec.service.routes.reviews import review_body
 from lmrec.service.routes.shared import Actor, IdPath, State, answer, errors, needs
 from lmrec.service.schemas.answers import Item, ItemGone, ItemKept, ItemPage, ItemsKept, Review
 from lmrec.service.schemas.questions import FlagQuestion, ItemBatch
-from lmrec.service.schemas.words import Fields
+from lmrec.service.schemas.words import Fields, Id
 from lmrec.service.state import ServiceState
 
 router = APIRouter(prefix="/v1", tags=["items"])
@@ -26,11 +26,19 @@ async def browse_items(
     query: Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Words in the title.")] = "",
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    item_id: Annotated[
+        list[Id] | None, Query(max_length=200, description="These items instead, where there are such; repeatable.")
+    ] = None,
 ) -> Response:
-    """The catalog as it is now, page by page."""
+    """The catalog as it is now, page by page; or the items that are named, in one request."""
 
     def find() -> dict[str, Any]:
-        items, total = state.serving.current.live.browse(query, offset, limit)
+        live = state.serving.current.live
+        if item_id is None:
+            items, total = live.browse(query, offset, limit)
+        else:
+            items = [item for one in dict.fromkeys(item_id) if (item := live.get_item(one)) is not None]
+            total = len(items)
         return {"items": [_body(item) for item in items], "total": total, "offset": offset}
 
     return answer(await run_in_threadpool(find))

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from lmrec.service.recommending import filter_of, full_history, item_body
+from lmrec.service.recommending import columns_of, filter_of, full_history, item_body
 from lmrec.service.routes.shared import State, answer, errors, needs
 from lmrec.service.schemas.answers import FoundItems
 from lmrec.service.schemas.questions import SearchQuestion, SimilarQuestion
@@ -18,8 +18,9 @@ async def similar(question: SimilarQuestion, state: State) -> Response:
 
     def find() -> dict[str, Any]:
         served = state.serving.current
+        columns = columns_of(question.fields, served)
         items = served.live.similar(question.item_id, question.text, question.k, filter_of(question.filter, served))
-        return {"items": [item_body(item) for item in items], "generation": served.generation}
+        return {"items": [item_body(item, columns) for item in items], "generation": served.generation}
 
     return answer(await state.read(find))
 
@@ -30,8 +31,9 @@ async def search(question: SearchQuestion, state: State) -> Response:
 
     def find() -> dict[str, Any]:
         served = state.serving.current
+        columns = columns_of(question.fields, served)
         history = full_history(question.user_id, question.history, state.users)
         items = served.live.search(question.words, question.k, history, filter_of(question.filter, served))
-        return {"items": [item_body(item) for item in items], "generation": served.generation}
+        return {"items": [item_body(item, columns) for item in items], "generation": served.generation}
 
     return answer(await state.read(find))

@@ -40,6 +40,7 @@ class RecommendedItem(Answer):
     rule: str | None = Field(
         default=None, description="The rule that pinned, lifted or lowered the item, where one did."
     )
+    fields: dict[str, Any] | None = Field(default=None, description="The columns asked for with `fields`.")
     reason: Reason | None = Field(default=None, description="With `explain`.")
 
 

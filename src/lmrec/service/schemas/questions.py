@@ -18,6 +18,7 @@ from lmrec.feedback.events import EventKind
 from lmrec.fields import ITEM_ID
 from lmrec.service.schemas.words import (
     MAX_EVENTS,
+    MAX_FIELDS,
     MAX_ITEMS,
     MAX_QUESTIONS,
     MAX_SECONDS,
@@ -67,6 +68,15 @@ _ItemFields = Annotated[
     ),
 ]
 _History = Annotated[list[Id], Field(max_length=1_000)]
+_Shown = Annotated[
+    list[Name],
+    Field(
+        min_length=1,
+        max_length=MAX_FIELDS,
+        description="Columns of the catalog that each item brings along; '*' is all of them. The title always comes.",
+        examples=[["*"]],
+    ),
+]
 
 
 class RecommendationQuestion(Words):
@@ -98,6 +108,7 @@ class RecommendationQuestion(Words):
         default=None, description="Kept with the list that was shown, such as page or device. Nothing personal, please."
     )
     explain: bool = Field(default=False, description="Give each item a reason.")
+    fields: _Shown | None = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -125,6 +136,7 @@ class SimilarQuestion(Words):
     text: Text | None = None
     k: K = 10
     filter: FilterSpec | None = None
+    fields: _Shown | None = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -146,6 +158,7 @@ class SearchQuestion(Words):
     filter: FilterSpec | None = None
     user_id: Id | None = Field(default=None, description="Order what matches by this user's taste, too.")
     history: _History | None = Field(default=None, description="The same for somebody known by a list of items.")
+    fields: _Shown | None = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"words": "heist in vegas", "k": 5, "user_id": "42"}]})
 

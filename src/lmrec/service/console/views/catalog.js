@@ -46,7 +46,7 @@ function browse(root, { params, signal }) {
 }
 
 async function meant(words, signal) {
-  const found = await post("/v1/search", { words, k: PAGE }, signal);
+  const found = await post("/v1/search", { words, k: PAGE, fields: ["*"] }, signal);
   const items = await Promise.all(found.items.map((one) => get(`/v1/items/${part(one.item_id)}`, null, signal)));
   return { items };
 }
@@ -164,7 +164,7 @@ function holdButton(found) {
 
 function neighbours(itemId, signal) {
   const box = h("div");
-  const find = () => post("/v1/similar", { item_id: itemId, k: 6 }, signal);
+  const find = () => post("/v1/similar", { item_id: itemId, k: 6, fields: ["*"] }, signal);
   box.again = () => fill(box, find, (found) => (found.items.length ? rankedList(found.items) : empty("Nothing else is here")));
   return box;
 }

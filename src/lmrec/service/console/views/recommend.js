@@ -107,7 +107,7 @@ export function render(root, { params, signal }) {
     if (!pastPanel.hidden) fill(past, () => get(`/v1/users/${part(state.user)}`, null, signal), (held) => history(held, makeUp), "Reading the history");
     const began = performance.now();
     const ask = async () => {
-      const answer = await post("/v1/recommendations", { ...asked, ...options.choices(), context: { page: "console" } }, signal);
+      const answer = await post("/v1/recommendations", { ...asked, ...options.choices(), fields: ["*"], context: { page: "console" } }, signal);
       return { answer, ms: performance.now() - began };
     };
     fill(list, ask, (found) => results(found, asked), "Asking the model");
