@@ -1,15 +1,19 @@
 """A run that has learnt a planted world, made once for all flow tests, and the control that nothing can learn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from lmrec.cli.app import app
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources.synthetic import planted_world
 
+Invoke: TypeAlias = Callable[..., Result]
 WORLD: dict[str, Any] = {"n_users": 200, "n_items": 64, "n_events_per_user": 24, "n_topics": 8, "seed": 1}
 
 
@@ -23,6 +27,19 @@ class Fitted:
     @property
     def run(self) -> Path:
         return self.folder / "run"
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Calls the command line and checks its exit code."""
+    runner = CliRunner()
+
+    def run(*words: object, code: int = 0) -> Result:
+        result = runner.invoke(app, [str(word) for word in words])
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")

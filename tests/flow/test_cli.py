@@ -8,28 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import polars as pl
 import pytest
-from typer.testing import CliRunner, Result
 
-from lmrec.cli.app import app
+from .conftest import Invoke
 
-Invoke: TypeAlias = Callable[..., Result]
 COLUMNS = ["user_id", "item_id", "rank", "score"]
-
-
-@pytest.fixture
-def invoke() -> Invoke:
-    runner = CliRunner()
-
-    def run(*words: object, code: int = 0) -> Result:
-        result = runner.invoke(app, [str(word) for word in words])
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
 
 
 def sets(choices: list[str]) -> list[str]:
@@ -312,7 +298,7 @@ def test_learning_from_everything_leaves_nothing_to_judge(
 
 
 def test_sigint_leaves_a_resumable_run_and_resume_completes_it(
-    world_folder: Path, tmp_path: Path, quick_choices: list[str]
+    invoke: Invoke, world_folder: Path, tmp_path: Path, quick_choices: list[str]
 ) -> None:
     out = tmp_path / "run"
     choices = [*quick_choices, "training.frozen_epochs=40", "training.patience=40", "training.tuned_epochs=1"]
@@ -327,9 +313,7 @@ def test_sigint_leaves_a_resumable_run_and_resume_completes_it(
     assert process.returncode == 130, words
     assert "Continue with the same command and --resume" in " ".join(words.split())
     assert "Traceback" not in words
-    unusable = CliRunner().invoke(app, ["recommend", str(out), "--user", "user0"])
-    assert unusable.exit_code == 2
-    assert "is training" in unusable.stderr
+    assert "is training" in invoke("recommend", out, "--user", "user0", code=2).stderr
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -8,6 +8,7 @@ vectors/            text and item vectors, with the fingerprints of what made th
 metrics.jsonl       one line an epoch           tensorboard/   the same for TensorBoard
 training_state/     there while a training can be resumed
 evaluation.json     the judge's table           report.html    the same with pictures
+cases.parquet       where the relevant items of each judged case stood, for every row of that table
 """
 
 import json
@@ -72,6 +73,10 @@ class RunFolder:
     @property
     def evaluation_file(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def cases_file(self) -> Path:
+        return self.path / "cases.parquet"
 
     @property
     def report_file(self) -> Path:

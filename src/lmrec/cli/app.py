@@ -6,6 +6,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from lmrec.cli.comparing import add_comparing
 from lmrec.cli.guard import GuardedGroup
 from lmrec.cli.serving import add_serving
 from lmrec.cli.show import print_data, print_json, print_notes, say
@@ -309,6 +310,7 @@ def data_fetch(
     typer.echo(str(folder) if out is None else str(export_tables(name, folder, out)))
 
 
+add_comparing(app)
 add_serving(app)
 add_updating(app)
 

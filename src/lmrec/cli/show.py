@@ -31,7 +31,7 @@ def print_data(prepared: "Prepared") -> None:
     table = _table("Data", ("", ""))
     for label, value in prepared.summary.rows():
         table.add_row(label, value)
-    _print(table)
+    print_rich(table)
     proof = prepared.split.proof
     if prepared.split.kind != "none":
         held = sum(fact.holds for fact in proof.facts)
@@ -50,7 +50,7 @@ def print_items(items: Sequence["ScoredItem"]) -> None:
     table = _table("", ("rank", "item", "title", "score"))
     for place, item in enumerate(items, start=1):
         table.add_row(str(place), item.item_id, item.title, f"{item.score:.3f}")
-    _print(table)
+    print_rich(table)
 
 
 def print_recommendations(answers: Sequence["Recommendation"]) -> None:
@@ -69,41 +69,41 @@ def print_audience(users: Sequence["ScoredUser"]) -> None:
     table = _table("", ("rank", "user", "score", "last seen with"))
     for place, user in enumerate(users, start=1):
         table.add_row(str(place), user.user_id, f"{user.score:.3f}", "; ".join(user.liked))
-    _print(table)
+    print_rich(table)
 
 
 def print_table(table: "JudgementTable") -> None:
-    _print(table.rich())
+    print_rich(table.rich())
     if table.slices:
-        _print(table.rich_slices())
+        print_rich(table.rich_slices())
 
 
 def print_choices(rows: Iterable[tuple[str, str, str]]) -> None:
     table = _table("", ("key", "default", "effect"))
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    print_rich(table)
 
 
 def print_catalogue(rows: Iterable[tuple[str, str, str, str]]) -> None:
     table = _table("", ("", "name", "what it is", "terms or package"))
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    print_rich(table)
 
 
 def print_rows(title: str, rows: Iterable[tuple[str, str]]) -> None:
     table = _table(title, ("", ""))
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    print_rich(table)
 
 
 def print_grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = _table(title, columns)
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    print_rich(table)
 
 
 def _table(title: str, columns: Sequence[str]) -> "Table":
@@ -117,7 +117,7 @@ def _table(title: str, columns: Sequence[str]) -> "Table":
     return table
 
 
-def _print(table: "Table") -> None:
+def print_rich(table: "Table") -> None:
     """On stdout; not squeezed into 80 columns where stdout is a file. Data is text, never markup."""
     from rich.console import Console
 

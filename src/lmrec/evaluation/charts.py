@@ -5,10 +5,12 @@ stays text in the page's own font. So one picture serves the light and the dark 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from lmrec.errors import MissingExtraError
 from lmrec.evaluation.table import Estimate, JudgementTable
@@ -34,6 +36,19 @@ _VARIABLES: Final = {
     BAR: "var(--bar)",
     PAPER: "var(--card)",
 }
+
+# The same colours fixed, on white: for a picture that stands by itself.
+LIGHT: Final = {
+    INK: "#1c1f26",
+    MUTED: "#62676f",
+    LINE: "#e2e0da",
+    ACCENT: "#3b5bdb",
+    ACCENT_SOFT: "#a9b8f2",
+    BAR: "#d3d0c8",
+    PAPER: "#ffffff",
+}
+Palette: TypeAlias = Mapping[str, str]  # what to draw a placeholder with
+PAGE: Final[Palette] = {placeholder: placeholder for placeholder in LIGHT}
 
 WIDTH_IN: Final = 4.2
 _ROW_IN: Final = 0.52
@@ -81,7 +96,7 @@ def draw_systems(table: JudgementTable, candidate: str) -> str:
             value = table.row(table.best_baseline).metrics[table.metric].value
             axes.axvline(value, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)), zorder=0)
 
-    return _render(draw, _height(len(rows)), "systems", f"{table.metric} of every system, with intervals")
+    return render_svg(draw, _height(len(rows)), "systems", f"{table.metric} of every system, with intervals")
 
 
 def draw_slices(table: JudgementTable, candidate: str) -> str:
@@ -111,7 +126,7 @@ def draw_slices(table: JudgementTable, candidate: str) -> str:
                     clip_on=False,
                 )
 
-    return _render(draw, _height(len(parts)), "slices", f"{table.metric} by slice")
+    return render_svg(draw, _height(len(parts)), "slices", f"{table.metric} by slice")
 
 
 def draw_curve(curves: Curve, key: str, label: str, mark_best: bool = False) -> str | None:
@@ -147,7 +162,7 @@ def draw_curve(curves: Curve, key: str, label: str, mark_best: bool = False) -> 
                 fontweight="bold",
             )
 
-    return _render(draw, 2.7, key, f"{label} over the steps of training")
+    return render_svg(draw, 2.7, key, f"{label} over the steps of training")
 
 
 def _row_axes(figure: "Figure", n_rows: int, reach: float) -> "Axes":
@@ -175,20 +190,35 @@ def _height(n_rows: int) -> float:
     return 0.4 + _ROW_IN * max(n_rows, 1)
 
 
-def _render(draw: Callable[["Figure"], None], height_in: float, prefix: str, label: str) -> str:
+def render_svg(
+    draw: Callable[["Figure"], None], height_in: float, prefix: str, label: str, width_in: float = WIDTH_IN
+) -> str:
     """Runs `draw` on a bare figure, without pyplot or a display, and returns SVG that can stand inside a page."""
+    out = StringIO()
+    with _bare_figure(PAGE, (width_in, height_in), prefix) as figure:
+        draw(figure)
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _inline(out.getvalue(), prefix, label)
+
+
+def render_png(draw: Callable[["Figure"], None], height_in: float, path: Path, width_in: float = WIDTH_IN) -> None:
+    """Writes a picture that stands by itself; `draw` uses the colours of `LIGHT`."""
+    with _bare_figure(LIGHT, (width_in, height_in), "png") as figure:
+        draw(figure)
+        figure.savefig(path, format="png", dpi=160, facecolor=LIGHT[PAPER])
+
+
+@contextmanager
+def _bare_figure(palette: Palette, size_in: tuple[float, float], salt: str) -> "Iterator[Figure]":
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as missing:
-        raise MissingExtraError("The report's charts", "matplotlib", "report") from missing
-    out = StringIO()
-    style: Any = {**_STYLE, "svg.hashsalt": prefix}  # matplotlib types the keys as literals
+        raise MissingExtraError("A chart", "matplotlib", "report") from missing
+    coloured = {key: palette.get(value, value) if isinstance(value, str) else value for key, value in _STYLE.items()}
+    style: Any = {**coloured, "svg.hashsalt": salt}  # matplotlib types the keys as literals
     with rc_context(style):
-        figure = Figure(figsize=(WIDTH_IN, height_in))
-        draw(figure)
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(out.getvalue(), prefix, label)
+        yield Figure(figsize=size_in)
 
 
 def _inline(svg: str, prefix: str, label: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from lmrec.data.history import Cases
 from lmrec.errors import InputError, nearest
-from lmrec.evaluation.metrics import coverage, gini, measure_ranks, metric_names, novelty
+from lmrec.evaluation.metrics import Ranks, coverage, gini, measure_ranks, metric_names, novelty
 from lmrec.evaluation.ranking import rank_relevant
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.progress import Progress
@@ -72,6 +72,7 @@ class EvaluationConfig(BaseModel):
 class Evaluation:
     """What a scorer's answers were worth.
 
+    ranks: where the relevant items of each case stood; every metric at every k follows from them.
     metrics: name -> (B,) one value for each case, in the order of `cases`.
     top: (B, max(ks)) int32, what would have been shown, best first; -1 where a place stayed empty.
     aggregate: name -> mean over cases, and coverage@k, gini@k and (given item counts) novelty@k of the lists.
@@ -79,6 +80,7 @@ class Evaluation:
     """
 
     name: str
+    ranks: Ranks
     metrics: dict[str, FloatArray]
     top: npt.NDArray[np.int32]
     aggregate: dict[str, float]
@@ -112,21 +114,21 @@ def evaluate(
             "There is no case to judge; an evaluation needs at least one. Choose a split with a larger test part."
         )
     size = config.block_size or block_size(n_items)
-    per_block: list[dict[str, FloatArray]] = []
+    per_block: list[Ranks] = []
     top = np.empty((n_cases, max(config.ks)), np.int32)
     for start in range(0, n_cases, size):
         stop = min(start + size, n_cases)
         history, relevant = asked.history.slice(start, stop), asked.relevant.slice(start, stop)
         scores = _score_block(scorer, history, n_items)
-        ranks = rank_relevant(scores, history, relevant, config.exclude_seen)
-        per_block.append(measure_ranks(ranks, config.ks))
+        per_block.append(rank_relevant(scores, history, relevant, config.exclude_seen))
         top[start:stop] = top_k(exclude_items(scores, history) if config.exclude_seen else scores, top.shape[1])
         if progress is not None:
             progress(stop, n_cases)
-    metrics = {name: np.concatenate([block[name] for block in per_block]) for name in per_block[0]}
+    ranks = Ranks.join(per_block)
+    metrics = measure_ranks(ranks, config.ks)
     aggregate = {name: float(values.mean()) for name, values in metrics.items()}
     aggregate |= measure_lists(top, n_items, config.ks, item_counts)
-    return Evaluation(scorer.name, metrics, top, aggregate, asked, n_items)
+    return Evaluation(scorer.name, ranks, metrics, top, aggregate, asked, n_items)
 
 
 def measure_lists(top: IntArray, n_items: int, ks: tuple[int, ...], item_counts: IntArray | None) -> dict[str, float]:

@@ -6,7 +6,7 @@ figure. Values agree with `ir-measures` (see tests/unit/evaluation/test_metrics.
 one reading, the docstring says which one this is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,18 @@ class Ranks:
         """
         ranks = Ragged.from_rows([sorted(row) for row in rows])
         return cls(ranks, np.full(len(rows), n_candidates), ranks.lengths)
+
+    @classmethod
+    def join(cls, parts: "Sequence[Ranks]") -> "Ranks":
+        """The cases of all parts, in order.
+
+        >>> Ranks.join([Ranks.from_rows([[2]], 5), Ranks.from_rows([[1, 3]], 5)]).ranks[1].tolist()
+        [1, 3]
+        """
+        values = np.concatenate([part.ranks.values for part in parts])
+        n_relevant = np.concatenate([part.n_relevant for part in parts])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(n_relevant)])
+        return cls(Ragged(values, offsets), np.concatenate([part.n_candidates for part in parts]), n_relevant)
 
 
 def ndcg_at(ranks: Ranks, k: int) -> FloatArray:

@@ -98,20 +98,10 @@ def judge_candidate(table: JudgementTable, candidate: str) -> Verdict:
 
 def render_report(data: ReportData) -> str:
     """The page as text. Raises MissingExtraError where jinja2 or matplotlib is not installed."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as missing:
-        raise MissingExtraError("The report", "jinja2", "report") from missing
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["label"] = label_of
-    template = environment.from_string(files("lmrec.evaluation").joinpath("report.html.jinja").read_text("utf-8"))
-    charts = {
-        name: Markup(svg)  # noqa: S704
-        for name, svg in _charts(data).items()
-    }  # our own drawings; matplotlib escapes their texts
     k = data.table.metric.partition("@")[2] or "10"
-    return template.render(
+    return render_template(
+        "report.html.jinja",
+        _charts(data),
         data=data,
         table=data.table,
         verdict=judge_candidate(data.table, data.candidate),
@@ -122,8 +112,23 @@ def render_report(data: ReportData) -> str:
         value=_value,
         signed=_signed,
         definitions=DEFINITIONS,
-        charts=charts,
     )
+
+
+def render_template(name: str, charts: Mapping[str, str], **values: Any) -> str:
+    """A page of this room with its style and charts (name -> SVG of our own drawing) inside; all else is escaped."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as missing:
+        raise MissingExtraError("The page", "jinja2", "report") from missing
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["label"] = label_of
+    here = files("lmrec.evaluation")
+    ours = {place: Markup(svg) for place, svg in charts.items()}  # noqa: S704 - matplotlib escapes their texts
+    style = Markup(here.joinpath("page.css").read_text("utf-8"))  # noqa: S704 - our own file
+    template = environment.from_string(here.joinpath(name).read_text("utf-8"))
+    return template.render(style=style, charts=ours, **values)
 
 
 def write_report(path: str | Path, data: ReportData) -> Path:

@@ -15,6 +15,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.data.proof import show_time
 from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
+from lmrec.evaluation.casefile import JudgedCases, fingerprint_questions
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
@@ -63,7 +64,7 @@ class Judgement:
 
 
 def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True) -> Judgement:
-    """Judge a trained run on its test part and write evaluation.json.
+    """Judge a trained run on its test part and write evaluation.json, and cases.parquet for comparisons.
 
     overrides: `evaluation.*` and `baselines.*` settings, and `split.target`, which may differ from the run's recipe;
     nothing else may. Every baseline's settings are searched on validation, then it is fitted to training and validation;
@@ -105,20 +106,25 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
             f"the towers + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts; "
             "weights from validation, transitions from training and validation"
         )
+    cases = next(iter(evaluations.values())).cases
     table = build_table(
         list(evaluations.values()),
         baselines,
         _form(split, recipe.evaluation, interactions, n_items, _unserved_stage(run)),
         recipe.evaluation,
         slice_cases(
-            next(iter(evaluations.values())).cases,
+            cases,
             counts,
             np.bincount(split.train.user_idx, minlength=interactions.n_users),
         ),
         notes,
     )
     write_json(run.evaluation_file, table.as_dict())
-    return Judgement(table, evaluations, next(iter(evaluations.values())).cases)
+    questions = fingerprint_questions(cases, interactions.user_ids, recommender.catalog.ids)
+    data = str(run.read_record()["data_fingerprint"])
+    kept = JudgedCases.of(evaluations, table.form, recipe.evaluation.metric, data, questions, own_name(run))
+    kept.save_parquet(run.cases_file)
+    return Judgement(table, evaluations, cases)
 
 
 def read_table_of(run: RunFolder) -> JudgementTable | None:

@@ -7,6 +7,7 @@ import pytest
 
 from lmrec.data.history import Cases
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig
+from lmrec.evaluation.metrics import Ranks
 from lmrec.evaluation.promotion import WATCHED, decide
 from lmrec.fields import BoolArray, FloatArray, Ragged
 
@@ -20,7 +21,9 @@ NONE = np.zeros(N, np.bool_)
 def evaluation(values: FloatArray) -> Evaluation:
     rows = Ragged.from_rows([[0]] * N)
     cases = Cases(np.arange(N, dtype=np.int32) // 2, np.zeros(N), rows, rows)
-    return Evaluation("x", {"ndcg@10": values}, np.zeros((N, 10), np.int32), {}, cases, 5)
+    return Evaluation(
+        "x", Ranks.from_rows([[1]] * N, 5), {"ndcg@10": values}, np.zeros((N, 10), np.int32), {}, cases, 5
+    )
 
 
 def judge(gain: Any, *, tolerance: float = 0.0, **slices: BoolArray) -> Any:

@@ -1,0 +1,182 @@
+"""Paired comparison of systems that answered the same cases, corrected for how many comparisons are looked at.
+
+All systems and metrics share one set of redraws of the users (`compare.bootstrap_means`), so every difference is paired.
+The more differences one looks at, the more of them are "significant" by luck; Holm's procedure keeps the chance of even
+one such mistake below the level, without assuming that the comparisons are independent (Holm 1979). Intervals are those
+of each difference by itself, not corrected.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from lmrec.errors import InputError
+from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of, interval_of
+from lmrec.evaluation.metrics import METRICS_AT_K, Ranks, auc
+from lmrec.evaluation.table import Estimate, TableForm
+from lmrec.fields import FloatArray, IntArray
+
+LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+MEANING = "* p < .05, ** p < .01, *** p < .001 after Holm's correction"
+
+
+@dataclass(frozen=True)
+class ComparedPair:
+    """How far `first` is above `second`. `adjusted_p` is Holm's, over all pairs and metrics of the comparison."""
+
+    metric: str
+    first: str
+    second: str
+    difference: Difference
+    adjusted_p: float
+
+    @property
+    def marks(self) -> str:
+        """Stars by the adjusted p-value; see `MEANING`.
+
+        >>> ComparedPair("ndcg@10", "a", "b", Difference(0.1, 0.05, 0.2, 0.002), 0.004).marks
+        '**'
+        """
+        return next((marks for level, marks in LEVELS if self.adjusted_p < level), "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """estimates: metric -> system -> mean and interval. pairs: every difference that was asked for."""
+
+    form: TableForm
+    confidence: float
+    n_bootstrap: int
+    systems: tuple[str, ...]
+    metrics: tuple[str, ...]
+    estimates: dict[str, dict[str, Estimate]]
+    pairs: tuple[ComparedPair, ...]
+
+    @property
+    def too_few_draws(self) -> bool:
+        """Whether even the smallest p-value that so many redraws can give is no longer significant once corrected."""
+        return 2.0 / (self.n_bootstrap + 1) * len(self.pairs) >= LEVELS[-1][0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        values = asdict(self)
+        values["pairs"] = [{**asdict(pair), "marks": pair.marks} for pair in self.pairs]
+        return values
+
+    def rich_systems(self) -> Table:
+        """Each system's means, best first by the first metric, for a terminal."""
+        table = Table(title="Systems", title_justify="left", caption=self.form.sentence, caption_justify="left")
+        table.add_column("system")
+        for metric in self.metrics:
+            table.add_column(f"{metric} [{self.confidence:.0%}]", justify="right")
+        for name in self.ranked:
+            cells = [self.estimates[metric][name] for metric in self.metrics]
+            table.add_row(Text(name), *(f"{cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}]" for cell in cells))
+        return table
+
+    def rich_pairs(self) -> Table:
+        """Every difference with its interval and stars, for a terminal."""
+        title = f"Paired differences, {len(self.pairs)} comparisons"
+        caption = f"{MEANING}; {self.n_bootstrap:,} redraws of users"
+        table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+        for column, justify in (("metric", "left"), ("first - second", "left"), ("difference", "right"), ("", "left")):
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        table.add_column("p", justify="right")
+        table.add_column("p, corrected", justify="right")
+        for pair in self.pairs:
+            gap = pair.difference
+            style = "" if not pair.marks else ("green" if gap.mean > 0 else "red")
+            table.add_row(
+                pair.metric,
+                Text(f"{pair.first} - {pair.second}"),
+                Text(f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]", style=style),
+                pair.marks,
+                f"{gap.p:.4f}",
+                f"{pair.adjusted_p:.4f}",
+            )
+        return table
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Systems, best first by the first metric."""
+        return tuple(sorted(self.systems, key=lambda name: -self.estimates[self.metrics[0]][name].value))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p-values in the order given: the i-th smallest of m times (m - i + 1), never below a smaller one's.
+
+    Source: Holm 1979, https://www.jstor.org/stable/4615733.
+
+    >>> [round(value, 3) for value in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p, np.float64)[order] * (len(p) - np.arange(len(p)))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(value) for value in adjusted]
+
+
+def measure_metric(ranks: Ranks, name: str) -> FloatArray:
+    """(B,) a metric by its name, such as ndcg@10, at any k. Raises InputError for a name that nobody knows."""
+    base, at, k = name.partition("@")
+    if name == "auc":
+        return auc(ranks)
+    if base not in METRICS_AT_K or not at or not k.isdigit():
+        known = ", ".join(f"{metric}@K" for metric in METRICS_AT_K)
+        raise InputError(f"there is no metric '{name}'. Known: {known} and auc, such as ndcg@10")
+    return METRICS_AT_K[base](ranks, int(k))
+
+
+def compare_systems(
+    ranks: Mapping[str, Ranks],
+    user_idx: IntArray,
+    form: TableForm,
+    metrics: Sequence[str],
+    against: str | None = None,
+    n_bootstrap: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare systems that answered the same cases of the users user_idx (B,).
+
+    against: compare this one with each other system (it comes first in each pair); None: all pairs, the better first.
+    Raises InputError for fewer than two systems, and for names that are unknown.
+    """
+    names = tuple(ranks)
+    if len(names) < 2:
+        raise InputError(
+            f"there is only '{names[0]}' to compare; a comparison needs two systems" if names else "nothing"
+        )
+    if against is not None and against not in ranks:
+        raise InputError(f"there is no row '{against}' to compare with. Rows: {', '.join(names)}")
+    columns = [(metric, name) for metric in metrics for name in names]
+    values = np.stack([measure_metric(ranks[name], metric) for metric, name in columns], axis=1)  # (B, C)
+    means, redrawn = values.mean(axis=0), bootstrap_means(values, user_idx, n_bootstrap, seed)
+    place = {column: at for at, column in enumerate(columns)}
+    estimates = {
+        metric: {
+            name: Estimate(float(means[place[metric, name]]), *interval_of(redrawn[:, place[metric, name]], confidence))
+            for name in names
+        }
+        for metric in metrics
+    }
+    main = estimates[metrics[0]]
+    chosen = _pairs(sorted(names, key=lambda name: -main[name].value), against)
+    asked = [(metric, place[metric, a], place[metric, b]) for metric in metrics for a, b in chosen]
+    gaps = [difference_of(float(means[a] - means[b]), redrawn[:, a] - redrawn[:, b], confidence) for _, a, b in asked]
+    pairs = tuple(
+        ComparedPair(metric, columns[a][1], columns[b][1], gap, adjusted)
+        for (metric, a, b), gap, adjusted in zip(asked, gaps, holm([gap.p for gap in gaps]), strict=True)
+    )
+    return Comparison(form, confidence, n_bootstrap, names, tuple(metrics), estimates, pairs)
+
+
+def _pairs(ranked: Sequence[str], against: str | None) -> list[tuple[str, str]]:
+    if against is not None:
+        return [(against, name) for name in ranked if name != against]
+    return [(first, second) for place, first in enumerate(ranked) for second in ranked[place + 1 :]]
