@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from lmrec.errors import InputError, UnknownIdError
+from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.checks import JsonScalar
 from lmrec.feedback.events import EVENT_KINDS
 from lmrec.feedback.migrations import VERSION_TABLE
@@ -392,6 +393,31 @@ def test_a_decision_that_fails_leaves_no_trace(store: Store) -> None:
     with pytest.raises(UnknownIdError, match="item 'i1' was never flagged.* Flag it first"):
         store.decide_item("i1", True, by="eve", note="")
     assert store.audit(10) == []
+
+
+def test_one_experiment_runs_at_a_time_and_no_name_is_used_twice(store: Store, url: str) -> None:
+    first = Experiment.of_two("first", "0", "0001", 0.1)
+    assert store.running_experiment() is None
+    store.start_experiment(first, by="ann")
+    running = store.running_experiment()
+    assert running is not None
+    assert (running.experiment, running.started_by, running.is_running) == (first, "ann", True)
+    with pytest.raises(InputError, match="'first' is running"):
+        store.start_experiment(Experiment.of_two("second", "0", "0001", 0.5, "shadow"))
+    assert not store.end_experiment("second", "never was")
+    assert store.end_experiment("first", "no difference", by="bob")
+    assert not store.end_experiment("first", "again")
+    with pytest.raises(InputError, match="already"):
+        store.start_experiment(first)
+    second = Experiment.of_two("second", "0", "0001", 1.0, "shadow")
+    store.start_experiment(second)
+    with Store.open(url) as again:
+        found = again.experiments()
+    assert [(row.experiment, row.is_running, row.ended_by, row.why) for row in found] == [
+        (second, True, None, ""),
+        (first, False, "bob", "no difference"),
+    ]
+    assert [row.action for row in store.audit(3)] == ["start_experiment", "end_experiment", "start_experiment"]
 
 
 def test_the_audit_tells_the_newest_decisions_first(store: Store) -> None:

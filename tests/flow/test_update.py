@@ -379,12 +379,11 @@ def test_the_command_line(small: Small) -> None:
     assert drifted.exit_code == 0, drifted.output
     assert json.loads(drifted.stdout)["n_new"] == 325
     assert "popularity" in runner.invoke(app, ["drift", str(small.run)]).stdout
-    read = runner.invoke(app, ["experiments", str(small.run), "--json"])
+    read = runner.invoke(app, ["experiment", str(small.run), "compare", "--json"])
     assert [(arm["arm"], arm["successes"]) for arm in json.loads(read.stdout)["arms"]] == [("a", 3), ("b", 2)]
-    second = runner.invoke(app, ["experiments", str(small.run), "--against", "b"])
+    second = runner.invoke(app, ["experiment", str(small.run), "compare", "--against", "b"])
     assert second.exit_code == 0, second.output
-    assert "look number 2" in second.output
-    assert json.loads((small.run / "experiments.json").read_text())["looks"] == 2
+    assert "a against b" in second.output
     updated = runner.invoke(app, ["update", str(small.run), "--quiet", "--dry-run"])
     assert updated.exit_code == 0, updated.output
     assert "dry run: ndcg@10" in updated.stdout

@@ -17,7 +17,7 @@ from typing import Any
 
 from lmrec.artifacts.files import read_json
 from lmrec.artifacts.run import RunFolder, open_run
-from lmrec.errors import RunFolderError
+from lmrec.errors import RunFolderError, UnknownIdError
 
 FIRST = "0"
 POINTER_FORMAT = 1
@@ -89,6 +89,13 @@ def read_serving(run: Path | str) -> str:
     pointer = read_pointer(run)
     _check_whole(run, pointer.generation)
     return pointer.generation
+
+
+def check_servable(run: Path | str, name: str) -> None:
+    """Raises UnknownIdError where there is no generation of this name, and RunFolderError where it is damaged."""
+    if name not in _names(run):
+        raise UnknownIdError(f"there is no generation '{name}' of '{run}'. See `lmrec generations {run}`")
+    _check_whole(run, name)
 
 
 def list_generations(run: Path | str) -> list[GenerationInfo]:
@@ -229,7 +236,7 @@ def _is_whole(run: Path | str, name: str) -> bool:
 
 
 def _check_whole(run: Path | str, name: str) -> None:
-    """Is all there that a recommender reads? The contents are checked when it reads them."""
+    """Is all there that a recommender reads? The contents are checked when it reads them. Raises RunFolderError."""
     try:
         folder = open_run(generation_path(run, name))
         files = ("catalog.parquet", "interactions.parquet")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lmrec.cli.comparing import add_comparing
+from lmrec.cli.experimenting import add_experimenting
 from lmrec.cli.guard import GuardedGroup
 from lmrec.cli.serving import add_serving
 from lmrec.cli.show import print_data, print_json, print_notes, say
@@ -313,6 +314,7 @@ def data_fetch(
 add_comparing(app)
 add_serving(app)
 add_updating(app)
+add_experimenting(app)
 
 
 def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> None:

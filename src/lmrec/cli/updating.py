@@ -1,15 +1,14 @@
-"""`lmrec update`, `drift` and `experiments`: what a served run learns from what it has heard."""
+"""`lmrec update` and `drift`: what a served run learns from what it has heard."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from lmrec.cli.show import print_grid, print_json, print_rows, say
+from lmrec.cli.show import print_grid, print_json, say
 
 if TYPE_CHECKING:
     from lmrec.evaluation.drift import Drift
-    from lmrec.evaluation.experiments import ReadOut
     from lmrec.evaluation.promotion import Decision
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `lmrec fit --out` makes it.")]
@@ -28,7 +27,6 @@ def add_updating(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(update)
     app.command()(drift)
-    app.command()(experiments)
 
 
 def update(
@@ -76,29 +74,6 @@ def drift(run: RunArgument, store: StoreOption = None, as_json: JsonOption = Fal
         typer.echo(found.level)
 
 
-def experiments(
-    run: RunArgument,
-    store: StoreOption = None,
-    days: Annotated[float, typer.Option("--days", min=0.01, help="Lists of the last days.")] = 30.0,
-    against: Annotated[
-        Optional[str], typer.Option("--against", help="The arm or generation to compare with. Default: the first.")
-    ] = None,
-    effect: Annotated[float, typer.Option("--effect", min=0.001, help="The relative gain that would matter.")] = 0.05,
-    as_json: JsonOption = False,
-) -> None:
-    """Which arm, or generation, leads to more: rates, differences with intervals, and how many lists are needed.
-
-    Each call counts as a look. Also written to RUN/experiments.json.
-    """
-    from lmrec.workflows.experiments import read_experiments
-
-    found = read_experiments(run, store, days=days, against=against, effect=effect)
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        _print_read_out(found)
-
-
 def _print_drift(found: "Drift") -> None:
     rows = [
         (one.name, f"{one.psi:.3f}", f"{one.js:.3f}", f"{one.chance:.3f} ({one.read_by.upper()})", one.level)
@@ -121,24 +96,3 @@ def _print_decision(decision: "Decision") -> None:
         for part in decision.slices
     ]
     print_grid("Newest events", ("slice", "cases", "served", "candidate", f"difference in {decision.metric}", ""), rows)
-
-
-def _print_read_out(found: "ReadOut") -> None:
-    rows = [
-        (arm.arm, f"{arm.lists:,}", f"{arm.users:,}", f"{arm.rate:.2%}", f"{arm.low:.2%} to {arm.high:.2%}")
-        for arm in found.arms
-    ]
-    print_grid("Lists that led to something", ("arm", "lists", "users", "rate", "95 % interval"), rows)
-    print_rows(
-        "Differences",
-        [
-            (
-                f"{one.arm} against {one.against}",
-                f"{one.mean:+.2%} ({one.low:+.2%} to {one.high:+.2%}), p {one.p:.3f}, after {found.looks} looks "
-                f"{one.p_looks:.3f}{': clear' if one.is_clear else ': could be chance'}",
-            )
-            for one in found.differences
-        ],
-    )
-    for warning in found.warnings:
-        say(f"note: {warning}")

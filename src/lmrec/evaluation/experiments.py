@@ -4,15 +4,15 @@ A list succeeds when a positive event names its request id and an item of it. Li
 users, not lists, are redrawn (the cluster bootstrap, as in lmrec.evaluation.compare), each arm by itself. The arm of a
 list is what its context says under "arm"; lists without one count for the generation that made them.
 
-Looking again and again until it is significant finds something in most experiments without an effect (Johari et al.
-2017, https://doi.org/10.1145/3097983.3097992). So the number of looks is counted, p values are also given times the
-looks (Bonferroni: true whenever one stops), and the lists needed are said beforehand.
+Looking again and again until it is significant finds something in most experiments without an effect. So there is a
+second p value that holds however often one looks and whenever one stops (the mixture sequential probability ratio test;
+Johari et al. 2017, https://doi.org/10.1145/3097983.3097992), and the lists needed are said beforehand.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil
+from math import ceil, exp, log
 from statistics import NormalDist
 from typing import Any, Final
 
@@ -21,11 +21,8 @@ import numpy.typing as npt
 
 from lmrec.errors import InputError
 from lmrec.evaluation.compare import bootstrap_means, difference_of, interval_of
-from lmrec.feedback.shown import Shown
+from lmrec.feedback.shown import ARM, Shown
 from lmrec.fields import FloatArray, ItemId
-
-ARM: Final = "arm"
-"""The key of a shown list's context that holds the arm."""
 
 _MISMATCH_P: Final = 0.001
 
@@ -55,7 +52,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class ArmDifference:
-    """How much `arm` is above `against`. p: two-sided. p_looks: p times the looks taken, at most 1.
+    """How much `arm` is above `against`. p: two-sided, for who looks once. p_always: for who looks as often as they like.
 
     lists_needed: lists of each arm with which a gain of `effect` (relative to `against`) would be found in 4 of 5 tries.
     """
@@ -66,14 +63,14 @@ class ArmDifference:
     low: float
     high: float
     p: float
-    p_looks: float
+    p_always: float
     effect: float
     lists_needed: int | None
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out zero, also after as many looks."""
-        return (self.low > 0.0 or self.high < 0.0) and self.p_looks < 0.05
+        """Whether the interval leaves out zero, however often it was looked at."""
+        return (self.low > 0.0 or self.high < 0.0) and self.p_always < 0.05
 
 
 @dataclass(frozen=True)
@@ -82,14 +79,12 @@ class ReadOut:
 
     arms: tuple[ArmResult, ...]
     differences: tuple[ArmDifference, ...]
-    looks: int
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "arms": [asdict(arm) for arm in self.arms],
             "differences": [{**asdict(found), "is_clear": found.is_clear} for found in self.differences],
-            "looks": self.looks,
             "warnings": list(self.warnings),
         }
 
@@ -114,7 +109,6 @@ def read_out(
     outcomes: Sequence[ShownOutcome],
     *,
     against: str | None = None,
-    looks: int = 1,
     effect: float = 0.05,
     shares: Mapping[str, float] | None = None,
     n_bootstrap: int = 2000,
@@ -134,9 +128,9 @@ def read_out(
     samples = {name: _sample(by_arm[name], n_bootstrap, seed + place) for place, name in enumerate(names)}
     arms = tuple(_arm_result(name, by_arm[name], samples[name], confidence) for name in names)
     differences = tuple(
-        _difference(arms[0], arm, samples[arms[0].arm], samples[arm.arm], looks, effect, confidence) for arm in arms[1:]
+        _difference(arms[0], arm, samples[arms[0].arm], samples[arm.arm], effect, confidence) for arm in arms[1:]
     )
-    return ReadOut(arms, differences, looks, tuple(_warnings(by_arm, arms, differences, looks, shares)))
+    return ReadOut(arms, differences, tuple(_warnings(by_arm, arms, differences, shares)))
 
 
 def lists_needed(
@@ -154,6 +148,21 @@ def lists_needed(
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
     variance = rate * (1 - rate) + better * (1 - better)
     return ceil(inflation * z * z * variance / (better - rate) ** 2)
+
+
+def always_valid_p(mean: float, variance: float, effect: float) -> float:
+    """The p value of a difference that holds whenever one looks: under no effect it falls below 0.05, at any time from now
+    until for ever, in at most 1 of 20 experiments. variance: of `mean`. effect: how large differences are thought to be
+    (the standard deviation of a normal distribution around 0); the nearer, the sooner a true one is found.
+
+    >>> round(always_valid_p(0.03, 0.01**2, 0.02), 3), always_valid_p(0.0, 0.01**2, 0.02)
+    (0.061, 1.0)
+    """
+    if variance <= 0 or effect <= 0:
+        return 1.0
+    spread = variance + effect**2
+    log_ratio = 0.5 * log(variance / spread) + effect**2 * mean**2 / (2 * variance * spread)
+    return exp(-max(0.0, log_ratio))
 
 
 def _sample(outcomes: Sequence[ShownOutcome], n: int, seed: int) -> FloatArray:
@@ -179,7 +188,6 @@ def _difference(
     arm: ArmResult,
     base_sample: FloatArray,
     sample: FloatArray,
-    looks: int,
     effect: float,
     confidence: float,
 ) -> ArmDifference:
@@ -193,7 +201,7 @@ def _difference(
         low=found.low,
         high=found.high,
         p=float(found.p),
-        p_looks=min(1.0, float(found.p) * max(1, looks)),
+        p_always=always_valid_p(found.mean, float(base_sample.var() + sample.var()), effect * base.rate),
         effect=effect,
         lists_needed=lists_needed(base.rate, effect, inflation),
     )
@@ -203,17 +211,11 @@ def _warnings(
     by_arm: Mapping[str, Sequence[ShownOutcome]],
     arms: Sequence[ArmResult],
     differences: Sequence[ArmDifference],
-    looks: int,
     shares: Mapping[str, float] | None,
 ) -> Iterable[str]:
     if len(arms) < 2:
         yield "only one arm has shown lists, so there is nothing to compare"
         return
-    if looks > 1:
-        yield (
-            f"this is look number {looks}: who stops at the first p below 0.05 is wrong far more often than 1 time in 20. "
-            "Go by p_looks, or decide only once lists_needed are reached"
-        )
     for found in differences:
         fewest = min(arm.lists for arm in arms if arm.arm in (found.arm, found.against))
         if found.lists_needed is not None and fewest < found.lists_needed:

@@ -5,11 +5,15 @@ experiments do not share their luck. Kohavi, Tang & Xu 2020, Trustworthy Online 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any, Self
+from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 from lmrec.errors import InputError
+
+Mode: TypeAlias = Literal["split", "shadow"]
+CONTROL: Final = "control"
+CHALLENGER: Final = "challenger"
 
 
 @dataclass(frozen=True)
@@ -23,35 +27,62 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms in an order that must not change while it runs. Shares sum to one."""
+    """Arms in an order that must not change while it runs; the first is the control. Shares sum to one.
+
+    mode "split": each user is answered by their arm. "shadow": all are answered by the first of two arms, and of the
+    share of the second one the second is asked too, for nobody to see.
+    """
 
     name: str
     arms: tuple[Arm, ...]
     salt: str = ""
+    mode: Mode = "split"
 
     def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode) or (self.mode == "shadow" and len(self.arms) != 2):
+            raise InputError(
+                f"experiment '{self.name}' has the mode '{self.mode}' and {len(self.arms)} arms. Modes are split and "
+                "shadow, and shadow has two arms"
+            )
         names = [arm.name for arm in self.arms]
         if len(names) < 2 or len(set(names)) < len(names):
             raise InputError(
                 f"experiment '{self.name}' has the arms {names}; it needs two or more with different names"
             )
         total = sum(arm.share for arm in self.arms)
-        if min(arm.share for arm in self.arms) <= 0 or abs(total - 1.0) > 1e-9:
+        shares = [arm.share for arm in self.arms[self.mode == "shadow" :]]  # a shadow may fall on everybody
+        if not min(shares) > 0 or not 0 <= self.arms[0].share <= 1 or not abs(total - 1.0) <= 1e-9:
             raise InputError(
                 f"experiment '{self.name}' has shares of {[arm.share for arm in self.arms]}, which sum to {total:g}; each "
                 "must be above 0 and all together 1"
             )
 
     @classmethod
+    def of_two(cls, name: str, control: str, challenger: str, share: float, mode: Mode = "split") -> Self:
+        """Generation `control` against `challenger`, which gets `share` of the users."""
+        return cls(name, (Arm(CONTROL, control, 1.0 - share), Arm(CHALLENGER, challenger, share)), mode=mode)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From {"name", "salt", "arms": [{"name", "generation", "share"}, ...]}. Raises InputError for another shape."""
+        """From {"name", "salt", "mode", "arms": [{"name", "generation", "share"}, ...]}. Raises InputError for another
+        shape."""
         try:
             arms = tuple(Arm(str(arm["name"]), str(arm["generation"]), float(arm["share"])) for arm in values["arms"])
-            return cls(str(values["name"]), arms, str(values.get("salt", "")))
+            return cls(str(values["name"]), arms, str(values.get("salt", "")), values.get("mode", "split"))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"an experiment is {{name, salt, arms: [{{name, generation, share}}, ...]}}; this is not one ({error!r})"
+                f"an experiment is {{name, salt, mode, arms: [{{name, generation, share}}, ...]}}; this is not one "
+                f"({error!r})"
             ) from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `from_dict` takes."""
+        return asdict(self)
+
+    @property
+    def generations(self) -> tuple[str, ...]:
+        """Those that must be at hand, the control's first, each once."""
+        return tuple(dict.fromkeys(arm.generation for arm in self.arms))
 
 
 def assign(user_id: str, experiment: Experiment) -> Arm:

@@ -2,13 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, select
 
 from lmrec.feedback.checks import check_text, from_json, to_json
 from lmrec.feedback.tables import SHOWN, insert_or_skip
 from lmrec.fields import ItemId, UserId
+
+# Names in a context that an experiment writes there, over what a shop sent under them.
+EXPERIMENT: Final = "experiment"
+ARM: Final = "arm"
+MS: Final = "ms"  # how long the model took
+SHADOW: Final = "shadow"  # {"generation", "item_ids", "ms"}: what another generation would have shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import text
 
-from lmrec.feedback import audit, eventlog, items, keys, reviews, rulebook, shown, users
+from lmrec.feedback import audit, eventlog, experiments, items, keys, reviews, rulebook, shown, users
+from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.audit import AuditRow
 from lmrec.feedback.checks import check_count, check_text
 from lmrec.feedback.database import Database, parse_address
 from lmrec.feedback.errors import StoreBusyError, StoreError
 from lmrec.feedback.events import Added, Event, StoredEvent, check_event
+from lmrec.feedback.experiments import ExperimentRow
 from lmrec.feedback.items import ItemChange, ItemPut
 from lmrec.feedback.keys import KeyRow, Scope
 from lmrec.feedback.migrations import migrate
@@ -30,8 +32,8 @@ from lmrec.feedback.writer import GroupWriter, Write
 from lmrec.fields import ItemId, UserId
 
 __all__ = [
-    "Added", "AuditRow", "Event", "ItemChange", "ItemPut", "KeyRow", "ReviewRow", "ReviewStatus", "RuleRow", "Scope",
-    "Shown", "Store", "StoreBusyError", "StoreError", "StoredEvent", "UserExport",
+    "Added", "AuditRow", "Event", "ExperimentRow", "ItemChange", "ItemPut", "KeyRow", "ReviewRow", "ReviewStatus",
+    "RuleRow", "Scope", "Shown", "Store", "StoreBusyError", "StoreError", "StoredEvent", "UserExport",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -212,6 +214,25 @@ class Store:
         """Items that are not to be shown: flagged and not approved."""
         with self._database.read() as connection:
             return reviews.waiting_items(connection)
+
+    # Experiments
+
+    def start_experiment(self, experiment: Experiment, *, by: str = SYSTEM) -> None:
+        """InputError where another one runs, or where one had this name."""
+        self._write(lambda connection: experiments.start_experiment(connection, experiment, by, self._clock()))
+
+    def end_experiment(self, name: str, why: str, *, by: str = SYSTEM) -> bool:
+        """Whether it was running."""
+        return self._write(lambda connection: experiments.end_experiment(connection, name, by, why, self._clock()))
+
+    def running_experiment(self) -> ExperimentRow | None:
+        with self._database.read() as connection:
+            return experiments.running_experiment(connection)
+
+    def experiments(self) -> list[ExperimentRow]:
+        """All of them, the newest first."""
+        with self._database.read() as connection:
+            return experiments.experiments(connection)
 
     # Audit
 

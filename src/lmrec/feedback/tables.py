@@ -12,6 +12,7 @@
 | lmrec_reviews          | an item that was flagged, and what was decided        | never                                  |
 | lmrec_audit            | one decision                                          | never                                  |
 | lmrec_keys             | an API key: its hash, never the key                   | never, only revoked                    |
+| lmrec_experiments      | an experiment, running or ended                       | never                                  |
 
 The names start with lmrec_ so that a shop's own `items` in the same database are left alone. Text that holds JSON is
 kept as text: SQLite and PostgreSQL then give back the same bytes. The tables are made by migrations/, which a test
@@ -124,6 +125,19 @@ KEYS: Final = Table(
     Column("secret_hash", Text, nullable=False, unique=True),
     Column("created_ts", Float(53), nullable=False),
     Column("revoked_ts", Float(53)),
+)
+
+EXPERIMENTS: Final = Table(
+    "lmrec_experiments",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("running", Integer, unique=True),  # 1 or NULL: the database itself lets only one run
+    Column("spec", Text, nullable=False),  # JSON object
+    Column("started_ts", Float(53), nullable=False),
+    Column("started_by", Text, nullable=False),
+    Column("ended_ts", Float(53)),
+    Column("ended_by", Text),
+    Column("why", Text, nullable=False),
 )
 
 

@@ -31,6 +31,9 @@ class Metrics:
         self.shown_lost = Count(
             "lmrec_shown_lost", "Shown lists that were not recorded: too many waited.", registry=registry
         )
+        self.shadow_lost = Count(
+            "lmrec_shadow_lost", "Lists whose shadow was not asked: too many waited.", registry=registry
+        )
         self.failures = Count(
             "lmrec_failures", "Background work that failed and will be tried again.", ["work"], registry=registry
         )

@@ -10,10 +10,10 @@ from lmrec.feedback.shown import Shown
 from lmrec.fields import ITEM_ID
 from lmrec.retrieval.answers import LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.filters import Filter, parse_filter
+from lmrec.service.lineup import Served
 from lmrec.service.reasons import find_reasons
 from lmrec.service.schemas.questions import RecommendationQuestion
 from lmrec.service.schemas.words import plain_filter
-from lmrec.service.serving import Served
 from lmrec.service.users import UserHistory, Users
 
 

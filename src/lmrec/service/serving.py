@@ -1,4 +1,5 @@
-"""What is served: one generation with everything that has changed since, swapped for another one in one assignment.
+"""What is served: one generation with everything that has changed since, or several while an experiment runs; swapped for
+others in one assignment.
 
 Items, rules and reviews are written to the store first and then applied from there, by whoever notices first: the request
 that made the change, or the watcher, which also sees the changes of other processes. So memory can never hold
@@ -7,7 +8,6 @@ something that a restart would lose.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -16,6 +16,7 @@ from typing import Any
 from lmrec.artifacts.generation import FIRST, generation_path, how_far, list_generations, read_pointer, read_serving
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import InputError, LmrecError
+from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.items import ItemPut
 from lmrec.feedback.rulebook import RuleRow
 from lmrec.feedback.store import Store
@@ -23,20 +24,9 @@ from lmrec.fields import ItemId
 from lmrec.retrieval.live import LiveRecommender
 from lmrec.retrieval.rules import Review, Rule, compile_rules, load_rules_file, parse_rule
 from lmrec.service.errors import busy
+from lmrec.service.lineup import Lineup, Served
 from lmrec.service.logs import log, log_failure
 from lmrec.service.popularity import LiveCounts
-
-
-@dataclass(frozen=True, eq=False)
-class Served:
-    """A generation in memory. `created_ts`: when it was made; `since_ts`: since when this process serves it. `counts`: of
-    the events that it has not learnt; only the watcher touches them."""
-
-    generation: str
-    live: LiveRecommender
-    counts: LiveCounts
-    created_ts: float
-    since_ts: float
 
 
 class Serving:
@@ -47,8 +37,9 @@ class Serving:
         self._store = store
         self._rules_file = rules_file
         self._retry_s = retry_s
-        self._current: Served | None = None
+        self._lineup: Lineup | None = None
         self._failed: tuple[str, float] | None = None  # a generation, and when it may be tried again
+        self._failed_experiment: tuple[str, float] | None = None
         self._changing = RLock()  # one change of the live recommender at a time
         self._loading = RLock()  # one generation loads at a time; changes go on meanwhile
         self._file_rules: Mapping[str, Rule] = {}
@@ -61,14 +52,18 @@ class Serving:
     @property
     def current(self) -> Served:
         """Raises ServiceError (503) while nothing is loaded."""
-        served = self._current
-        if served is None:
+        return self.lineup.current
+
+    @property
+    def lineup(self) -> Lineup:
+        """Raises ServiceError (503) while nothing is loaded."""
+        if self._lineup is None:
             raise busy("the service is loading its generation. Send the request again in a moment", "loading", 2)
-        return served
+        return self._lineup
 
     @property
     def ready(self) -> bool:
-        return self._current is not None
+        return self._lineup is not None
 
     @property
     def problems(self) -> list[str]:
@@ -79,6 +74,11 @@ class Serving:
     def generation_problem(self) -> str | None:
         """Why the generation that the pointer names is not served, where that is so."""
         return self._problems.get("generation")
+
+    @property
+    def experiment_problem(self) -> str | None:
+        """Why the experiment that runs is not in force, where that is so."""
+        return self._problems.get("experiment")
 
     @property
     def file_rules(self) -> Mapping[str, Rule]:
@@ -93,26 +93,33 @@ class Serving:
         """
         with self._loading:
             name = read_serving(self._run)
-            if self._current is not None and self._current.generation == name:
-                return self._current
+            if self._lineup is not None and self._lineup.current.generation == name:
+                return self._lineup.current
             start = time.monotonic()
-            live = LiveRecommender.load(generation_path(self._run, name))
-            live.apply_changes(self._store.item_changes(0))
-            if self._current is not None:
-                live.warm_up()  # at the very first start the service is up first; see ServiceState
-            counts = self._count_news(name)
-            live.set_popularity(counts.weights())
-            served = Served(name, live, counts, _created_ts(self._run, name), time.time())
-            self._adopt(served)
-            log("serving", generation=name, items=live.n_items, seconds=round(time.monotonic() - start, 2))
+            served = self._read(name)
+            self._adopt(Lineup(served))
+            log("serving", generation=name, items=served.live.n_items, seconds=round(time.monotonic() - start, 2))
             return served
 
-    def _adopt(self, served: Served) -> None:
+    def _read(self, name: str) -> Served:
+        """A generation with all changes, for nobody yet; the one in memory, where it is there for an experiment."""
+        if self._lineup is not None and (held := self._lineup.find(name)) is not None:
+            return held
+        live = LiveRecommender.load(generation_path(self._run, name))
+        live.apply_changes(self._store.item_changes(0))
+        if self._lineup is not None:
+            live.warm_up()  # at the very first start the service is up first; see ServiceState
+        counts = self._count_news(name)
+        live.set_popularity(counts.weights())
+        return Served(name, live, counts, _created_ts(self._run, name), time.time())
+
+    def _adopt(self, lineup: Lineup) -> None:
         with self._changing:
-            served.live.apply_changes(self._store.item_changes(served.live.version))
-            self._apply_rules(served.live)
-            self._apply_reviews(served.live)
-            self._current = served
+            for served in lineup.all_served:
+                served.live.apply_changes(self._store.item_changes(served.live.version))
+                self._apply_rules(served.live)
+                self._apply_reviews(served.live)
+            self._lineup = lineup
             self._problems.pop("generation", None)
 
     def follow(self) -> bool:
@@ -136,6 +143,54 @@ class Serving:
             self._failed = None
             self._problems.pop("generation", None)
             return after != before
+
+    # ---- experiments
+
+    def sync_experiment(self) -> None:
+        """Bring the experiment that the store says runs into force, or out of it.
+
+        It ends by itself once another generation than its control's is served: after a rollback or a promotion nobody may
+        be left with what was there before. Raises LmrecError where a generation cannot be loaded; until it can be,
+        everybody is answered by what is served.
+        """
+        with self._loading:
+            lineup = self.lineup
+            row = self._store.running_experiment()
+            wanted = None if row is None else row.experiment
+            if wanted is not None and not self._still_fits(wanted):
+                wanted = None
+            if wanted is None:
+                self._problems.pop("experiment", None)
+            if wanted == lineup.experiment:
+                return
+            if wanted is None:
+                self._adopt(Lineup(lineup.current))
+                log("experiment out of force")
+                return
+            failed = self._failed_experiment
+            if failed is not None and failed[0] == wanted.name and time.monotonic() < failed[1]:
+                return
+            try:
+                served = [self._read(name) for name in wanted.generations]
+            except LmrecError as error:
+                self._failed_experiment = (wanted.name, time.monotonic() + self._retry_s)
+                self._problems["experiment"] = f"the experiment '{wanted.name}' is not in force: {error}"
+                raise
+            self._failed_experiment = None
+            self._problems.pop("experiment", None)
+            others = {one.generation: one for one in served if one is not lineup.current}
+            self._adopt(Lineup(lineup.current, wanted, others))
+            log("experiment in force", mode=wanted.mode, generations=list(wanted.generations))
+
+    def _still_fits(self, experiment: Experiment) -> bool:
+        """Whether its control is what the pointer names; an experiment for which it is not is ended."""
+        named = read_pointer(self._run).generation
+        control = experiment.arms[0].generation
+        if named == control:
+            return self.current.generation == control  # else this process has still to follow
+        why = f"generation {named} came to be served in place of its control, generation {control}"
+        self._store.end_experiment(experiment.name, why)
+        return False
 
     # ---- items
 
@@ -164,11 +219,11 @@ class Serving:
     def sync_items(self) -> None:
         """Apply what the store has and the live recommender has not."""
         with self._changing:
-            live = self.current.live
-            changes = self._store.item_changes(live.version)
-            if changes:
-                live.apply_changes(changes)
-                self._queue_flagged(live)
+            for served in self.lineup.all_served:
+                changes = self._store.item_changes(served.live.version)
+                if changes:
+                    served.live.apply_changes(changes)
+                    self._queue_flagged(served.live)
 
     # ---- rules and reviews
 
@@ -181,13 +236,15 @@ class Serving:
         with self._changing:
             version = self._store.rules_version()
             if self._read_rules_file() or version != self._rules_version or force:
-                self._apply_rules(self.current.live)
-                self._apply_reviews(self.current.live)
+                for served in self.lineup.all_served:
+                    self._apply_rules(served.live)
+                    self._apply_reviews(served.live)
                 self._rules_version = version
 
     def sync_reviews(self) -> None:
         with self._changing:
-            self._apply_reviews(self.current.live)
+            for served in self.lineup.all_served:
+                self._apply_reviews(served.live)
 
     def start_rules(self) -> None:
         """Read the rules file for the first time: a broken one is an error here, and only a problem later."""
@@ -258,9 +315,9 @@ class Serving:
 
     def count(self) -> None:
         """Take in the events since the last time."""
-        served = self.current
-        if served.counts.update():
-            served.live.set_popularity(served.counts.weights())
+        for served in self.lineup.all_served:
+            if served.counts.update():
+                served.live.set_popularity(served.counts.weights())
 
     def _count_news(self, name: str) -> LiveCounts:
         learnt_seq, _ = how_far(RunFolder(generation_path(self._run, name)))

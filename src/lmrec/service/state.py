@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from threading import Event as Signal
 from threading import Thread
@@ -16,12 +16,14 @@ from lmrec.errors import LmrecError
 from lmrec.feedback.errors import StoreError
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
+from lmrec.service.arms import answer_by_arm, answer_in_shadow
 from lmrec.service.batching import Batcher
 from lmrec.service.errors import busy
 from lmrec.service.limits import InFlight
+from lmrec.service.lineup import Served
 from lmrec.service.logs import log, log_failure
 from lmrec.service.metrics import ListStatistics, Metrics
-from lmrec.service.recommending import Ask, Listed, answer_asks
+from lmrec.service.recommending import Ask, Listed
 from lmrec.service.security import KeyRing
 from lmrec.service.serving import Serving
 from lmrec.service.settings import ServiceSettings
@@ -39,7 +41,8 @@ class ServiceState:
 
     Until the generation is loaded, `check_ready` refuses; where it cannot be loaded, `failure` says why and `on_failure`
     is told. `lanes`: `quick` and `slow` questions are answered by one thread each, so that who asks with words does not
-    hold up who asks with a history; `words` and `writes` do all else that needs the model, one thing at a time.
+    hold up who asks with a history; `words` and `writes` do all else that needs the model, one thing at a time; `shadow`
+    asks the generation that an experiment wants asked without being shown.
     """
 
     def __init__(self, settings: ServiceSettings, store: Store) -> None:
@@ -61,6 +64,8 @@ class ServiceState:
         self._slow = self._batcher("slow", self._answer, max(1, limits.max_batch // 4))
         self._words = self._batcher("words", _do, 1)
         self._writes = self._batcher("writes", _do, 1, limits.write_timeout_s)
+        self._shadow = self._batcher("shadow", self._answer_shadows, limits.max_batch)
+        self._tasks_behind: set[asyncio.Task[None]] = set()
         self._loader = Thread(target=self._load, name="lmrec-loader", daemon=True)
         self._watcher: Watcher | None = None
         self._watch_numbers()
@@ -77,7 +82,7 @@ class ServiceState:
             self._loader.join()
         if self._watcher is not None:
             self._watcher.close()
-        for lane in (self._quick, self._slow, self._words, self._writes):
+        for lane in (self._quick, self._slow, self._words, self._writes, self._shadow):
             lane.close()
         self.store.close()
         log("stopped")
@@ -109,6 +114,7 @@ class ServiceState:
             Task("reviews", self.serving.sync_reviews, 4 * every),
             Task("forgotten", self.users.refresh_forgotten, 4 * every),
             Task("generation", self.follow, every),
+            Task("experiment", self.serving.sync_experiment, every),
             Task("popularity", self.serving.count, self.settings.popularity_s),
         ]
 
@@ -145,12 +151,37 @@ class ServiceState:
     async def recommend(self, asks: Sequence[Ask]) -> list[dict[str, Any]]:
         """The JSON answers, in order; what was shown is written down and counted."""
         listed = await asyncio.gather(*((self._quick if ask.is_quick else self._slow).ask(ask) for ask in asks))
-        for entry in listed:
+        for ask, entry in zip(asks, listed, strict=True):
             basis = entry.body["basis"]
             self.lists.add(entry.shown.item_ids, basis == "popular")
             self.metrics.lists.labels(basis).inc()
-            self._keep(entry.shown)
+            shadow = self.serving.lineup.shadow_for(ask.question.user_id or ask.request_id)
+            if shadow is None:
+                self._keep(entry.shown)
+            else:
+                self._behind(self._ask_shadow(ask, entry.shown, shadow))
         return [entry.body for entry in listed]
+
+    async def _ask_shadow(self, ask: Ask, shown: Shown, shadow: Served) -> None:
+        """Behind the answer's back; where too much waits for it, the list is kept without its shadow."""
+        try:
+            await self._shadow.ask((ask, shown, shadow))
+        except LmrecError:
+            self.metrics.shadow_lost.inc()
+            self._keep(shown)
+        except Exception as error:  # nobody waits for this task, so nobody else would say it
+            self._failed("shadow", error)
+            self._keep(shown)
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks_behind.add(task)  # else it may be collected before it is done
+        task.add_done_callback(self._tasks_behind.discard)
+
+    def _answer_shadows(self, asked: Sequence[tuple[Ask, Shown, Served]]) -> list[None]:
+        for shown in answer_in_shadow(asked, self.users):
+            self._keep(shown)  # here, so that `close`, which waits for the lanes, loses none
+        return [None] * len(asked)
 
     def _keep(self, shown: Shown) -> None:
         """Write down what is shown behind the answer's back. Events go first: where much waits, this is let go."""
@@ -175,7 +206,7 @@ class ServiceState:
         return await self._writes.ask(work)
 
     def _answer(self, asks: Sequence[Ask]) -> list[Listed]:
-        return answer_asks(asks, self.serving.current, self.users)
+        return answer_by_arm(asks, self.serving.lineup, self.users)
 
     def _batcher(
         self, name: str, answer: Callable[[Any], Any], max_batch: int, timeout_s: float | None = None
@@ -187,7 +218,7 @@ class ServiceState:
             max_batch=max_batch,
             max_waiting=limits.max_waiting,
             timeout_s=timeout_s or limits.answer_timeout_s,
-            observe=self.metrics.batch_size.observe if answer is not _do else _nobody,
+            observe=self.metrics.batch_size.observe if name in ("quick", "slow") else _nobody,
         )
 
     @property

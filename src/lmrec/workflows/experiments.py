@@ -1,49 +1,87 @@
-"""Experiments: read from a store how the arms (or the generations) of a run did, and keep the answer beside the run."""
+"""Experiments of a run: started, ended and read where the service keeps them."""
 
 import time
 from pathlib import Path
 from typing import Any, Final
 
-from lmrec.artifacts.files import read_json, write_json
+from lmrec.artifacts.generation import check_servable, promote, read_serving
 from lmrec.artifacts.run import open_run
-from lmrec.errors import RunFolderError
+from lmrec.errors import UnknownIdError
 from lmrec.evaluation.experiments import ReadOut, join_outcomes, read_out
+from lmrec.evaluation.readout import read_experiment
+from lmrec.feedback.assignment import Experiment, Mode
+from lmrec.feedback.experiments import ExperimentRow
 from lmrec.feedback.store import Store
 from lmrec.feedback.walk import walk_followed, walk_shown
 from lmrec.workflows.news import store_url
 
-FILE: Final = "experiments.json"
 _DAY_S: Final = 86_400.0
+_ACTOR: Final = "command line"
 
 
-def read_experiments(
-    path: Path | str, url: str | None = None, *, days: float = 30.0, against: str | None = None, effect: float = 0.05
+def start_experiment(
+    run: Path | str, name: str, generation: str, *, url: str | None = None, share: float = 0.5, mode: Mode = "split"
+) -> Experiment:
+    """What is served against `generation`, in force within a moment in a running service. Raises InputError where another
+    one runs, UnknownIdError and RunFolderError for a generation that cannot be served."""
+    control = read_serving(run)
+    check_servable(run, generation)
+    experiment = Experiment.of_two(name, control, generation, share, mode)
+    with Store.open(store_url(run, url)) as store:
+        store.start_experiment(experiment, by=_ACTOR)
+    return experiment
+
+
+def end_experiment(
+    run: Path | str, name: str, why: str, *, url: str | None = None, promote_challenger: bool = False
+) -> ExperimentRow:
+    """Everybody is answered by one generation again. Raises UnknownIdError where no such experiment runs."""
+    with Store.open(store_url(run, url)) as store:
+        if not store.end_experiment(name, why, by=_ACTOR):
+            raise UnknownIdError(f"no experiment '{name}' is running. `lmrec experiment {run} list` shows all")
+        row = _find(store, run, name)
+        if promote_challenger:
+            winner = row.experiment.arms[-1].generation
+            promote(run, winner, f"experiment {name}: {why}")
+            store.add_audit(_ACTOR, "promote", winner, {"experiment": name, "why": why})
+    return row
+
+
+def list_experiments(run: Path | str, url: str | None = None) -> list[ExperimentRow]:
+    """All of them, the newest first."""
+    open_run(run)
+    with Store.open(store_url(run, url)) as store:
+        return store.experiments()
+
+
+def name_of_running(run: Path | str, url: str | None = None) -> str | None:
+    with Store.open(store_url(run, url)) as store:
+        row = store.running_experiment()
+    return None if row is None else row.experiment.name
+
+
+def show_experiment(run: Path | str, name: str, url: str | None = None) -> tuple[ExperimentRow, dict[str, Any]]:
+    """An experiment and its read-out. Raises UnknownIdError."""
+    open_run(run)
+    with Store.open(store_url(run, url)) as store:
+        row = _find(store, run, name)
+        return row, read_experiment(store, row)
+
+
+def compare_lists(
+    run: Path | str, url: str | None = None, *, days: float = 30.0, against: str | None = None, effect: float = 0.05
 ) -> ReadOut:
-    """Read out the lists of the last `days`, count this as a look, and write RUN/experiments.json.
-
-    against: the arm that the others are compared with. effect: the relative gain that would matter. Looks are counted for
-    as long as the same arms are compared.
-    """
-    run = open_run(path)
-    now = time.time()
-    since_ts = now - days * _DAY_S
-    with Store.open(store_url(path, url)) as store:
-        lists = (shown for shown in walk_shown(store, since_ts) if not shown.is_trial)
+    """All lists of the last `days`, by the arm that the shop or an experiment wrote into their context, else by their
+    generation. against: the arm that the others are compared with. effect: the relative gain that would matter."""
+    open_run(run)
+    with Store.open(store_url(run, url)) as store:
+        lists = (shown for shown in walk_shown(store, time.time() - days * _DAY_S) if not shown.is_trial)
         outcomes = join_outcomes(lists, list(walk_followed(store)))
-    arms = sorted({outcome.arm for outcome in outcomes})
-    looks = _looks_before(run.path / FILE, arms) + 1
-    found = read_out(outcomes, against=against, looks=looks, effect=effect)
-    write_json(run.path / FILE, {"since": since_ts, "read": now, **found.as_dict()})
-    return found
+    return read_out(outcomes, against=against, effect=effect)
 
 
-def _looks_before(file: Path, arms: list[str]) -> int:
-    """How often these very arms were compared already; 0 where the last read-out is of others, or damaged."""
-    if not file.exists():
-        return 0
-    try:
-        last: dict[str, Any] = read_json(file)
-        same = sorted(arm["arm"] for arm in last["arms"]) == arms
-        return int(last["looks"]) if same else 0
-    except (RunFolderError, KeyError, TypeError, ValueError):
-        return 0
+def _find(store: Store, run: Path | str, name: str) -> ExperimentRow:
+    for row in store.experiments():
+        if row.experiment.name == name:
+            return row
+    raise UnknownIdError(f"there is no experiment '{name}'. `lmrec experiment {run} list` shows all")

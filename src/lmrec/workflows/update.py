@@ -49,6 +49,7 @@ from lmrec.training.batches import TrainBatch
 from lmrec.training.continual import pull_to, update_batches
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.trainer import Trainer, TrainingConfig, plan_stages
+from lmrec.workflows.experiments import name_of_running
 from lmrec.workflows.fuse import fit_fusion
 from lmrec.workflows.merge import MergeCounts, Merged
 from lmrec.workflows.news import News, drift_of, read_news
@@ -56,7 +57,7 @@ from lmrec.workflows.prepare import prepare_dataset, save_dataset
 from lmrec.workflows.train import learner_scorer
 from lmrec.workflows.warm import WarmStart, carry_fusion, warm_start
 
-Status = Literal["nothing new", "promoted", "kept", "dry run"]
+Status = Literal["nothing new", "waiting", "promoted", "kept", "dry run"]
 LOCK: Final = ".update.lock"
 REPORT: Final = "update.json"
 
@@ -123,6 +124,16 @@ def update_run(
                 None,
                 news.name,
                 f"{counts.sentence()}. An update needs {needed:,} new events (update.min_events{way})",
+                counts,
+            )
+        running = name_of_running(path, store_url)
+        if running is not None and not dry_run:
+            return UpdateResult(
+                "waiting",
+                None,
+                news.name,
+                f"the experiment '{running}' is running, and a promotion would change what it compares. End it first "
+                f"(lmrec experiment {path} end {running} --why ...); nothing is lost by waiting",
                 counts,
             )
         asked = hold_out(news.merged, recipe.update.held_out)

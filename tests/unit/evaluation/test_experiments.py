@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmrec.errors import InputError
-from lmrec.evaluation.experiments import ShownOutcome, join_outcomes, lists_needed, read_out
+from lmrec.evaluation.experiments import ShownOutcome, always_valid_p, join_outcomes, lists_needed, read_out
 from lmrec.feedback.assignment import Arm, Experiment, assign, unit_hash
 from lmrec.feedback.shown import Shown
 
@@ -71,15 +71,32 @@ def test_no_effect_is_found_in_about_one_of_twenty() -> None:
     assert false_alarms <= 12
 
 
-def test_looking_often_is_counted_and_warned_of() -> None:
-    lists = [*shows("a", 100, 3, 0.2, 1), *shows("b", 100, 3, 0.28, 2)]
-    once, often = read_out(lists), read_out(lists, looks=20)
-    assert once.differences[0].is_clear
-    assert not often.differences[0].is_clear
-    assert often.differences[0].p_looks == pytest.approx(min(1.0, 20 * once.differences[0].p))
-    assert any("look number 20" in warning for warning in often.warnings)
-    assert any("are needed to find a gain of 5%" in warning for warning in once.warnings)
-    assert often.as_dict()["differences"][0]["is_clear"] is False
+def test_who_looks_often_is_not_fooled() -> None:
+    """No effect, and a look after every 20 lists of each arm: the usual p value falls below 0.05 somewhere in a third of
+    such experiments, the other one in few."""
+    rng = np.random.default_rng(0)
+    fooled = {"once": 0, "always": 0}
+    for _ in range(300):
+        clicks = rng.random((2, 1000)) < 0.2
+        ends = np.arange(20, 1001, 20)
+        rates = clicks.cumsum(axis=1)[:, ends - 1] / ends
+        variance = (rates * (1 - rates)).sum(axis=0) / ends
+        gaps = rates[1] - rates[0]
+        once = np.abs(gaps) / np.sqrt(np.maximum(variance, 1e-9)) > 1.96
+        always = [always_valid_p(float(gap), float(v), 0.05) < 0.05 for gap, v in zip(gaps, variance, strict=True)]
+        fooled["once"] += bool(once.any())
+        fooled["always"] += any(always)
+    assert fooled["once"] > 75
+    assert fooled["always"] <= 20
+
+
+def test_a_real_difference_stays_clear_and_what_is_needed_is_said() -> None:
+    found = read_out([*shows("a", 400, 3, 0.2, 1), *shows("b", 400, 3, 0.3, 2)])
+    gap = found.differences[0]
+    assert gap.p < gap.p_always < 0.05
+    assert any("are needed to find a gain of 5%" in warning for warning in found.warnings)
+    assert found.as_dict()["differences"][0]["is_clear"] is True
+    assert always_valid_p(0.1, 0.0, 0.05) == 1.0, "without any spread nothing is known"
 
 
 def test_what_spoils_an_experiment_is_said() -> None:
@@ -138,5 +155,14 @@ def test_experiments_that_cannot_be_are_refused() -> None:
     for share in (0.4, -0.5):
         with pytest.raises(InputError, match="all together 1"):
             Experiment("x", (Arm("a", "0", 0.5), Arm("b", "1", share)))
+    assert Experiment.from_dict(made.as_dict()) == made
+    everybody = Experiment.of_two("x", "0", "0001", 1.0, "shadow")
+    assert (assign("anybody", everybody).name, everybody.generations) == ("challenger", ("0", "0001"))
+    with pytest.raises(InputError, match="all together 1"):
+        Experiment.of_two("x", "0", "0001", 1.0)
+    with pytest.raises(InputError, match="shadow has two arms"):
+        Experiment("x", (Arm("a", "0", 0.4), Arm("b", "1", 0.3), Arm("c", "2", 0.3)), mode="shadow")
+    with pytest.raises(InputError, match="the mode 'sideways'"):
+        Experiment.from_dict({**made.as_dict(), "mode": "sideways"})
     with pytest.raises(InputError, match="this is not one"):
         Experiment.from_dict({"name": "x", "arms": [{"name": "a"}]})

@@ -18,7 +18,7 @@ async def explain_item(question: ExplanationQuestion, state: State) -> Response:
     """Which past items and which words moved this item's score, and what would drop it from the list."""
 
     def find() -> dict[str, Any]:
-        served = state.serving.current
+        served = state.serving.lineup.served_for(question.user_id)  # who made the list explains it
         history = full_history(question.user_id, question.history, state.users)
         found = explain(served.live, history, question.item_id, question.k, question.words)
         return {**_body(found), "generation": served.generation}

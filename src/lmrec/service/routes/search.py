@@ -30,7 +30,7 @@ async def search(question: SearchQuestion, state: State) -> Response:
     """Items for words: by their meaning and by their title. With a user or a history, ordered by taste, too."""
 
     def find() -> dict[str, Any]:
-        served = state.serving.current
+        served = state.serving.lineup.served_for(question.user_id)
         columns = columns_of(question.fields, served)
         history = full_history(question.user_id, question.history, state.users)
         items = served.live.search(question.words, question.k, history, filter_of(question.filter, served))

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lmrec.feedback.assignment import Mode
+
 
 class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -51,6 +53,7 @@ class RecommendationAnswer(Answer):
     items: list[RecommendedItem]
     request_id: str = Field(description="Send it back with events, so that what was shown is joined to what followed.")
     generation: str = Field(description="Which generation answered.")
+    arm: str | None = Field(default=None, description="The user's arm, while an experiment splits the users.")
     basis: Basis = Field(description="What the list rests on; 'popular' where nothing was known.")
     n_history: int = Field(description="Items of history that were known to the catalog.")
 
@@ -243,9 +246,81 @@ class GenerationResult(Answer):
     high: float
 
 
+class ArmAnswer(Answer):
+    name: str
+    generation: str
+    share: float
+
+
+class ExperimentAnswer(Answer):
+    name: str
+    mode: Mode
+    arms: list[ArmAnswer] = Field(description="The control comes first.")
+    running: bool
+    in_force: bool = Field(description="Whether this process answers by it; a generation may still be loading.")
+    started: float
+    started_by: str
+    ended: float | None
+    ended_by: str | None
+    why: str = Field(description="Why it was ended.")
+
+
 class ExperimentList(Answer):
     since: float
     generations: list[GenerationResult]
+    experiments: list[ExperimentAnswer] = Field(description="The newest first; at most one runs.")
+
+
+class ArmRead(Answer):
+    arm: str
+    lists: int
+    users: int
+    successes: int = Field(description="Lists that a positive event followed on one of their items.")
+    rate: float
+    low: float = Field(description="95 % interval, users redrawn.")
+    high: float
+
+
+class ArmDifferenceRead(Answer):
+    arm: str
+    against: str
+    mean: float
+    low: float
+    high: float
+    p: float = Field(description="For who looks once, at a time chosen beforehand.")
+    p_always: float = Field(description="For who looks as often as they like: go by this one.")
+    effect: float = Field(description="The relative gain that `lists_needed` speaks of.")
+    lists_needed: int | None = Field(description="Of each arm, to find such a gain in 4 of 5 tries.")
+    is_clear: bool
+
+
+class SplitRead(Answer):
+    arms: list[ArmRead]
+    differences: list[ArmDifferenceRead]
+    warnings: list[str] = Field(description="What would mislead, in sentences.")
+
+
+class Times(Answer):
+    p50_ms: float
+    p95_ms: float
+
+
+class ShadowRead(Answer):
+    lists: int
+    compared: int = Field(description="Lists for which the shadow was asked as well.")
+    overlap: float = Field(description="Mean share of the seen items that the shadow shows, too.")
+    overlap_low: float
+    overlap_high: float
+    same_first: float = Field(description="How often both have the same item at the top.")
+    followed: int = Field(description="Seen items that something positive came of.")
+    kept: int = Field(description="Those of them that the shadow's lists name: what it would not have lost.")
+    shown_times: Times | None
+    shadow_times: Times | None
+
+
+class ExperimentRead(ExperimentAnswer):
+    split: SplitRead | None
+    shadow: ShadowRead | None
 
 
 class Key(Answer):

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from lmrec.feedback.assignment import Mode
 from lmrec.feedback.events import EventKind
 from lmrec.fields import ITEM_ID
 from lmrec.service.schemas.words import (
@@ -249,6 +250,32 @@ class RollbackQuestion(Words):
     why: Text
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"why": "click rate fell since the swap"}]})
+
+
+class NewExperiment(Words):
+    """What is served is the control; `generation` is the challenger."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    generation: Annotated[str, Field(pattern=r"^(0|[0-9]{4,9})$")] = Field(description="As /v1/generations names it.")
+    mode: Mode = Field(
+        default="split",
+        description="split: the share of users is answered by the challenger. shadow: nobody is; of the share it is asked "
+        "too, and what it would have shown is kept.",
+    )
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.5, description="Of users, for the challenger; below 1 in a split."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "autumn", "generation": "0001", "mode": "split", "share": 0.1}]}
+    )
+
+
+class EndExperiment(Words):
+    why: Text
+    promote: bool = Field(default=False, description="Serve the challenger from now on, to everybody.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "no difference in four weeks"}]})
 
 
 class NewKey(Words):
