@@ -47,6 +47,24 @@ def gather_ranges(values: IntArray, starts: IntArray, stops: IntArray) -> "Ragge
     return Ragged(values[np.arange(offsets[-1]) + shift], offsets)
 
 
+def places_before(values: FloatArray, starts: IntArray, stops: IntArray, bounds: FloatArray) -> npt.NDArray[np.int64]:
+    """(B,) for each part `values[starts[i]:stops[i]]`, ascending, the first place whose value is not below `bounds[i]`.
+
+    A binary search that all parts take together: log2(longest part) steps.
+
+    >>> places_before(np.array([1.0, 5.0, 2.0, 3.0]), np.array([0, 2]), np.array([2, 4]), np.array([5.0, 9.0])).tolist()
+    [1, 4]
+    """
+    low, high = np.asarray(starts, np.int64).copy(), np.asarray(stops, np.int64).copy()
+    while (open_parts := low < high).any():
+        middle = (low + high) // 2
+        # A closed part may point past the end; its answer is masked out below.
+        below = values[np.minimum(middle, len(values) - 1)] < bounds
+        low = np.where(open_parts & below, middle + 1, low)
+        high = np.where(open_parts & ~below, middle, high)
+    return low
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Rows of unequal length in two flat arrays: row `i` is `values[offsets[i]:offsets[i + 1]]`.

@@ -9,6 +9,7 @@ metrics.jsonl       one line an epoch           tensorboard/   the same for Tens
 training_state/     there while a training can be resumed
 evaluation.json     the judge's table           report.html    the same with pictures
 cases.parquet       where the relevant items of each judged case stood, for every row of that table
+impressions.json    the judge's table of what was shown, where the data knows that
 """
 
 import json
@@ -73,6 +74,10 @@ class RunFolder:
     @property
     def evaluation_file(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def impressions_file(self) -> Path:
+        return self.path / "impressions.json"
 
     @property
     def cases_file(self) -> Path:

@@ -318,16 +318,26 @@ add_experimenting(app)
 
 
 def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> None:
-    from lmrec.cli.show import print_table
+    from lmrec.cli.show import print_rich, print_table
     from lmrec.workflows.judge import judge_run
     from lmrec.workflows.report import report_run
 
     judgement = judge_run(run, overrides, show)
     page = report_run(run)
     if as_json:
-        print_json({"run": str(run), "table": judgement.table.as_dict(), "report": str(page)})
+        shown = judgement.impressions
+        print_json(
+            {
+                "run": str(run),
+                "table": judgement.table.as_dict(),
+                **({"impressions": shown.as_dict()} if shown is not None else {}),
+                "report": str(page),
+            }
+        )
     else:
         print_table(judgement.table)
+        if judgement.impressions is not None:
+            print_rich(judgement.impressions.rich())
         say(f"Report: {page}")
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lmrec.artifacts.run import RunFolder, open_run
-from lmrec.cli.show import print_json, print_rows, print_table
+from lmrec.cli.show import print_json, print_rich, print_rows, print_table
 
 
 def inspect_run(path: Path, as_json: bool) -> None:
@@ -34,6 +34,12 @@ def inspect_run(path: Path, as_json: bool) -> None:
         table = read_table_of(run)
         if table is not None:
             print_table(table)
+    if run.impressions_file.exists():
+        from lmrec.workflows.impressions import read_impression_table
+
+        shown = read_impression_table(run)
+        if shown is not None:
+            print_rich(shown.rich())
     print_rows("Files", files)
 
 

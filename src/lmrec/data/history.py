@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmrec.data.interactions import Interactions
-from lmrec.fields import IntArray, Ragged, gather_ranges
+from lmrec.fields import IntArray, Ragged, gather_ranges, places_before
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,19 +55,9 @@ class HistoryIndex:
         return gather_ranges(self.item_idx, self.offsets[users], self.offsets[users + 1])
 
     def positions_before(self, user_idx: IntArray, instants: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """(B,) the first place in the flat arrays, within each user's part, that is not strictly before the instant.
-
-        A binary search that all rows take together: log2(longest history) steps.
-        """
+        """(B,) the first place in the flat arrays, within each user's part, that is not strictly before the instant."""
         users = np.asarray(user_idx, np.int64)
-        low, high = self.offsets[users].copy(), self.offsets[users + 1].copy()
-        while (open_rows := low < high).any():
-            middle = (low + high) // 2
-            # A closed row may point past the end; its answer is masked out below.
-            earlier = self.time_ts[np.minimum(middle, len(self.time_ts) - 1)] < instants
-            low = np.where(open_rows & earlier, middle + 1, low)
-            high = np.where(open_rows & ~earlier, middle, high)
-        return low
+        return places_before(self.time_ts, self.offsets[users], self.offsets[users + 1], instants)
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,12 @@ class Impressions:
         """The lists shown at `first_ts` or later and before `end_ts`, such as those of a split's test part."""
         return self.take(np.flatnonzero((self.time_ts >= first_ts) & (self.time_ts < end_ts)))
 
+    @property
+    def can_be_judged(self) -> BoolArray:
+        """(I,) lists with a click and something that was not clicked: there alone is an order right or wrong."""
+        n_clicks = np.bincount(self.candidates.row_of_value, weights=self.clicked, minlength=len(self))
+        return (n_clicks > 0) & (n_clicks < self.candidates.lengths)
+
     def save_parquet(self, path: Path | str) -> None:
         """One row a list, with its candidates and clicks as lists."""
         shown = pl.DataFrame(

@@ -127,7 +127,7 @@ class JudgementTable:
             confidence=values["confidence"],
             n_bootstrap=values["n_bootstrap"],
             best_baseline=values["best_baseline"],
-            rows=tuple(_row_from_dict(row) for row in values["rows"]),
+            rows=tuple(row_from_dict(row) for row in values["rows"]),
             slices=tuple(_slice_from_dict(part) for part in values["slices"]),
         )
 
@@ -244,7 +244,8 @@ def _check_same_cases(evaluations: Sequence[Evaluation], baselines: Collection[s
             )
 
 
-def _row_from_dict(values: Mapping[str, Any]) -> TableRow:
+def row_from_dict(values: Mapping[str, Any]) -> TableRow:
+    """A row back from `asdict`, also after a way through JSON."""
     return TableRow(
         name=values["name"],
         is_baseline=values["is_baseline"],
@@ -278,14 +279,14 @@ def _rich_table(judgement: JudgementTable, names: Sequence[str]) -> Table:
             else Text(f"{row.metrics[name].value if name in row.metrics else row.lists[name]:.4f}")
             for name in names
         ]
-        table.add_row(label, *cells, _difference_text(row, judgement))
+        is_best = row.name == judgement.best_baseline
+        gap = Text("best baseline", style="dim") if is_best else difference_text(row.differences.get(judgement.metric))
+        table.add_row(label, *cells, gap)
     return table
 
 
-def _difference_text(row: TableRow, judgement: JudgementTable) -> Text:
-    if row.name == judgement.best_baseline:
-        return Text("best baseline", style="dim")
-    difference = row.differences.get(judgement.metric)
+def difference_text(difference: Difference | None) -> Text:
+    """For a terminal: green or red where it is clear."""
     if difference is None:
         return Text("-")
     style = "" if not difference.is_clear else ("green" if difference.low > 0 else "red")

@@ -17,6 +17,7 @@ from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
 from lmrec.evaluation.casefile import JudgedCases, fingerprint_questions
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
+from lmrec.evaluation.impressions import ImpressionTable
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 from lmrec.fields import FloatArray, IntArray, Ragged
@@ -32,6 +33,7 @@ from lmrec.training.learner import encode_histories
 from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.fuse import fit_fusion, log_arrays
 from lmrec.workflows.idonly import train_id_only
+from lmrec.workflows.impressions import judge_impressions
 from lmrec.workflows.train import history_tokens
 
 TUNED = "PLM tuned (second stage)"
@@ -56,11 +58,12 @@ class Rival(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """`evaluations` are by row name; `cases` are what was asked."""
+    """`evaluations` are by row name; `cases` are what was asked. `impressions`: where the data knows what was shown."""
 
     table: JudgementTable
     evaluations: dict[str, Evaluation]
     cases: Cases
+    impressions: ImpressionTable | None = None
 
 
 def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True) -> Judgement:
@@ -97,15 +100,16 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         notes[rival.name] = note
         ask(rival.fit(log_arrays(split.train_and_validation, n_items)), rival.name)
     baselines = set(evaluations)
-    for name, scorer in _own_scorers(run, recommender):
-        ask(scorer, name)
+    own = _own_scorers(run, recommender)
     if own_name(run) == FUSED:
         weights = recommender.checkpoint.fusion
-        ask(fair_scorer(recommender, split), FUSED)
+        own.append((FUSED, fair_scorer(recommender, split)))
         notes[FUSED] = (
             f"the towers + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts; "
             "weights from validation, transitions from training and validation"
         )
+    for name, scorer in own:
+        ask(scorer, name)
     cases = next(iter(evaluations.values())).cases
     table = build_table(
         list(evaluations.values()),
@@ -124,7 +128,8 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     data = str(run.read_record()["data_fingerprint"])
     kept = JudgedCases.of(evaluations, table.form, recipe.evaluation.metric, data, questions, own_name(run))
     kept.save_parquet(run.cases_file)
-    return Judgement(table, evaluations, cases)
+    shown = judge_impressions(run, recipe, recommender, split, dict(own), own_name(run), show)
+    return Judgement(table, evaluations, cases, shown)
 
 
 def read_table_of(run: RunFolder) -> JudgementTable | None:

@@ -1,0 +1,120 @@
+"""Order what is shown by how it fared so far: clicks, shows and age, as they stood just before each list. No words, no torch.
+
+News lives for hours, so what is counted is counted live: everything strictly before the instant of a list, as a service that
+hears its own events would. Nothing of the list itself or of later ones is looked at.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from lmrec.errors import LmrecError
+from lmrec.fields import BoolArray, FloatArray, IntArray, Ragged, places_before
+
+SECONDS_AN_HOUR: Final = 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class ShownLog:
+    """item_idx, time_ts, clicked: (S,), one entry for each candidate that was shown to anybody, in any order."""
+
+    item_idx: IntArray
+    time_ts: FloatArray
+    clicked: BoolArray
+    n_items: int
+
+
+class ClickRateConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    half_life_hours: float | None = Field(
+        default=None, gt=0, description="A show this long ago counts half; unset: all shows count alike."
+    )
+    prior_shows: float = Field(
+        default=20.0, gt=0, description="Shows at the average rate that each item is credited with: distrusts few."
+    )
+
+
+class ClickRate:
+    """score = (clicks + prior * r) / (shows + prior), both counted live and fading; r the average rate of the log."""
+
+    name = "click rate so far"
+
+    def __init__(self, config: ClickRateConfig | None = None) -> None:
+        self.config = config or ClickRateConfig()
+        self._counts: LiveCounts | None = None
+
+    @classmethod
+    def candidates(cls) -> "tuple[ClickRate, ...]":
+        return tuple(
+            cls(ClickRateConfig(half_life_hours=hours, prior_shows=prior))
+            for hours in (None, 24.0, 6.0)
+            for prior in (5.0, 20.0, 80.0)
+        )
+
+    def fit(self, log: ShownLog) -> Self:
+        self._counts = LiveCounts(log, self.config.half_life_hours)
+        return self
+
+    def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
+        """(n_shown,)."""
+        if self._counts is None:
+            raise LmrecError(f"'{self.name}' was asked before it was fitted. Call fit(log) first.")
+        shows, clicks = self._counts.before(candidates, time_ts)
+        prior = self.config.prior_shows
+        return (clicks + prior * self._counts.rate) / (shows + prior)
+
+
+class ClicksSoFar:
+    """score = log(1 + clicks before the instant): popularity, live."""
+
+    name = "clicks so far"
+
+    def __init__(self, log: ShownLog) -> None:
+        self._counts = LiveCounts(log, None)
+
+    def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
+        """(n_shown,)."""
+        return np.log1p(self._counts.before(candidates, time_ts)[1])
+
+
+class Freshness:
+    """score = -log(1 + hours since the item was first shown to anybody), 0 for one that was not shown before."""
+
+    name = "freshness"
+
+    def __init__(self, log: ShownLog) -> None:
+        self._first = np.full(log.n_items, np.inf)
+        np.minimum.at(self._first, log.item_idx, log.time_ts)
+
+    def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
+        """(n_shown,)."""
+        age = (time_ts[candidates.row_of_value] - self._first[candidates.values]) / SECONDS_AN_HOUR
+        freshness: FloatArray = -np.log1p(np.maximum(age, 0.0))
+        return freshness
+
+
+class LiveCounts:
+    """Shows and clicks of every item before any instant, fading by half in `half_life_hours`."""
+
+    def __init__(self, log: ShownLog, half_life_hours: float | None) -> None:
+        order = np.lexsort((log.time_ts, log.item_idx))
+        self._time_ts = np.asarray(log.time_ts, np.float64)[order]
+        self._offsets = np.concatenate([[0], np.cumsum(np.bincount(log.item_idx, minlength=log.n_items))])
+        self._end_ts = float(self._time_ts.max(initial=0.0))
+        self._per_s = 0.0 if half_life_hours is None else np.log(2.0) / (half_life_hours * SECONDS_AN_HOUR)
+        worth = np.exp((self._time_ts - self._end_ts) * self._per_s)
+        clicked = log.clicked[order]
+        self._shows = np.concatenate([[0.0], np.cumsum(worth)])
+        self._clicks = np.concatenate([[0.0], np.cumsum(worth * clicked)])
+        self.rate = float(clicked.mean()) if len(clicked) else 0.0
+
+    def before(self, candidates: Ragged, time_ts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n_shown,) shows and clicks of each candidate strictly before its list's instant."""
+        items, instants = np.asarray(candidates.values, np.int64), time_ts[candidates.row_of_value]
+        first = self._offsets[items]
+        place = places_before(self._time_ts, first, self._offsets[items + 1], instants)
+        grown = np.exp((self._end_ts - instants) * self._per_s)
+        return (self._shows[place] - self._shows[first]) * grown, (self._clicks[place] - self._clicks[first]) * grown

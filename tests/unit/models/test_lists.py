@@ -1,0 +1,84 @@
+"""What orders lists without training or with very little: live counts see no future, weights find what was planted."""
+
+import numpy as np
+import pytest
+
+from lmrec.errors import InputError
+from lmrec.fields import Ragged
+from lmrec.models.click_rates import ClickRate, ClickRateConfig, ClicksSoFar, Freshness, ShownLog
+from lmrec.models.labels import LabelMatch, LabelMatchConfig
+from lmrec.models.stacking import fit_stack
+
+HOUR = 3600.0
+LOG = ShownLog(
+    item_idx=np.array([1, 0, 1, 0, 1]),
+    time_ts=np.array([5.0, 1.0, 3.0, 2.0, 4.0]) * HOUR,
+    clicked=np.array([True, True, False, False, False]),
+    n_items=3,
+)
+
+
+def one(item: int, hours: float) -> tuple[Ragged, Ragged, np.ndarray]:
+    return Ragged.from_rows([[]]), Ragged.from_rows([[item]]), np.array([hours * HOUR])
+
+
+@pytest.mark.parametrize(
+    ("item", "hours", "shows", "clicks"),
+    [(0, 1.0, 0, 0), (0, 1.5, 1, 1), (0, 2.5, 2, 1), (1, 5.0, 2, 0), (1, 5.5, 3, 1), (2, 9.0, 0, 0)],
+)
+def test_live_counts_are_of_what_came_strictly_before(item: int, hours: float, shows: int, clicks: int) -> None:
+    rate = ClickRate(ClickRateConfig(prior_shows=10.0)).fit(LOG)
+    assert rate.score_shown(*one(item, hours))[0] == pytest.approx((clicks + 10 * 0.4) / (shows + 10))
+    assert ClicksSoFar(LOG).score_shown(*one(item, hours))[0] == pytest.approx(np.log1p(clicks))
+
+
+def test_counts_fade_by_half_in_their_half_life() -> None:
+    rate = ClickRate(ClickRateConfig(half_life_hours=2.0, prior_shows=1.0)).fit(LOG)
+    shows, clicks = 2.0**-1.5 + 2.0**-1.0, 2.0**-1.5  # three and two hours ago
+    assert rate.score_shown(*one(0, 4.0))[0] == pytest.approx((clicks + 0.4) / (shows + 1.0))
+
+
+def test_freshness_falls_with_the_hours_since_the_first_show() -> None:
+    found = [Freshness(LOG).score_shown(*one(1, hours))[0] for hours in (2.0, 3.0, 4.0, 9.0)]
+    assert found[0] == found[1] == 0.0  # not shown before
+    assert found[1] > found[2] > found[3]
+    assert found[2] == pytest.approx(-np.log(2.0))
+
+
+def test_words_and_labels_match_as_their_formula_says() -> None:
+    text_vec = np.eye(4, dtype=np.float32)[[0, 1, 0, 3]]
+    labels = [np.array([0, 0, 1, -1])]
+    history, shown = Ragged.from_rows([[0, 1]]), Ragged.from_rows([[0, 2, 3]])
+    words = LabelMatch(text_vec, labels, LabelMatchConfig(labels=0.0)).score_shown(history, shown, np.zeros(1))
+    assert words.tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 0.0])
+    both = LabelMatch(text_vec, labels, LabelMatchConfig()).score_shown(history, shown, np.zeros(1))
+    assert (both - words).tolist() == pytest.approx([1.0, 0.0, 0.0])  # a blank label matches nothing
+
+
+def test_learnt_weights_find_what_the_choices_were_made_by() -> None:
+    rng = np.random.default_rng(0)
+    lists = Ragged(np.arange(6000), np.arange(0, 6001, 6))
+    parts = rng.standard_normal((6000, 3)) * np.array([1.0, 50.0, 1.0]) + np.array([0.0, 300.0, 0.0])
+    logits = 1.5 * parts[:, 0] - 0.02 * parts[:, 1]
+    chances = np.exp(logits).reshape(1000, 6)
+    chosen = np.zeros((1000, 6), np.bool_)
+    for row in range(1000):
+        chosen[row, rng.choice(6, p=chances[row] / chances[row].sum())] = True
+    stack = fit_stack(["a", "b", "noise"], parts, lists, chosen.ravel())
+    in_own_units = np.array(stack.weights) / np.array(stack.scale)
+    assert in_own_units[0] == pytest.approx(1.5, rel=0.15)
+    assert in_own_units[1] == pytest.approx(-0.02, rel=0.2)
+    assert abs(in_own_units[2]) < 0.15
+    assert stack.words().startswith("+1.")
+    never_turned = fit_stack(["a", "b", "noise"], parts, lists, chosen.ravel(), nonnegative=True)
+    assert never_turned.weights[1] == 0.0
+    with pytest.raises(InputError, match="hold none"):
+        fit_stack(["a"], parts[:, :1], lists, np.zeros(6000, np.bool_))
+
+
+def test_a_part_that_never_differs_weighs_nothing() -> None:
+    lists = Ragged(np.arange(40), np.arange(0, 41, 4))
+    parts = np.stack([np.tile([1.0, 0.0, 0.0, 0.0], 10), np.repeat(np.arange(10.0), 4)], axis=1)
+    stack = fit_stack(["told", "flat"], parts, lists, np.tile([True, False, False, False], 10))
+    assert stack.weights[0] > 1.0
+    assert stack.weights[1] == 0.0
