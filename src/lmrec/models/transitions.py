@@ -69,6 +69,22 @@ class ItemTransitions:
         found.resize((len(history), n_items))
         return found
 
+    def followers(self, history: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """What follows the newest of one history, oldest first: items, each as often as it follows one of them, and what
+        each time is worth. Their sums are the row of `sparse_scores`, made without a matrix of its own."""
+        newest = np.asarray(history, np.int64)[-self.config.n_last :]
+        worth = (self.config.history_decay ** np.arange(len(newest) - 1, -1, -1)).astype(np.float32)
+        known = newest < self.matrix.shape[0]
+        parts = [
+            (self.matrix.indices[start:stop], self.matrix.data[start:stop] * one)
+            for start, stop, one in zip(
+                self.matrix.indptr[newest[known]], self.matrix.indptr[newest[known] + 1], worth[known], strict=True
+            )
+        ]
+        if not parts:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return np.concatenate([items for items, _ in parts]), np.concatenate([worths for _, worths in parts])
+
     def scores_of(self, history: Ragged, item: int) -> npt.NDArray[np.float32]:
         """(B,) the scores of one item."""
         if item >= self.matrix.shape[0]:

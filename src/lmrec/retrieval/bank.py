@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lmrec.fields import IntArray
+from lmrec.retrieval.codes import Codes, Rough, worth_codes
 from lmrec.retrieval.scorer import ItemBank
 
 _BLOCK_ROWS = 4096
@@ -15,10 +16,14 @@ _FEW_QUERIES = 4
 
 @dataclass(frozen=True, eq=False)
 class BankView:
-    """N rows as they were at one moment: `base` and, after it, `tail`. Nobody writes into a row that a view shows."""
+    """N rows as they were at one moment: `base` and, after it, `tail`. Nobody writes into a row that a view shows.
+
+    `codes`: of the base's matrix, where they make a product quicker.
+    """
 
     base: ItemBank
     tail: ItemBank
+    codes: Codes | None = None
 
     @property
     def n_rows(self) -> int:
@@ -27,20 +32,24 @@ class BankView:
     def take(self, rows: IntArray) -> ItemBank:
         """The named rows (M,), copied side by side."""
         chosen = torch.from_numpy(np.asarray(rows, np.int64))
-        in_tail = chosen >= self.base.n_items
-        if not bool(in_tail.any()):
-            return ItemBank(*(part[chosen] for part in _parts(self.base)))
-        taken = []
-        for base, tail in zip(_parts(self.base), _parts(self.tail), strict=True):
-            rows_of = base.new_empty(len(chosen), base.shape[1])
-            rows_of[~in_tail] = base[chosen[~in_tail]]
-            rows_of[in_tail] = tail[chosen[in_tail] - self.base.n_items]
-            taken.append(rows_of)
-        return ItemBank(*taken)
+        return ItemBank(*(_taken(*parts, chosen) for parts in zip(_parts(self.base), _parts(self.tail), strict=True)))
 
     def scores(self, query: Tensor) -> Tensor:
         """(B, Q) -> (B, N), the product with every row of the matrix."""
         return _product(query, self.base.matrix, self.tail.matrix)
+
+    def rough_scores(self, query: Tensor) -> Rough:
+        """(B, Q) -> `scores`, but as far off as the answer says."""
+        if self.codes is None:
+            return Rough(self.scores(query).numpy(), np.zeros(len(query), np.float32))
+        rough = self.codes.product(query)
+        if not self.tail.n_items:
+            return rough
+        return Rough(np.concatenate([rough.scores, (query @ self.tail.matrix.T).numpy()], axis=1), rough.off)
+
+    def matrix_rows(self, rows: IntArray) -> Tensor:
+        """(M,) -> (M, Q), the named rows of the matrix alone."""
+        return _taken(self.base.matrix, self.tail.matrix, torch.from_numpy(np.asarray(rows, np.int64)))
 
     def text_scores(self, query: Tensor) -> Tensor:
         """(B, Dt) -> (B, N), the product with every text vector."""
@@ -58,6 +67,7 @@ class GrowingBank:
         self._base = ItemBank(*(part.detach().contiguous() for part in _parts(base)))
         self._tail = ItemBank(*(part.new_empty(0, part.shape[1]) for part in _parts(self._base)))
         self._n_tail = 0
+        self._codes = Codes.of(self._base.matrix) if worth_codes(self._base.matrix) else None
 
     def append(self, rows: ItemBank) -> None:
         needed = self._n_tail + rows.n_items
@@ -70,11 +80,22 @@ class GrowingBank:
         self._n_tail = needed
 
     def view(self) -> BankView:
-        return BankView(self._base, ItemBank(*(part[: self._n_tail] for part in _parts(self._tail))))
+        return BankView(self._base, ItemBank(*(part[: self._n_tail] for part in _parts(self._tail))), self._codes)
 
 
 def _parts(bank: ItemBank) -> tuple[Tensor, Tensor, Tensor]:
     return bank.text_vec, bank.item_vec, bank.matrix
+
+
+def _taken(base: Tensor, tail: Tensor, chosen: Tensor) -> Tensor:
+    """(M, D) of the rows that base and tail hold one after the other."""
+    in_tail = chosen >= len(base)
+    if not bool(in_tail.any()):
+        return base[chosen]
+    taken = base.new_empty(len(chosen), base.shape[1])
+    taken[~in_tail] = base[chosen[~in_tail]]
+    taken[in_tail] = tail[chosen[in_tail] - len(base)]
+    return taken
 
 
 def _grown(part: Tensor, n_used: int, room: int) -> Tensor:

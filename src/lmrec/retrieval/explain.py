@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from lmrec.fields import ITEM_ID, FloatArray, ItemId
-from lmrec.retrieval.live_lists import shown
 from lmrec.retrieval.rules import SegmentRules
+from lmrec.retrieval.standing import Standing
 
 if TYPE_CHECKING:
     from lmrec.retrieval.live import LiveRecommender, LiveState
@@ -137,32 +136,36 @@ class _Others:
     seen: frozenset[int]
 
     def place(self, history: list[int]) -> int | None:
-        (ahead,) = self._count_ahead([history])
+        ahead = self._count_ahead(history)
         return None if ahead is None else ahead + 1
 
     def margins(self, histories: list[list[int]], k: int) -> list[float]:
         """By how much the item beats the k-th best of the others, for each history; below 0 it is off the first k."""
         margins = []
-        for scores in self._scores(histories):
-            own = float(scores[self.row])
-            scores[self.row] = -math.inf
-            rival = float(torch.topk(scores, min(k, len(scores))).values[-1]) if k <= len(scores) else -math.inf
-            margins.append(own - rival)
+        for standing in self._standings(histories):
+            own = float(standing.exact(np.array([self.row]))[0]) if standing.is_shown(self.row) else -math.inf
+            standing.rough[self.row] = -np.inf
+            others, score_of = standing.best(k)
+            margins.append(own - (score_of[others[-1]] if len(others) == k else -math.inf))
         return margins
 
-    def _count_ahead(self, histories: list[list[int]]) -> list[int | None]:
-        return [
-            None if float(scores[self.row]) == -math.inf else int((scores > scores[self.row]).sum())
-            for scores in self._scores(histories)
-        ]
+    def _count_ahead(self, history: list[int]) -> int | None:
+        (standing,) = self._standings([history])
+        if not standing.is_shown(self.row):
+            return None
+        own = float(standing.exact(np.array([self.row]))[0])
+        near = np.union1d(np.flatnonzero(standing.rough >= own - standing.off), [self.row])  # the others are behind
+        scores = standing.exact(near)
+        return int((scores > scores[near == self.row]).sum())
 
-    def _scores(self, histories: list[list[int]]) -> list[torch.Tensor]:
+    def _standings(self, histories: list[list[int]]) -> list[Standing]:
         scorer, snapshot = self.live.scorer, self.state.snapshot
         query = scorer.query(snapshot, histories, [None] * len(histories))
-        scores = scorer.scores(snapshot, query, histories)
-        if self.rules.adjustment is not None:
-            scores += torch.from_numpy(self.rules.adjustment)
-        return [shown(own, snapshot, self.rules, None, self.seen) for own in scores]
+        found = scorer.standings(snapshot, query, histories)
+        standings = [standing.lifted(self.rules.adjustment) for standing in found]
+        for standing in standings:
+            standing.hide(snapshot, self.rules, None, self.seen)
+        return standings
 
 
 def _smallest_change(others: _Others, history: list[int], values: FloatArray, k: int) -> list[int] | None:

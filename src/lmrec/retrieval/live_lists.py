@@ -1,12 +1,11 @@
 """From scores over a snapshot to lists: what may be shown, the best of it, variety, pins, and the words to show."""
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from lmrec.errors import InputError
 from lmrec.fields import BoolArray
@@ -17,6 +16,7 @@ from lmrec.retrieval.filters import Filter
 from lmrec.retrieval.live_scorer import LiveScorer
 from lmrec.retrieval.rules import CompiledRules, SegmentRules, place_pins
 from lmrec.retrieval.snapshot import Snapshot
+from lmrec.retrieval.standing import Standing
 
 MAX_TEXT = 4_000  # characters of a question in words
 _POOL = 5  # candidates for each place where a list is not just the first k
@@ -39,20 +39,13 @@ class ListMaker:
         texts = [None if query.text is None else read_text(query.text) for query in queries]
         known = [snapshot.known_rows(query.history) for query in queries]
         in_forces = [rules.of(query.segment) for query in queries]
-        scores = self._scores(snapshot, known, texts)
-        for query, own, in_force, history in zip(queries, scores, in_forces, known, strict=True):
-            if not history and query.text is None:
-                own.copy_(_popularity(snapshot, in_force) if query.popular else torch.tensor(-math.inf))
-            elif in_force.adjustment is not None:
-                own += torch.from_numpy(in_force.adjustment)  # scores are logits: a factor on the odds is a sum
-            excluded = [*snapshot.known_rows(list(query.exclude)), *(history if query.exclude_seen else ())]
-            shown(own, snapshot, in_force, query.filter, excluded)
-        tops = best_rows(scores, max((_pool(query) for query in queries), default=1))
+        standings = self._standings(snapshot, known, texts, in_forces, queries)
         answers = []
-        for at, query in enumerate(queries):
-            rows = self._choose(snapshot, scores[at], tops[at], query, in_forces[at])
-            shown_scores = scores[at][rows].tolist()
-            items = self.items(snapshot, rows, shown_scores, rules.rule_ids, in_forces[at])
+        for at, (query, standing, in_force) in enumerate(zip(queries, standings, in_forces, strict=True)):
+            excluded = [*snapshot.known_rows(list(query.exclude)), *(known[at] if query.exclude_seen else ())]
+            standing.hide(snapshot, in_force, query.filter, excluded)
+            rows, scores = self._choose(snapshot, standing, query, in_force)
+            items = self.items(snapshot, rows, scores, rules.rule_ids, in_force)
             answers.append(LiveAnswer(tuple(items), _basis(known[at], texts[at]), len(known[at])))
         return answers
 
@@ -68,9 +61,10 @@ class ListMaker:
             item_vec = snapshot.bank.take(np.array([row])).item_vec
         cosine = snapshot.bank.item_scores(torch.nn.functional.normalize(item_vec, dim=1))[0]
         cosine /= torch.from_numpy(snapshot.length).clamp(min=1e-12)
-        cosine = shown(cosine, snapshot, rules, item_filter, [] if row is None else [row])
-        (rows,) = best_rows(cosine[None], k)
-        return tuple(self.items(snapshot, rows, [float(cosine[at]) for at in rows]))
+        standing = Standing.of(cosine.numpy())
+        standing.hide(snapshot, rules, item_filter, [] if row is None else [row])
+        rows, score_of = standing.best(k)
+        return tuple(self.items(snapshot, rows, [score_of[at] for at in rows]))
 
     def search(
         self,
@@ -90,9 +84,10 @@ class ListMaker:
         text_vec = self.scorer.catalog.encode_texts([self.scorer.words(words)])
         scores = snapshot.bank.text_scores(torch.nn.functional.normalize(text_vec, dim=1))[0]
         scores += torch.from_numpy(_title_bonus(snapshot, words))
-        scores = shown(scores, snapshot, rules, item_filter, [])
-        (rows,) = best_rows(scores[None], max(_POOL * k, _MIN_POOL) if history else k)
-        ranked = np.array([float(scores[row]) for row in rows])
+        standing = Standing.of(scores.numpy())
+        standing.hide(snapshot, rules, item_filter, [])
+        rows, score_of = standing.best(max(_POOL * k, _MIN_POOL) if history else k)
+        ranked = np.array([score_of[row] for row in rows])
         if history and rows:
             personal = self.scorer.scores_of_rows(snapshot, [history], rows)[0]
             ranked += _PERSONAL_WEIGHT * (personal - personal.mean()) / max(float(personal.std()), 1e-9)
@@ -120,66 +115,42 @@ class ListMaker:
             for row, score, fields in zip(rows, scores, snapshot.fields(rows), strict=True)
         ]
 
-    def _scores(self, snapshot: Snapshot, known: Sequence[list[int]], texts: Sequence[str | None]) -> Tensor:
-        """(B, n_rows) the model's scores; rows of those of whom nothing is known are left to be filled."""
+    def _standings(
+        self,
+        snapshot: Snapshot,
+        known: Sequence[list[int]],
+        texts: Sequence[str | None],
+        in_forces: Sequence[SegmentRules],
+        queries: Sequence[LiveQuery],
+    ) -> list[Standing]:
+        """(B,) by the model, with boosts; of those of whom nothing is known, by popularity."""
         asked = [at for at in range(len(known)) if known[at] or texts[at] is not None]
-        if not asked:
-            return torch.empty(len(known), snapshot.n_rows)
-        histories = [known[at] for at in asked]
-        users = self.scorer.query(snapshot, histories, [texts[at] for at in asked])
-        found = self.scorer.scores(snapshot, users, histories)
-        if len(asked) == len(known):
-            return found
-        scores = found.new_empty(len(known), snapshot.n_rows)
-        scores[asked] = found
-        return scores
+        standings: dict[int, Standing] = {}
+        if asked:
+            histories = [known[at] for at in asked]
+            users = self.scorer.query(snapshot, histories, [texts[at] for at in asked])
+            found = self.scorer.standings(snapshot, users, histories)
+            # Scores are logits: a factor on the odds is a sum.
+            standings = {at: one.lifted(in_forces[at].adjustment) for at, one in zip(asked, found, strict=True)}
+        return [
+            standings.get(at) or Standing.of(_popularity(snapshot, in_forces[at], query.popular))
+            for at, query in enumerate(queries)
+        ]
 
     def _choose(
-        self, snapshot: Snapshot, scores: Tensor, best: list[int], query: LiveQuery, rules: SegmentRules
-    ) -> list[int]:
-        """The rows to show, in order: of the best those asked for, made various, with pins at their places."""
-        rows = best[: query.k]
+        self, snapshot: Snapshot, standing: Standing, query: LiveQuery, rules: SegmentRules
+    ) -> tuple[list[int], list[float]]:
+        """The rows to show, in order, and their scores: of the best those asked for, made various, with pins at their
+        places."""
+        pins = [pin for pin in rules.pins if standing.is_shown(pin.row)]
+        pool, score_of = standing.best(_pool(query), [pin.row for pin in pins])
+        rows = pool[: query.k]
         if query.diversity > 0:
-            pool = best[: _pool(query)]
             vectors = snapshot.bank.take(np.array(pool, np.int64)).item_vec.numpy()
-            rows = [pool[place] for place in diversify(scores[pool].numpy(), vectors, query.k, query.diversity)]
-        pins = [pin for pin in rules.pins if float(scores[pin.row]) > -math.inf]
-        return place_pins(rows, pins, query.k) if pins else rows
-
-
-def shown(
-    scores: Tensor, snapshot: Snapshot, rules: SegmentRules, item_filter: Filter | None, excluded: Collection[int]
-) -> Tensor:
-    """(n_rows,) with -inf for all that may not be shown; the scores given are written over."""
-    if item_filter is None and rules.few_hidden is not None:
-        scores.index_fill_(0, torch.from_numpy(rules.few_hidden), -math.inf)
-    else:
-        hidden = rules.hidden if item_filter is None else rules.hidden | ~snapshot.mask(item_filter)
-        scores.masked_fill_(torch.from_numpy(hidden), -math.inf)
-    if excluded:
-        scores[list(excluded)] = -math.inf
-    return scores
-
-
-def best_rows(scores: Tensor, k: int) -> list[list[int]]:
-    """(B, N) -> at most k places a row with the highest scores over -inf, best first, equal scores by place.
-
-    What a row gets does not depend on the other rows.
-    """
-    width = min(k, scores.shape[1])
-    # One more than asked for tells whether the last place is tied: of equal scores topk takes any.
-    top = torch.topk(scores, min(width + 1, scores.shape[1]))
-    values, places = top.values.numpy(), top.indices.numpy()
-    order = np.lexsort((places, -values))
-    best = np.take_along_axis(places, order, axis=1)[:, :width]
-    n_real = np.isfinite(values[:, :width]).sum(axis=1)
-    rows = [row[:n].tolist() for row, n in zip(best, n_real, strict=True)]
-    if values.shape[1] > width > 0:
-        for tied in np.flatnonzero((values[:, width] == values[:, width - 1]) & np.isfinite(values[:, width])):
-            own = scores[int(tied)].numpy()
-            candidates = np.flatnonzero(own >= values[tied, width])
-            rows[int(tied)] = candidates[np.argsort(-own[candidates], kind="stable")][:width].tolist()
-    return rows
+            scores = np.array([score_of[row] for row in pool], np.float32)
+            rows = [pool[place] for place in diversify(scores, vectors, query.k, query.diversity)]
+        rows = place_pins(rows, pins, query.k) if pins else rows
+        return rows, [score_of[row] for row in rows]
 
 
 def read_text(text: str) -> str:
@@ -209,9 +180,11 @@ def _title_bonus(snapshot: Snapshot, words: str) -> np.ndarray[tuple[int], np.dt
     return bonus
 
 
-def _popularity(snapshot: Snapshot, rules: SegmentRules) -> Tensor:
-    popularity = torch.from_numpy(snapshot.popularity.copy())
-    return popularity if rules.adjustment is None else popularity * torch.from_numpy(rules.adjustment).exp()
+def _popularity(snapshot: Snapshot, rules: SegmentRules, popular: bool) -> npt.NDArray[np.float32]:
+    """(n_rows,) what is popular now, with boosts; -inf of everything for who does not want that."""
+    if not popular:
+        return np.full(snapshot.n_rows, -np.inf, np.float32)
+    return snapshot.popularity if rules.adjustment is None else snapshot.popularity * np.exp(rules.adjustment)
 
 
 def _pool(query: LiveQuery) -> int:

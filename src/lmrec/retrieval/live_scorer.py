@@ -12,6 +12,7 @@ from lmrec.fields import ITEM_ID, IntArray, Ragged
 from lmrec.retrieval.live_catalog import LiveCatalog
 from lmrec.retrieval.scorer import ItemBank, Scorer
 from lmrec.retrieval.snapshot import Snapshot
+from lmrec.retrieval.standing import Standing
 from lmrec.text.template import Template
 
 
@@ -58,17 +59,44 @@ class LiveScorer:
         model = replace(self.scorer, bank=bank, encode_histories=encode_histories)
         return model.query(asked)
 
-    def scores(self, snapshot: Snapshot, query: Tensor, histories: Sequence[Sequence[int]]) -> Tensor:
-        """(B, n_rows) for queries that came from these histories."""
-        scores = snapshot.bank.scores(query)
-        added = self.scorer.sparse(self._known_to_training(snapshot, histories), snapshot.n_origin + snapshot.n_rows)
+    @torch.no_grad()
+    def standings(self, snapshot: Snapshot, query: Tensor, histories: Sequence[Sequence[int]]) -> list[Standing]:
+        """(B,) how queries that came from these histories rank all rows."""
+        rough = snapshot.bank.rough_scores(query)
+        return [
+            self._standing(snapshot, own, history, scores, float(off))
+            for own, history, scores, off in zip(query, histories, rough.scores, rough.off, strict=True)
+        ]
+
+    def _standing(
+        self,
+        snapshot: Snapshot,
+        query: Tensor,
+        history: Sequence[int],
+        rough: npt.NDArray[np.float32],
+        off: float,
+    ) -> Standing:
+        added = self._added(snapshot, history)
         if added is not None:
-            cells = added.tocoo()
-            trained = cells.col < snapshot.n_origin
-            target = snapshot.row_of_origin[cells.col[trained]]
-            living = target >= 0
-            np.add.at(scores.numpy(), (cells.row[trained][living], target[living]), cells.data[trained][living])
-        return scores
+            rough += added
+
+        def exact(rows: IntArray) -> npt.NDArray[np.float32]:
+            scores: npt.NDArray[np.float32] = (snapshot.bank.matrix_rows(rows) @ query).numpy()
+            return scores if added is None else scores + added[rows]
+
+        return Standing(rough, off, exact)
+
+    def _added(self, snapshot: Snapshot, history: Sequence[int]) -> npt.NDArray[np.float32] | None:
+        """(n_rows,) what the model adds to the product, None where it adds nothing."""
+        found = self.scorer.followers(snapshot.origins(np.asarray(history, np.int64)))
+        if found is None:
+            return None
+        items, worth = found
+        rows = snapshot.row_of_origin[items]
+        living = rows >= 0
+        added = np.zeros(snapshot.n_rows, np.float32)
+        np.add.at(added, rows[living], worth[living])
+        return added
 
     def scores_of_rows(
         self, snapshot: Snapshot, histories: Sequence[Sequence[int]], rows: Sequence[int]

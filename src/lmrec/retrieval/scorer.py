@@ -89,6 +89,13 @@ class Scorer:
             return None
         return self.fusion.weights.transitions * self.fusion.transitions.sparse_scores(history, n_items)
 
+    def followers(self, history: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
+        """One row of `sparse` as places and what each adds; a place may come more than once."""
+        if self.fusion.transitions is None:
+            return None
+        items, worth = self.fusion.transitions.followers(history)
+        return items, worth * np.float32(self.fusion.weights.transitions)
+
     @torch.no_grad()
     def score(self, history: Ragged) -> npt.NDArray[np.float32]:
         result: npt.NDArray[np.float32] = (self.query(history) @ self.bank.matrix.T).float().cpu().numpy()

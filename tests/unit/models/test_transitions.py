@@ -36,6 +36,10 @@ def test_transitions_follow_the_formula() -> None:
     asked = made.sparse_scores(Ragged.from_rows([[3, 0, 1], []]), 4).toarray()
     np.testing.assert_allclose(asked[0], expected[1] + 0.5 * expected[0], rtol=1e-6)
     assert not asked[1].any()
+    for history in ([3, 0, 1], [2, 1, 0, 9], [9], []):  # 9 came after the fit
+        items, worth = made.followers(np.array(history, np.int64))
+        summed = np.bincount(items, weights=worth, minlength=4)
+        np.testing.assert_allclose(summed, made.sparse_scores(Ragged.from_rows([history]), 4).toarray()[0], rtol=1e-6)
 
 
 def test_an_item_keeps_its_nearest_followers_and_never_itself() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import scipy.sparse as sp
 import torch
@@ -12,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrec.errors import InputError, UnknownIdError
-from lmrec.fields import Ragged
+from lmrec.fields import IntArray, Ragged
 from lmrec.retrieval.explain import explain
 from lmrec.retrieval.filters import parse_filter
 from lmrec.retrieval.live import LiveAnswer, LiveItem, LiveQuery, LiveRecommender
-from lmrec.retrieval.live_lists import best_rows
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer
+from lmrec.retrieval.standing import Standing
 
 from .conftest import N_ITEMS, MakeLive
 
@@ -251,7 +252,7 @@ def test_the_best_rows_are_those_of_a_stable_sort(seed: int, n: int, k: int, n_v
     scores = rng.integers(n_values, size=(3, n)).astype(np.float32)
     scores[rng.random((3, n)) < 0.3] = -np.inf
     expected = [[int(at) for at in np.argsort(-row, kind="stable")[:k] if row[at] > -np.inf] for row in scores]
-    assert best_rows(torch.from_numpy(scores), k) == expected
+    assert [Standing.of(own).best(k)[0] for own in scores] == expected
 
 
 def test_more_than_there_is_gives_all_there_is(live: LiveRecommender) -> None:
@@ -312,6 +313,10 @@ class WithNeighbours(Scorer):
         known = history.values < N_ITEMS - 1
         cells = (np.full(known.sum(), 50.0, np.float32), (history.row_of_value[known], history.values[known] + 1))
         return sp.csr_matrix(cells, shape=(len(history), n_items))
+
+    def followers(self, history: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        found = self.sparse(Ragged.from_rows([history]), N_ITEMS).tocoo()
+        return found.col, found.data
 
 
 def test_a_sparse_part_follows_its_items(run_folder: Path) -> None:
