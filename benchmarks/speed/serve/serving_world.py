@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -145,7 +145,7 @@ def _save_model(run: RunFolder, catalog: Catalog, log: Interactions, content: fl
     encoder, tokenizer = load_encoder(where, configs.encoder).eval(), load_tokenizer(where)
     template = build_template(TemplateConfig(), catalog)
     tokens = tokenize_texts(tokenizer, template.render_items(catalog.frame), 32)
-    words = encoder.backbone.get_input_embeddings().weight.detach()
+    words = cast(Any, encoder.backbone).get_input_embeddings().weight.detach()
     ids, starts = (
         torch.from_numpy(np.asarray(part, np.int64)) for part in (tokens.ids.values, tokens.ids.offsets[:-1])
     )
