@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := 2.13.0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint bench-movielens bench-speed clean
+.PHONY: demo test lint bench-movielens bench-speed bench-peers bench-peers-setup bench-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -27,6 +27,27 @@ bench-movielens: $(VENV)/.demo
 # Every figure of benchmarks/speed and one table of them; SMALL=1: small sizes, in about five minutes.
 bench-speed: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.speed.run $(if $(SMALL),--small) $(if $(ONLY),--only $(ONLY))
+
+# lmrec beside its rivals (benchmarks/peers). Hours; the same command goes on where it was stopped. Choices:
+# DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1 MINUTES=8
+bench-peers: $(VENV)/.demo bench-peers-setup
+	$(BIN)/python -m benchmarks.peers $(if $(DATASET),--dataset $(DATASET)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) \
+	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) \
+	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
+
+# A small part again, against benchmarks/expected.toml.
+bench-check: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.peers.check
+
+# RecTools wants an older numpy, so it lives apart from lmrec.
+PEERS_VENV := benchmarks/peers/.venv
+bench-peers-setup: $(PEERS_VENV)/.done
+$(PEERS_VENV)/.done: benchmarks/peers/requirements.txt
+	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/pip --disable-pip-version-check install -q "$(TORCH_SPEC)" \
+	  || $(PEERS_VENV)/bin/pip --disable-pip-version-check install -q torch==$(TORCH)
+	$(PEERS_VENV)/bin/pip --disable-pip-version-check install -q -r benchmarks/peers/requirements.txt
+	@touch $@
 
 # The CPU build of torch, which is a tenth of the CUDA one: from what pip knows, else from PyTorch's own index.
 # With a GPU: make demo TORCH_SPEC=torch==2.13.0

@@ -24,9 +24,9 @@ from lmrec.training.continual import UpdateConfig
 from lmrec.training.trainer import TrainingConfig
 
 BaselineName = Literal[
-    "popularity", "recent_popularity", "item_knn", "transitions", "als", "untuned", "id_sequence", "ease"
+    "popularity", "recent_popularity", "item_knn", "transitions", "als", "untuned", "id_sequence", "ease", "bm25_knn"
 ]
-_DEFAULT_BASELINES = tuple(name for name in get_args(BaselineName) if name != "ease")
+_DEFAULT_BASELINES = tuple(name for name in get_args(BaselineName) if name not in ("ease", "bm25_knn"))
 
 
 class BaselinesConfig(BaseModel):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lmrec.fields import IntArray, Ragged
+from lmrec.models.bm25 import BM25KNN
 from lmrec.models.collaborative import BASELINES, CollaborativeScorer, LogArrays
 from lmrec.models.ease import EASE
 from lmrec.models.transitions import ItemTransitions
@@ -29,7 +30,7 @@ def make_log() -> LogArrays:
     )
 
 
-KINDS: tuple[type[CollaborativeScorer], ...] = (*BASELINES, ItemTransitions, EASE)
+KINDS: tuple[type[CollaborativeScorer], ...] = (*BASELINES, ItemTransitions, EASE, BM25KNN)
 SETTINGS = [scorer for kind in KINDS for scorer in kind.candidates()]
 
 
@@ -89,7 +90,7 @@ def test_the_grid_has_different_settings(scorer: CollaborativeScorer) -> None:
     assert len(configs) == len(set(configs))
 
 
-@pytest.mark.parametrize("kind", BASELINES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", (*BASELINES, BM25KNN), ids=lambda kind: kind.__name__)
 def test_a_log_without_events_fits_and_answers(kind: type[CollaborativeScorer]) -> None:
     nothing: IntArray = np.zeros(0, np.int64)
     empty = LogArrays(nothing, nothing, np.zeros(0), np.zeros(0), 3, N_ITEMS)

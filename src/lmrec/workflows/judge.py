@@ -21,6 +21,7 @@ from lmrec.evaluation.impressions import ImpressionTable
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.models.bm25 import BM25KNN
 from lmrec.models.collaborative import ALS, ItemKNN, LogArrays, Popularity, RecentPopularity
 from lmrec.models.content import ContentKNN
 from lmrec.models.ease import EASE
@@ -159,6 +160,7 @@ def _rivals(name: BaselineName, recipe: Recipe, recommender: Recommender, show: 
         "als": ALS.candidates,
         "transitions": ItemTransitions.candidates,
         "ease": EASE.candidates,
+        "bm25_knn": BM25KNN.candidates,
     }
     if name in makers:
         return makers[name]()

@@ -1,0 +1,152 @@
+"""The command line: `make bench-peers`, or `python -m peers` with benchmarks on the path.
+
+Finished steps are skipped, so the same command goes on where it was stopped; --minutes stops it between two steps (exit 3).
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from lmrec.errors import InputError, LmrecError, nearest
+from peers.cells import ROOT, choose_cells
+from peers.own import OWN, run_own
+from peers.results import build_results, write_results
+from peers.rivals import INSIDE, OUTSIDE
+from peers.spaces import draw_settings
+from peers.steps import export_split, in_own_process, run_inside, run_outside, search_outside, train_outside
+from peers.work import Effort, Place
+
+Step = tuple[str, Callable[[], bool], Callable[[], None]]  # what it is, whether it is done, do it
+
+SMALL = Effort(trials=2, seeds=1, epochs=2, own_overrides=("training.frozen_epochs=2", "training.tuned_epochs=0"))
+SYSTEMS = (*INSIDE, *OUTSIDE, OWN)
+OUT_OF_TIME = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    console = Console(highlight=False)
+    try:
+        return run(options, console)
+    except LmrecError as error:
+        console.print(f"[red]{error}[/red]")
+        return error.exit_code
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="peers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--dataset", help="one data set instead of all")
+    parser.add_argument("--protocol", help="one protocol instead of all: P1 (both forms), P2, P4, P5")
+    parser.add_argument("--systems", help=f"only these, by comma: {', '.join(SYSTEMS)}; or 'rivals'")
+    parser.add_argument("--seeds", type=int, help="seeds of what is random (3)")
+    parser.add_argument("--trials", type=int, help="trials of each rival's search (6)")
+    parser.add_argument("--epochs", type=int, help="most epochs of a training of RecTools")
+    parser.add_argument("--small", action="store_true", help="two trials, two epochs, one seed: to see that it runs")
+    parser.add_argument("--minutes", type=float, help="start no step after so long")
+    parser.add_argument("--work", type=Path, help="where steps keep what they did (runs/bench-peers)")
+    parser.add_argument("--tables", action="store_true", help="no step: only the tables of what is there")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    effort = _effort(options)
+    work = options.work or ROOT / "runs" / ("bench-peers-small" if options.small else "bench-peers")
+    places = [Place(work, cell) for cell in choose_cells(options.dataset, options.protocol)]
+    for place in [place for place in places if not place.cell.is_there]:
+        console.print(
+            f"skipped: {place.cell.name}, for there is no {place.cell.data.path} (LMREC_DATA says where data lie)"
+        )
+        places.remove(place)
+    systems = choose_systems(options.systems)
+    started, finished = time.monotonic(), True
+    steps = [] if options.tables else [step for place in places for step in plan(place, effort, systems)]
+    for number, (name, is_done, do) in enumerate(steps, 1):
+        if is_done():
+            continue
+        if options.minutes is not None and time.monotonic() - started > 60 * options.minutes:
+            console.print(
+                f"stopped after {options.minutes:g} minutes before '{name}'; the same command goes on from there"
+            )
+            finished = False
+            break
+        console.print(f"[{number}/{len(steps)}] {time.strftime('%H:%M:%S')} {name}")
+        do()
+    text = build_results(places, effort, work / "tables")
+    console.print(text)
+    if finished and not options.small:
+        # RESULTS.md holds every table there is, whatever was asked for in this call.
+        everything = [Place(work, cell) for cell in choose_cells(None, None) if cell.is_there]
+        write_results(build_results(everything, effort, ROOT / "benchmarks" / "peers" / "results"))
+    return 0 if finished else OUT_OF_TIME
+
+
+def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]:
+    """The steps of a cell in order: the split, rivals' searches and first seeds, lmrec, then the other seeds."""
+    forms, cell = tuple(place.cell.protocol.forms), place.cell.name
+    yield f"{cell}: split", (place.split / "facts.json").exists, partial(in_own_process, export_split, place, effort)
+    for name in INSIDE:
+        if name in systems:
+            n_seeds = effort.seeds if INSIDE[name].is_seeded else 1
+            rows = [place.row(form, name, seed) for form in forms for seed in range(n_seeds)]
+            yield f"{cell}: {name}", partial(_all_there, rows), partial(in_own_process, run_inside, place, name, effort)
+    for name in OUTSIDE:
+        if name in systems:
+            yield from _search_steps(place, name, effort)
+    for seed in range(effort.seeds):
+        for form in forms:
+            for name in OUTSIDE:
+                if name in systems:
+                    row = place.row(form, name, seed)
+                    yield (
+                        f"{cell}: {name}, form {form}, seed {seed}",
+                        row.exists,
+                        partial(in_own_process, run_outside, place, name, effort, form, seed),
+                    )
+            if OWN in systems:
+                row = place.row(form, OWN, seed)
+                yield (
+                    f"{cell}: lmrec, form {form}, seed {seed}",
+                    row.exists,
+                    partial(in_own_process, run_own, place, effort, form, seed),
+                )
+
+
+def _search_steps(place: Place, name: str, effort: Effort) -> Iterator[Step]:
+    searched = place.search(name).exists
+    n_trials = len(draw_settings(OUTSIDE[name].space, effort.trials))
+    for number in range(n_trials):
+        yield (
+            f"{place.cell.name}: {name}, trial {number + 1} of {n_trials}",
+            searched,
+            partial(train_outside, place, name, effort, number),
+        )
+    yield f"{place.cell.name}: {name}, best trial", searched, partial(search_outside, place, name)
+
+
+def choose_systems(names: str | None) -> tuple[str, ...]:
+    if names is None:
+        return SYSTEMS
+    chosen = [*INSIDE, *OUTSIDE] if names == "rivals" else [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in SYSTEMS:
+            raise InputError(f"there is no system '{name}'. {nearest(name, SYSTEMS)} All: {', '.join(SYSTEMS)}")
+    return tuple(chosen)
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    asked = {name: getattr(options, name) for name in ("seeds", "trials", "epochs")}
+    return replace(SMALL if options.small else Effort(), **{name: n for name, n in asked.items() if n is not None})
+
+
+def _all_there(paths: Sequence[Path]) -> bool:
+    return all(path.exists() for path in paths)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

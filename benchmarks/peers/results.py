@@ -1,0 +1,134 @@
+"""The tables: every row with its interval, its paired difference to the best rival, its time and memory, and what made it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmrec.artifacts.files import write_json
+from lmrec.evaluation.evaluator import Evaluation
+from lmrec.evaluation.slices import slice_cases
+from lmrec.evaluation.table import JudgementTable, TableForm, build_table
+from peers import own
+from peers.cells import ROOT, Cell
+from peers.rivals import TITLES
+from peers.steps import prepare_cell
+from peers.work import Effort, Place, load_row
+
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+_TITLES = {**TITLES, **own.TITLES}
+
+
+def build_results(places: Sequence[Place], effort: Effort, out: Path) -> str:
+    """A JSON file for each form of each cell that has rows, and all of them as one text of Markdown."""
+    sections = []
+    for place in places:
+        for form in place.cell.protocol.forms:
+            found = tabulate(place, form, effort)
+            if found is not None:
+                name = f"{place.cell.data.name}-{place.cell.protocol.form_name(form)}"
+                out.mkdir(parents=True, exist_ok=True)
+                write_json(out / f"{name}.json", found)
+                sections.append(render(place.cell, form, found))
+    return "\n\n".join(sections)
+
+
+def tabulate(place: Place, form: str, effort: Effort) -> dict[str, Any] | None:
+    """The table of one form; None where no row is there. Seeds of a system are averaged case by case."""
+    folder = place.folder / "rows" / form
+    paths: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        paths[path.stem.rpartition("-")[0]].append(path)
+    if not paths:
+        return None
+    prepared, recipes = prepare_cell(place, effort)
+    split, n_items = prepared.split, prepared.dataset.catalog.n_items
+    rows = {system: [load_row(path, split.test, n_items) for path in found] for system, found in paths.items()}
+    means = [_mean([evaluation for _, evaluation in found]) for found in rows.values()]
+    config = recipes[form].evaluation
+    n_users = len(np.unique(split.test.user_idx))
+    shape = TableForm(split.kind, split.target, len(split.test), n_users, n_items, config.exclude_seen)
+    counts = np.bincount(split.train.item_idx, minlength=n_items)
+    user_counts = np.bincount(split.train.user_idx, minlength=split.train.n_users)
+    rivals = set(rows) - set(own.TITLES)
+    table = build_table(means, rivals, shape, config, slice_cases(split.test, counts, user_counts))
+    return {
+        "data": place.cell.data.name,
+        "protocol": place.cell.protocol.form_name(form),
+        "data_fingerprint": prepared.dataset.fingerprint,
+        "trials": effort.trials,
+        "systems": {system: _facts([facts for facts, _ in found], table, system) for system, found in rows.items()},
+        "table": table.as_dict(),
+    }
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+    first = evaluations[0]
+    metrics = {name: np.mean([found.metrics[name] for found in evaluations], axis=0) for name in first.metrics}
+    return replace(first, metrics=metrics, aggregate={name: float(value.mean()) for name, value in metrics.items()})
+
+
+def _facts(seeds: Sequence[Mapping[str, Any]], table: JudgementTable, system: str) -> dict[str, Any]:
+    """What the seeds of one system have in common and what they have not."""
+    best = table.row(table.best_baseline).metrics[table.metric].value if table.best_baseline else None
+    value = table.row(system).metrics[table.metric].value
+    return {
+        "seeds": [facts["seed"] for facts in seeds],
+        "per_seed": [facts[table.metric] for facts in seeds],
+        "settings": seeds[0]["settings"],
+        "seconds": float(np.mean([facts.get("seconds", np.nan) for facts in seeds])),
+        "cpu_seconds": float(np.mean([facts.get("cpu_seconds", np.nan) for facts in seeds])),
+        "peak_mb": max(facts.get("peak_mb", 0) for facts in seeds),
+        "ratio_to_best_rival": value / best if best else None,
+        "commits": sorted({facts["commit"] for facts in seeds}),
+        "machine": seeds[0]["machine"],
+        "made": max(facts["made"] for facts in seeds),
+    }
+
+
+def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
+    """One section of RESULTS.md."""
+    table = JudgementTable.from_dict(found["table"])
+    name, systems, best = cell.protocol.form_name(form), found["systems"], table.best_baseline
+    commits = sorted({commit for facts in systems.values() for commit in facts["commits"]})
+    machine = next(iter(systems.values()))["machine"]
+    lines = [
+        f"### {cell.data.name}, {name}",
+        "",
+        f"{table.form.sentence} `make bench-peers DATASET={cell.data.name} PROTOCOL={name}`; data fingerprint "
+        f"{found['data_fingerprint']}; commits {', '.join(commits)}; {machine}; {found['trials']} trials for each rival.",
+        "",
+        f"| | NDCG@10 [95 %] | HR@10 | difference to {_TITLES.get(best or '', best)} [95 %] | x best rival | seeds | "
+        "lowest to highest | seconds (CPU) | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(table.rows, key=lambda row: row.metrics[table.metric].value):
+        facts, main = systems[row.name], row.metrics[table.metric]
+        gap = row.differences.get(table.metric)
+        apart = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else ""
+        seeds = facts["per_seed"]
+        lines.append(
+            f"| {_TITLES.get(row.name, row.name)} | {main.value:.4f} [{main.low:.4f}, {main.high:.4f}] "
+            f"| {row.metrics['hit@10'].value:.4f} | {apart} | {_number(facts['ratio_to_best_rival'], '.2f')} "
+            f"| {len(seeds)} | {min(seeds):.4f} to {max(seeds):.4f} "
+            f"| {_number(facts['seconds'], '.0f')} ({_number(facts['cpu_seconds'], '.0f')}) | {facts['peak_mb']} |"
+        )
+    return "\n".join(lines)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None or not np.isfinite(value) else format(value, form)
+
+
+def write_results(text: str, path: Path = RESULTS) -> None:
+    """Put the sections between the two marks of RESULTS.md, which are added at its end where they are missing."""
+    known = path.read_text(encoding="utf-8")
+    if BEGIN not in known:
+        known = f"{known.rstrip()}\n\n## Beside rivals\n\n{BEGIN}\n{END}\n"
+    before, _, rest = known.partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,116 @@
+"""The rivals by name: how each is made from settings, and what its search may choose from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lmrec.errors import InputError
+from lmrec.fields import FloatArray, Ragged
+from lmrec.models.bm25 import BM25KNN, BM25KNNConfig
+from lmrec.models.collaborative import (
+    ALS,
+    ALSConfig,
+    ItemKNN,
+    ItemKNNConfig,
+    LogArrays,
+    Popularity,
+    RecentPopularity,
+    RecentPopularityConfig,
+)
+from lmrec.models.content import ContentKNN, ContentKNNConfig
+from lmrec.models.ease import EASE, EASEConfig
+from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
+from peers import spaces
+from peers.spaces import Settings, Space
+
+
+class Fittable(Protocol):
+    """A rival of the product: fitted to a log, then asked."""
+
+    config: Any
+
+    @property
+    def name(self) -> str: ...
+
+    def fit(self, log: LogArrays) -> "Fittable": ...
+
+    def score(self, history: Ragged) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A rival that the product has. `asked`: settings that change only the question, so they need no new fit.
+
+    `make`: settings, seed and the catalog's text vectors (N, Dt), or None, -> an unfitted rival.
+    """
+
+    title: str
+    space: Space
+    make: Callable[[Settings, int, FloatArray | None], Fittable]
+    asked: tuple[str, ...] = ()
+    is_seeded: bool = False
+    needs_times: bool = False
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A rival of RecTools: see rectools_peer.py. All of them are seeded."""
+
+    title: str
+    space: Space
+    peer: str
+    is_seeded: bool = True
+
+
+def _content(settings: Settings, seed: int, text_vec: FloatArray | None) -> Fittable:
+    if text_vec is None:
+        raise InputError("content kNN needs the catalog's text vectors, and this cell has none")
+    return ContentKNN(text_vec, ContentKNNConfig(**settings))
+
+
+INSIDE: dict[str, Inside] = {
+    "popularity": Inside("popularity", spaces.POPULARITY, lambda settings, seed, text: Popularity()),
+    "recent_popularity": Inside(
+        "recent popularity",
+        spaces.RECENT_POPULARITY_BY_TIME,
+        lambda settings, seed, text: RecentPopularity(RecentPopularityConfig(**settings)),
+        needs_times=True,
+    ),
+    "content": Inside("content kNN, MiniLM frozen (un-tuned PLM)", spaces.CONTENT, _content, ("n_last", "decay")),
+    "item_knn": Inside(
+        "item kNN",
+        spaces.ITEM_KNN,
+        lambda settings, seed, text: ItemKNN(ItemKNNConfig(**settings)),
+        ("max_history",),
+    ),
+    "bm25_knn": Inside(
+        "BM25 item kNN (implicit)",
+        spaces.BM25_KNN,
+        lambda settings, seed, text: BM25KNN(BM25KNNConfig(**settings)),
+        ("max_history",),
+    ),
+    "als": Inside(
+        "ALS (implicit)",
+        spaces.ALS,
+        lambda settings, seed, text: ALS(ALSConfig(**settings, seed=seed)),
+        ("max_history",),
+        is_seeded=True,
+    ),
+    "ease": Inside("EASE", spaces.EASE, lambda settings, seed, text: EASE(EASEConfig(**settings)), ("n_last",)),
+    "transitions": Inside(
+        "item transitions",
+        spaces.TRANSITIONS,
+        lambda settings, seed, text: ItemTransitions(ItemTransitionsConfig(**settings)),
+        ("n_last", "history_decay"),
+    ),
+}
+
+OUTSIDE: dict[str, Outside] = {
+    "sasrec": Outside("SASRec (RecTools 0.19, softmax)", spaces.SASREC, "sasrec"),
+    "unisrec": Outside("UniSRec (RecTools 0.19, same MiniLM vectors)", spaces.UNISREC, "unisrec"),
+}
+
+TITLES = {
+    **{name: inside.title for name, inside in INSIDE.items()},
+    **{name: outside.title for name, outside in OUTSIDE.items()},
+}
