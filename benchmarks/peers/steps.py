@@ -57,11 +57,16 @@ def export_split(place: Place, effort: Effort) -> None:
     if (place.split / "facts.json").exists():
         return
     prepared, recipes = prepare_cell(place, effort)
-    recipe, catalog = next(iter(recipes.values())), prepared.dataset.catalog
+    place.split.parent.mkdir(parents=True, exist_ok=True)
+    write_split(prepared, encode_words(prepared, next(iter(recipes.values()))), place.split)
+
+
+def encode_words(prepared: Prepared, recipe: Recipe) -> FloatArray:
+    """(N, Dt) vectors of the un-tuned language model, from the cache where they are known."""
+    catalog = prepared.dataset.catalog
     source = read_texts(catalog, build_template(recipe.template, catalog), recipe.encoder)
     vectors: FloatArray = untuned_vectors(source, source.load_encoder(), True).numpy()
-    place.split.parent.mkdir(parents=True, exist_ok=True)
-    write_split(prepared, vectors, place.split)
+    return vectors
 
 
 def run_inside(place: Place, name: str, effort: Effort) -> None:

@@ -90,7 +90,7 @@ def test_the_grid_has_different_settings(scorer: CollaborativeScorer) -> None:
     assert len(configs) == len(set(configs))
 
 
-@pytest.mark.parametrize("kind", (*BASELINES, BM25KNN), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*BASELINES, BM25KNN], ids=lambda kind: kind.__name__)
 def test_a_log_without_events_fits_and_answers(kind: type[CollaborativeScorer]) -> None:
     nothing: IntArray = np.zeros(0, np.int64)
     empty = LogArrays(nothing, nothing, np.zeros(0), np.zeros(0), 3, N_ITEMS)

@@ -1,0 +1,134 @@
+"""`make bench-check`: a small part of the benchmark again, in minutes, against benchmarks/expected.toml.
+
+Counting rivals are repeatable to the last case, so their tolerance is rounding; a training is not (threads add up in another
+order), so its tolerance is wider. Exit 1 where a value is out of its tolerance.
+"""
+
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from lmrec.errors import InputError, LmrecError
+from lmrec.evaluation.evaluator import evaluate
+from lmrec.workflows.fuse import log_arrays
+from lmrec.workflows.judge import judge_run, own_name
+from lmrec.workflows.train import fit_run
+from peers.cells import DATA, PROTOCOLS, ROOT, Cell
+from peers.rivals import INSIDE
+from peers.steps import encode_words
+from peers.work import Effort, Stopwatch
+
+EXPECTED = ROOT / "benchmarks" / "expected.toml"
+
+
+class Expectation(BaseModel):
+    """One value to be found again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field(description="A data set of peers.cells.")
+    protocol: str = Field(description="A protocol of peers.cells.")
+    form: str = Field(default="x", description="x: items of the history excluded; i: left in.")
+    system: str = Field(description="A rival of the product, or lmrec.")
+    settings: dict[str, Any] = Field(default={}, description="The rival's settings.")
+    overrides: tuple[str, ...] = Field(default=(), description="lmrec: what is set beside the recipe, to be quick.")
+    metric: str = Field(default="ndcg@10", description="What is measured on the test part.")
+    expected: float = Field(description="Its value.")
+    tolerance: float = Field(gt=0, description="How far from it is still the same.")
+
+    @property
+    def cell(self) -> Cell:
+        try:
+            return Cell(DATA[self.data], PROTOCOLS[self.protocol])
+        except KeyError as unknown:
+            raise InputError(f"expected.toml names {unknown}, which is no data set or protocol of peers.cells") from None
+
+
+@dataclass(frozen=True)
+class Found:
+    """verdict: as expected, different, or skipped because the data are not there."""
+
+    what: Expectation
+    value: float | None
+    seconds: float
+    verdict: Literal["as expected", "DIFFERENT", "skipped"]
+
+
+def main() -> int:
+    console = Console(highlight=False)
+    try:
+        found = list(check(read_expected(EXPECTED), console))
+    except LmrecError as error:
+        console.print(f"[red]{error}[/red]")
+        return error.exit_code
+    console.print(as_table(found))
+    return int(any(one.verdict == "DIFFERENT" for one in found))
+
+
+def read_expected(path: Path) -> list[Expectation]:
+    """Raises InputError for a file that cannot be read or an entry that is not one."""
+    try:
+        return [Expectation.model_validate(entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["value"]]
+    except (OSError, tomllib.TOMLDecodeError, KeyError, ValidationError) as error:
+        raise InputError(f"{path} is not a list of [[value]] entries: {error}") from None
+
+
+def check(expectations: list[Expectation], console: Console) -> Iterator[Found]:
+    for what in expectations:
+        console.print(f"{what.cell.name}{what.form}: {what.system}")
+        if not what.cell.is_there:
+            yield Found(what, None, 0.0, "skipped")
+            continue
+        watch = Stopwatch()
+        value = measure(what)
+        apart = abs(value - what.expected) > what.tolerance
+        yield Found(what, value, watch.read()["seconds"], "DIFFERENT" if apart else "as expected")
+
+
+def measure(what: Expectation) -> float:
+    """Fit and judge it once more."""
+    cell, recipe = what.cell, Effort(own_overrides=what.overrides).recipe(what.cell, what.form)
+    prepared = cell.prepare(recipe)
+    if what.system == "lmrec":
+        with tempfile.TemporaryDirectory() as folder:
+            run = fit_run(None, None, out=Path(folder) / "run", recipe=recipe, prepared=prepared).run
+            judged = judge_run(run.path, ["baselines.names=[]"])
+            return judged.evaluations[own_name(run)].aggregate[what.metric]
+    if what.system not in INSIDE:
+        raise InputError(f"expected.toml names '{what.system}'; only rivals of the product can be checked quickly")
+    n_items = prepared.dataset.catalog.n_items
+    text_vec = encode_words(prepared, recipe) if what.system == "content" else None
+    rival = INSIDE[what.system].make(what.settings, 0, text_vec)
+    fitted = rival.fit(log_arrays(prepared.split.train_and_validation, n_items))
+    return evaluate(fitted, prepared.split.test, n_items, recipe.evaluation).aggregate[what.metric]
+
+
+def as_table(found: list[Found]) -> Table:
+    table = Table(title="The benchmark's small part again", title_justify="left")
+    for column in ("data, protocol", "system", "metric", "expected", "found", "seconds", ""):
+        table.add_column(column)
+    for one in found:
+        what = one.what
+        style = {"as expected": "green", "DIFFERENT": "bold red", "skipped": "dim"}[one.verdict]
+        table.add_row(
+            f"{what.data}, {what.cell.protocol.form_name(what.form)}",
+            what.system,
+            what.metric,
+            f"{what.expected:.4f} ± {what.tolerance:g}",
+            "" if one.value is None else f"{one.value:.4f}",
+            f"{one.seconds:.0f}",
+            f"[{style}]{one.verdict}[/{style}]",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
