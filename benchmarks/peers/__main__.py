@@ -1,4 +1,4 @@
-"""The command line: `make bench-peers`, or `python -m peers` with benchmarks on the path.
+"""The command line: `make bench-peers`, or `python -m benchmarks.peers`.
 
 Finished steps are skipped, so the same command goes on where it was stopped; --minutes stops it between two steps (exit 3).
 """
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.peers.cells import ROOT, choose_cells
+from benchmarks.peers.own import OWN, run_own
+from benchmarks.peers.results import build_results, write_results
+from benchmarks.peers.rivals import INSIDE, OUTSIDE
+from benchmarks.peers.spaces import draw_settings
+from benchmarks.peers.steps import export_split, in_own_process, run_inside, run_outside, search_outside, train_outside
+from benchmarks.peers.work import Effort, Place
 from lmrec.errors import InputError, LmrecError, nearest
-from peers.cells import ROOT, choose_cells
-from peers.own import OWN, run_own
-from peers.results import build_results, write_results
-from peers.rivals import INSIDE, OUTSIDE
-from peers.spaces import draw_settings
-from peers.steps import export_split, in_own_process, run_inside, run_outside, search_outside, train_outside
-from peers.work import Effort, Place
 
 Step = tuple[str, Callable[[], bool], Callable[[], None]]  # what it is, whether it is done, do it
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="peers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(prog="benchmarks.peers", description=__doc__)
     parser.add_argument("--dataset", help="one data set instead of all")
     parser.add_argument("--protocol", help="one protocol instead of all: P1 (both forms), P2, P4, P5")
     parser.add_argument("--systems", help=f"only these, by comma: {', '.join(SYSTEMS)}; or 'rivals'")

@@ -16,15 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.peers.cells import DATA, PROTOCOLS, ROOT, Cell
+from benchmarks.peers.rivals import INSIDE
+from benchmarks.peers.steps import encode_words
+from benchmarks.peers.work import Effort, Stopwatch
 from lmrec.errors import InputError, LmrecError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.workflows.fuse import log_arrays
 from lmrec.workflows.judge import judge_run, own_name
 from lmrec.workflows.train import fit_run
-from peers.cells import DATA, PROTOCOLS, ROOT, Cell
-from peers.rivals import INSIDE
-from peers.steps import encode_words
-from peers.work import Effort, Stopwatch
 
 EXPECTED = ROOT / "benchmarks" / "expected.toml"
 
@@ -49,7 +49,9 @@ class Expectation(BaseModel):
         try:
             return Cell(DATA[self.data], PROTOCOLS[self.protocol])
         except KeyError as unknown:
-            raise InputError(f"expected.toml names {unknown}, which is no data set or protocol of peers.cells") from None
+            raise InputError(
+                f"expected.toml names {unknown}, which is no data set or protocol of peers.cells"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
 from lmrec.errors import DataError
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, block_size, measure_lists
-from lmrec.evaluation.metrics import measure_ranks
+from lmrec.evaluation.metrics import Ranks, measure_ranks
 from lmrec.evaluation.ranking import rank_relevant
 from lmrec.fields import FloatArray, IntArray
 from lmrec.workflows.prepare import Prepared
@@ -48,7 +48,7 @@ def measure_handed_over(
     where the lists are no lists: not one for each case, not best first, an item twice or outside the catalog.
     """
     _check_lists(name, items, scores, len(cases), n_items)
-    size, rows = block_size(n_items), []
+    size, parts = block_size(n_items), []
     for start in range(0, len(cases), size):
         stop = min(start + size, len(cases))
         history, relevant = cases.history.slice(start, stop), cases.relevant.slice(start, stop)
@@ -56,12 +56,20 @@ def measure_handed_over(
         there = items[start:stop] >= 0
         block[np.nonzero(there)[0], items[start:stop][there]] = scores[start:stop][there]
         block[~there.any(axis=1)] = stand_in
-        rows.append(measure_ranks(rank_relevant(block, history, relevant, config.exclude_seen), config.ks))
-    metrics = {metric: np.concatenate([row[metric] for row in rows]) for metric in rows[0] if metric != "auc"}
-    aggregate = {metric: float(values.mean()) for metric, values in metrics.items()}
+        parts.append(rank_relevant(block, history, relevant, config.exclude_seen))
     top = np.full((len(cases), max(config.ks)), -1, np.int32)
     top[:, : items.shape[1]] = items[:, : top.shape[1]]
-    return Evaluation(name, metrics, top, aggregate | measure_lists(top, n_items, config.ks, None), cases, n_items)
+    return evaluation_of(name, Ranks.join(parts), top, cases, n_items, config.ks)
+
+
+def evaluation_of(
+    name: str, ranks: Ranks, top: IntArray, cases: Cases, n_items: int, ks: tuple[int, ...]
+) -> Evaluation:
+    """All that follows from ranks and lists, but for the AUC, which lists that end do not know."""
+    metrics = {metric: value for metric, value in measure_ranks(ranks, ks).items() if metric != "auc"}
+    aggregate = {metric: float(value.mean()) for metric, value in metrics.items()}
+    aggregate |= measure_lists(top, n_items, ks, None)
+    return Evaluation(name, ranks, metrics, np.asarray(top, np.int32), aggregate, cases, n_items)
 
 
 def _check_lists(name: str, items: IntArray, scores: FloatArray, n_cases: int, n_items: int) -> None:

@@ -2,11 +2,11 @@
 
 import shutil
 
+from benchmarks.peers.steps import prepare_cell
+from benchmarks.peers.work import Effort, Place, Stopwatch, peak_mb, save_row
 from lmrec.artifacts.run import RunFolder
 from lmrec.workflows.judge import FROZEN, FUSED, TUNED, judge_run, own_name
 from lmrec.workflows.train import fit_run
-from peers.steps import prepare_cell
-from peers.work import Effort, Place, Stopwatch, peak_mb, save_row
 
 OWN = "lmrec"
 # What else the run knows is shown too, where it is not what it serves.

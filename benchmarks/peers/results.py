@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import own
+from benchmarks.peers.cells import ROOT, Cell
+from benchmarks.peers.rivals import TITLES
+from benchmarks.peers.steps import prepare_cell
+from benchmarks.peers.work import Effort, Place, load_row
 from lmrec.artifacts.files import write_json
 from lmrec.evaluation.evaluator import Evaluation
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
-from peers import own
-from peers.cells import ROOT, Cell
-from peers.rivals import TITLES
-from peers.steps import prepare_cell
-from peers.work import Effort, Place, load_row
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"

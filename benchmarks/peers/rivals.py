@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from benchmarks.peers import spaces
+from benchmarks.peers.spaces import Settings, Space
 from lmrec.errors import InputError
 from lmrec.fields import FloatArray, Ragged
 from lmrec.models.bm25 import BM25KNN, BM25KNNConfig
@@ -20,8 +22,6 @@ from lmrec.models.collaborative import (
 from lmrec.models.content import ContentKNN, ContentKNNConfig
 from lmrec.models.ease import EASE, EASEConfig
 from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
-from peers import spaces
-from peers.spaces import Settings, Space
 
 
 class Fittable(Protocol):

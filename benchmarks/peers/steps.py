@@ -14,6 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import spaces
+from benchmarks.peers.cells import ROOT
+from benchmarks.peers.exchange import measure_handed_over, write_split
+from benchmarks.peers.rivals import INSIDE, OUTSIDE, Fittable, Inside
+from benchmarks.peers.spaces import Settings, draw_settings
+from benchmarks.peers.work import CHOSEN_BY, Effort, Place, Stopwatch, peak_mb, save_row, save_search
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.data.history import Cases
 from lmrec.errors import LmrecError
@@ -25,12 +31,6 @@ from lmrec.text.template import build_template
 from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.fuse import log_arrays
 from lmrec.workflows.prepare import Prepared
-from peers import spaces
-from peers.cells import ROOT
-from peers.exchange import measure_handed_over, write_split
-from peers.rivals import INSIDE, OUTSIDE, Fittable, Inside
-from peers.spaces import Settings, draw_settings
-from peers.work import CHOSEN_BY, Effort, Place, Stopwatch, peak_mb, save_row, save_search
 
 PEERS = ROOT / "benchmarks" / "peers"
 PEERS_PYTHON = PEERS / ".venv" / "bin" / "python"
@@ -77,7 +77,7 @@ def run_inside(place: Place, name: str, effort: Effort) -> None:
     if not place.search(name).exists():
         asked = split.validation.sample(effort.search_cases, 0)
         drawn = draw_settings(_space_of(rival, prepared), effort.trials)
-        trials = list(_try_inside(rival, drawn, text_vec, log_arrays(split.train, n_items), asked, recipes))
+        trials = list(try_inside(rival, drawn, text_vec, log_arrays(split.train, n_items), asked, recipes))
         save_search(place, name, trials)
     best = read_json(place.search(name))["best"]
     both = log_arrays(split.train_and_validation, n_items)
@@ -92,7 +92,7 @@ def run_inside(place: Place, name: str, effort: Effort) -> None:
             save_row(place, form, name, seed, evaluation, {**facts, "peak_mb": peak_mb()})
 
 
-def _try_inside(
+def try_inside(
     rival: Inside,
     drawn: list[Settings],
     text_vec: FloatArray,

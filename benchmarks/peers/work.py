@@ -4,7 +4,7 @@ WORK/CELL/split/                       what outside rivals read
 WORK/CELL/RIVAL/trial-NN/result.json   one training of an outside rival's search
 WORK/CELL/RIVAL/search.json            trials of the search, and the best one for each form
 WORK/CELL/RIVAL/final-.../             lists of the test part
-WORK/CELL/rows/FORM/SYSTEM-SEED.json   one row for one seed: settings, seconds, memory; beside it .npz, a value for each case
+WORK/CELL/rows/FORM/SYSTEM-SEED.json   one row for one seed: settings, seconds, memory; beside it .npz, the ranks in each case
 """
 
 import resource
@@ -15,17 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.cells import Cell
+from benchmarks.peers.exchange import evaluation_of
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import describe_environment
 from lmrec.data.history import Cases
 from lmrec.errors import DataError
 from lmrec.evaluation.evaluator import Evaluation
+from lmrec.evaluation.metrics import Ranks
+from lmrec.fields import Ragged
 from lmrec.recipe import Recipe
-from peers.cells import Cell
 
-METRICS = ("ndcg@10", "hit@10", "recall@10", "mrr@10", "ndcg@20", "hit@20")
+METRICS = ("ndcg@10", "hit@10", "recall@10", "mrr@10", "ndcg@20", "hit@20")  # named in a row's JSON
 CHOSEN_BY = "ndcg@10"
-N_SHOWN = 10
+KS = (10, 20)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Effort:
     own_overrides: tuple[str, ...] = ()
 
     def recipe(self, cell: Cell, form: str) -> Recipe:
-        return cell.recipe(form, (*self.own_overrides, "evaluation.ks=[10,20]"))
+        return cell.recipe(form, (*self.own_overrides, f"evaluation.ks={list(KS)}"))
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,14 @@ def save_row(place: Place, form: str, system: str, seed: int, evaluation: Evalua
     """`facts`: settings, seconds and so on; what made the row is added. The row exists once its JSON does."""
     path = place.row(form, system, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    values: dict[str, Any] = {metric: evaluation.metrics[metric].astype(np.float32) for metric in METRICS}
-    np.savez_compressed(path.with_suffix(".npz"), top=evaluation.top[:, :N_SHOWN], **values)
+    ranks = evaluation.ranks
+    np.savez_compressed(
+        path.with_suffix(".npz"),
+        ranks=ranks.ranks.values,
+        offsets=ranks.ranks.offsets,
+        n_candidates=ranks.n_candidates,
+        top=evaluation.top[:, : max(KS)],
+    )
     about = describe_environment()
     means = {metric: float(evaluation.metrics[metric].mean()) for metric in METRICS}
     write_json(
@@ -122,12 +131,8 @@ def load_row(path: Path, cases: Cases, n_items: int) -> tuple[dict[str, Any], Ev
     """A saved row, as an evaluation of the same cases."""
     facts = read_json(path)
     with np.load(path.with_suffix(".npz")) as arrays:
-        values = {metric: arrays[metric].astype(np.float64) for metric in METRICS}
-        top = arrays["top"]
-    if len(top) != len(cases):
-        raise DataError(
-            f"the row holds {len(top):,} cases and the split has {len(cases):,}: it is of other data. Remove it",
-            file=path,
-        )
-    aggregate = {metric: float(value.mean()) for metric, value in values.items()}
-    return facts, Evaluation(facts["system"], values, top, aggregate, cases, n_items)
+        found = Ragged(arrays["ranks"], arrays["offsets"])
+        ranks, top = Ranks(found, arrays["n_candidates"], found.lengths), arrays["top"]
+    if not np.array_equal(found.lengths, cases.relevant.lengths):
+        raise DataError("the row answers other questions than the split asks now. Remove it", file=path)
+    return facts, evaluation_of(facts["system"], ranks, top, cases, n_items, KS)

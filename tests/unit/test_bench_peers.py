@@ -1,0 +1,245 @@
+"""The rivals' benchmark: what is handed over is measured like everything else, steps are done once, tables say by what."""
+
+import json
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+from benchmarks.peers import check, results, steps
+from benchmarks.peers.__main__ import OUT_OF_TIME, choose_systems, main
+from benchmarks.peers.cells import Cell, choose_cells
+from benchmarks.peers.exchange import measure_handed_over, write_split
+from benchmarks.peers.rivals import INSIDE, OUTSIDE
+from benchmarks.peers.spaces import draw_settings
+from benchmarks.peers.work import METRICS, Effort, Place, load_row
+from lmrec.artifacts.files import read_json
+from lmrec.errors import DataError, InputError, LmrecError
+from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
+from lmrec.models.collaborative import Popularity
+from lmrec.topk import exclude_items, top_k
+from lmrec.workflows.fuse import log_arrays
+from lmrec.workflows.prepare import Prepared
+
+N_ITEMS, N_USERS = 30, 40
+EFFORT = Effort(trials=3, seeds=2, search_cases=20)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A small world under the name of a real one: two tastes, an order for each user."""
+    data = tmp_path_factory.mktemp("data")
+    (data / "amazon-beauty").mkdir()
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", position)
+        for user in range(N_USERS)
+        for position, item in enumerate(15 * (user % 2) + rng.permutation(15)[: 5 + user % 4])
+    ]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row").write_parquet(
+        data / "amazon-beauty" / "interactions.parquet"
+    )
+    items = pl.DataFrame(
+        {"item_id": [f"i{n}" for n in range(N_ITEMS)], "title": [f"thing number {n}" for n in range(N_ITEMS)]}
+    )
+    items.write_parquet(data / "amazon-beauty" / "items.parquet")
+    cell = choose_cells("amazon-beauty", "P1")[0]
+    here = replace(cell, data=replace(cell.data, folder=str(data / "amazon-beauty")))
+    return Place(tmp_path_factory.mktemp("work"), here)
+
+
+@pytest.fixture(scope="module")
+def prepared(place: Place) -> Prepared:
+    found = steps.prepare_cell(place, EFFORT)[0]
+    vectors = np.random.default_rng(1).normal(size=(N_ITEMS, 8)).astype(np.float32)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    write_split(found, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), place.split)
+    return found
+
+
+def popularity_of(prepared: Prepared) -> Popularity:
+    return Popularity().fit(log_arrays(prepared.split.train_and_validation, N_ITEMS))
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+def test_lists_handed_over_are_worth_what_the_judge_says_of_their_scores(prepared: Prepared, exclude: bool) -> None:
+    test, config = prepared.split.test, EvaluationConfig(ks=(5, 10), exclude_seen=exclude)
+    scorer = popularity_of(prepared)
+    scores = scorer.score(test.history)
+    items = top_k(exclude_items(scores, test.history) if exclude else scores, 12)
+    values = np.take_along_axis(scores, items.astype(np.int64), axis=1)
+    stand_in = np.zeros(N_ITEMS, np.float32)
+    found = measure_handed_over("lists", items, values, test, N_ITEMS, config, stand_in)
+    judged = evaluate(scorer, test, N_ITEMS, config)
+    for metric, value in found.metrics.items():
+        np.testing.assert_allclose(value, judged.metrics[metric], err_msg=metric)
+    assert "auc" not in found.metrics  # a list says nothing of what it leaves out
+
+
+def test_who_is_handed_no_list_is_answered_with_popularity(prepared: Prepared) -> None:
+    test, config = prepared.split.test, EvaluationConfig(ks=(10,))
+    nothing = np.full((len(test), 5), -1, np.int32)
+    popularity = log_arrays(prepared.split.train_and_validation, N_ITEMS).popularity()
+    found = measure_handed_over("none", nothing, np.full((len(test), 5), -np.inf), test, N_ITEMS, config, popularity)
+    judged = evaluate(popularity_of(prepared), test, N_ITEMS, config)
+    np.testing.assert_allclose(found.metrics["ndcg@10"], judged.metrics["ndcg@10"])
+
+
+@pytest.mark.parametrize(
+    ("items", "scores", "said"),
+    [
+        ([3, 3, 1], [3.0, 2.0, 1.0], "one item twice"),
+        ([3, 2, 1], [1.0, 2.0, 3.0], "not best first"),
+        ([3, 2, N_ITEMS], [3.0, 2.0, 1.0], "outside the catalog"),
+    ],
+)
+def test_what_is_no_ranked_list_is_refused(
+    prepared: Prepared, items: list[int], scores: list[float], said: str
+) -> None:
+    test = prepared.split.test
+    many = np.tile(np.array(items, np.int32), (len(test), 1)), np.tile(np.array(scores), (len(test), 1))
+    with pytest.raises(DataError, match=said):
+        measure_handed_over("bad", *many, test, N_ITEMS, EvaluationConfig(ks=(10,)), np.zeros(N_ITEMS))
+
+
+def test_rivals_outside_never_see_the_answers_of_the_test(place: Place, prepared: Prepared) -> None:
+    with np.load(place.split / "test.npz") as test, np.load(place.split / "train_and_validation.npz") as log:
+        assert set(test) == {"history", "history_offsets"}
+        np.testing.assert_array_equal(test["history"], prepared.split.test.history.values)
+        asked = set(zip(prepared.split.test.user_idx, prepared.split.test.relevant.values, strict=True))
+        assert not asked & set(zip(log["user"], log["item"], strict=True))
+
+
+@pytest.mark.parametrize("name", [*INSIDE, *OUTSIDE])
+def test_every_rival_has_as_many_different_trials(name: str) -> None:
+    space = (INSIDE.get(name) or OUTSIDE[name]).space
+    drawn = draw_settings(space, 6)
+    n_all = int(np.prod([len(values) for values in space.values()], dtype=np.int64))
+    assert len({json.dumps(settings, sort_keys=True) for settings in drawn}) == min(6, n_all)
+    assert drawn == draw_settings(space, 6)
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_rival_is_searched_on_validation_and_leaves_a_row_for_each_form(
+    place: Place, prepared: Prepared, name: str
+) -> None:
+    steps.run_inside(place, name, EFFORT)
+    search = read_json(place.search(name))
+    assert search["n_trials"] == len(search["trials"]) <= 3
+    for form in ("x", "i"):
+        best = max(trial["validation"][form] for trial in search["trials"])
+        assert search["best"][form]["validation"][form] == best
+        facts, evaluation = load_row(place.row(form, name, 0), prepared.split.test, N_ITEMS)
+        assert facts["settings"] == search["best"][form]["settings"]
+        assert facts["form"] == f"P1{form}"
+        assert set(METRICS) <= set(evaluation.metrics)
+        assert place.row(form, name, 1).exists() is INSIDE[name].is_seeded
+        again = INSIDE[name].make(facts["settings"], 0, np.load(place.split / "text_vec.npy"))
+        fitted = again.fit(log_arrays(prepared.split.train_and_validation, N_ITEMS))
+        config = EvaluationConfig(ks=(10, 20), exclude_seen=form == "x")
+        judged = evaluate(fitted, prepared.split.test, N_ITEMS, config)
+        np.testing.assert_allclose(evaluation.metrics["ndcg@10"], judged.metrics["ndcg@10"], atol=1e-6)
+
+
+def test_a_shared_fit_gives_what_a_fit_of_its_own_gives(prepared: Prepared) -> None:
+    rival, train = INSIDE["ease"], log_arrays(prepared.split.train, N_ITEMS)
+    drawn = draw_settings(rival.space, 20)
+    recipes = {"x": EFFORT.recipe(choose_cells("amazon-beauty", "P1")[0], "x")}
+    asked = prepared.split.validation
+    for trial in steps.try_inside(rival, drawn, np.zeros((N_ITEMS, 1)), train, asked, recipes):
+        alone = evaluate(rival.make(trial["settings"], 0, None).fit(train), asked, N_ITEMS, recipes["x"].evaluation)
+        assert trial["validation"]["x"] == pytest.approx(alone.aggregate["ndcg@10"])
+
+
+def test_the_table_compares_with_the_best_rival(place: Place, prepared: Prepared, tmp_path: Path) -> None:
+    for name in ("popularity", "als"):
+        steps.run_inside(place, name, EFFORT)
+    text = results.build_results([place], EFFORT, tmp_path)
+    found = read_json(tmp_path / "amazon-beauty-P1x.json")
+    assert found["data_fingerprint"] == prepared.dataset.fingerprint
+    assert found["systems"]["als"]["seeds"] == [0, 1]
+    best = max(found["table"]["rows"], key=lambda row: row["metrics"]["ndcg@10"]["value"])["name"]
+    assert found["table"]["best_baseline"] == best
+    assert "### amazon-beauty, P1i" in text
+    target = tmp_path / "RESULTS.md"
+    target.write_text("# Results\n", encoding="utf-8")
+    results.write_results(text, target)
+    once = target.read_text(encoding="utf-8")
+    results.write_results(text, target)
+    assert target.read_text(encoding="utf-8") == once
+    assert once.count("### amazon-beauty, P1x") == 1
+
+
+def test_trials_of_an_outside_rival_count_with_their_best_epoch(place: Place, tmp_path: Path) -> None:
+    there = Place(tmp_path, place.cell)
+    curves: list[list[tuple[float, float]]] = [[(0.1, 0.3), (0.2, 0.1)], [(0.4, 0.1), (0.3, 0.2), (0.1, 0.1)]]
+    for number, curve in enumerate(curves):
+        folder = there.folder / "sasrec" / f"trial-{number:02}"
+        folder.mkdir(parents=True)
+        epochs = [{"epoch": n + 1, "validation": {"x": x, "i": i}} for n, (x, i) in enumerate(curve)]
+        result = {"job": {"settings": {"lr": number}}, "epochs": epochs, "seconds": 1.0, "cpu_seconds": 1.0}
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    steps.search_outside(there, "sasrec")
+    best = read_json(there.search("sasrec"))["best"]
+    assert (best["x"]["settings"], best["x"]["epochs"]["x"]) == ({"lr": 1}, 1)
+    assert (best["i"]["settings"], best["i"]["epochs"]["i"]) == ({"lr": 0}, 1)
+
+
+def test_a_missing_environment_of_the_rivals_says_what_to_type(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(steps, "PEERS_PYTHON", tmp_path / "python")
+    with pytest.raises(LmrecError, match="make bench-peers-setup"):
+        steps.train_outside(Place(tmp_path, place.cell), "sasrec", EFFORT, 0)
+
+
+def test_a_step_that_fails_in_its_process_is_told() -> None:
+    with pytest.raises(LmrecError, match="exit code 3"):
+        steps.in_own_process(sys.exit, 3)
+
+
+def test_time_that_is_over_stops_before_the_next_step(tmp_path: Path) -> None:
+    options = ["--dataset", "movielens-100k", "--protocol", "P2", "--work", str(tmp_path), "--minutes", "-1", "--small"]
+    assert main(options) == OUT_OF_TIME
+    assert not (tmp_path / "movielens-100k-P2").exists()
+
+
+def test_unknown_names_are_refused_with_the_nearest_one() -> None:
+    with pytest.raises(InputError, match="sasrec"):
+        choose_systems("sasrek")
+    with pytest.raises(InputError, match="amazon-beauty"):
+        choose_cells("amazon-beuty", None)
+    assert main(["--protocol", "P9"]) == 2
+
+
+def test_the_check_tells_same_from_different_and_skips_what_is_not_there(place: Place) -> None:
+    class Here(check.Expectation):
+        @property
+        def cell(self) -> Cell:
+            return place.cell
+
+    class Elsewhere(check.Expectation):
+        @property
+        def cell(self) -> Cell:
+            return replace(place.cell, data=replace(place.cell.data, folder="/nowhere"))
+
+    known = check.measure(Here(data="toy", protocol="P1", system="popularity", expected=0, tolerance=1))
+    values = {"data": "toy", "protocol": "P1", "system": "popularity", "tolerance": 0.001}
+    found = list(
+        check.check(
+            [Here(**values, expected=known), Here(**values, expected=known + 0.1), Elsewhere(**values, expected=known)],
+            Console(file=StringIO()),
+        )
+    )
+    assert [one.verdict for one in found] == ["as expected", "DIFFERENT", "skipped"]
+
+
+def test_what_is_expected_names_only_what_there_is() -> None:
+    for one in check.read_expected(check.EXPECTED):
+        assert one.form in one.cell.protocol.forms
+        assert one.system == "lmrec" or one.system in INSIDE
