@@ -4,5 +4,6 @@ cells.py           which data under which question               spaces.py    wh
 exchange.py        the folder that rivals read; ranked lists back rivals.py    rivals of the product, rivals of other packages
 rectools_peer.py   SASRec and UniSRec in an environment of their own          own.py       lmrec's rows
 steps.py           one finished step is one JSON file            results.py   the tables in benchmarks/RESULTS.md
+stopwatch.py       seconds and memory
 check.py           a small part again, against expected.toml     __main__.py  the command line
 """

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from lmrec.artifacts.pretrained import cache_folder
 from lmrec.data.sources.movielens import read_movielens_100k
@@ -74,8 +73,8 @@ class Cell:
         return self.data.path is None or self.data.path.exists()
 
 
-EXCLUDED = MappingProxyType({"x": True})
-BOTH = MappingProxyType({"x": True, "i": False})
+EXCLUDED: Mapping[str, bool] = {"x": True}
+BOTH: Mapping[str, bool] = {"x": True, "i": False}
 
 DATA = {
     data.name: data

@@ -19,7 +19,8 @@ from rich.table import Table
 from benchmarks.peers.cells import DATA, PROTOCOLS, ROOT, Cell
 from benchmarks.peers.rivals import INSIDE
 from benchmarks.peers.steps import encode_words
-from benchmarks.peers.work import Effort, Stopwatch
+from benchmarks.peers.stopwatch import Stopwatch
+from benchmarks.peers.work import Effort
 from lmrec.errors import InputError, LmrecError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.workflows.fuse import log_arrays
@@ -34,8 +35,8 @@ class Expectation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(description="A data set of peers.cells.")
-    protocol: str = Field(description="A protocol of peers.cells.")
+    data: str = Field(description="A data set of cells.py.")
+    protocol: str = Field(description="A protocol of cells.py.")
     form: str = Field(default="x", description="x: items of the history excluded; i: left in.")
     system: str = Field(description="A rival of the product, or lmrec.")
     settings: dict[str, Any] = Field(default={}, description="The rival's settings.")
@@ -49,9 +50,7 @@ class Expectation(BaseModel):
         try:
             return Cell(DATA[self.data], PROTOCOLS[self.protocol])
         except KeyError as unknown:
-            raise InputError(
-                f"expected.toml names {unknown}, which is no data set or protocol of peers.cells"
-            ) from None
+            raise InputError(f"expected.toml names {unknown}, which is no data set or protocol of cells.py") from None
 
 
 @dataclass(frozen=True)

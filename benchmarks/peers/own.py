@@ -3,7 +3,8 @@
 import shutil
 
 from benchmarks.peers.steps import prepare_cell
-from benchmarks.peers.work import Effort, Place, Stopwatch, peak_mb, save_row
+from benchmarks.peers.stopwatch import Stopwatch, peak_mb
+from benchmarks.peers.work import Effort, Place, save_row
 from lmrec.artifacts.run import RunFolder
 from lmrec.workflows.judge import FROZEN, FUSED, TUNED, judge_run, own_name
 from lmrec.workflows.train import fit_run

@@ -1,9 +1,9 @@
 """RecTools' SASRec and UniSRec: one training each call, in an environment of their own. Run as a file, with a job.
 
-It knows of lmrec only the folder that `peers.exchange` writes and, for early stopping, lmrec's own rank and metric code
+It knows of lmrec only the folder that `exchange.py` writes and, for early stopping, lmrec's own rank and metric code
 (numpy alone). The answers of the test part are not in that folder: what is handed over is ranked lists.
 
-    benchmarks/peers/.venv/bin/python benchmarks/peers/rectools_peer.py JOB.json      (PYTHONPATH=src)
+    benchmarks/peers/.venv/bin/python benchmarks/peers/rectools_peer.py JOB.json      (PYTHONPATH=src:.)
 
 A job: {"peer": "sasrec" | "unisrec", "settings": {...}, "seed": 0, "split": FOLDER, "out": FOLDER, "epochs": 20,
 "patience": 3, "final": false, "forms": {"x": true}, "metric_k": 10, "list_k": 100, "search_cases": 4000}.
@@ -13,12 +13,9 @@ from training and validation for exactly `epochs`, and ranks the test part. Writ
 
 import json
 import logging
-import resource
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from rectools.fast_transformers.unisrec.lightning import UniSRecLightning
 from rectools.models import SASRecModel
 from rectools.models.nn.transformers.lightning import TransformerLightningModule
 
+from benchmarks.peers.stopwatch import Stopwatch, peak_mb
 from lmrec.evaluation.metrics import ndcg_at
 from lmrec.evaluation.ranking import rank_relevant
 from lmrec.fields import Ragged
@@ -43,7 +41,7 @@ _BATCH = 256
 
 
 class Split:
-    """The folder that `peers.exchange` wrote."""
+    """The folder that `exchange.py` wrote."""
 
     def __init__(self, folder: Path, final: bool) -> None:
         with np.load(folder / ("train_and_validation.npz" if final else "train.npz")) as log:
@@ -251,26 +249,6 @@ class UniSRec:
         self.net.train()
 
 
-class Stopwatch:
-    """Seconds of training, by the clock and of processors; judging does not count."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.monotonic(), time.process_time()
-
-    def read(self) -> dict[str, float]:
-        return {
-            "seconds": round(time.monotonic() - self._wall, 2),
-            "cpu_seconds": round(time.process_time() - self._cpu, 2),
-        }
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        wall, cpu = time.monotonic(), time.process_time()
-        yield
-        self._wall += time.monotonic() - wall
-        self._cpu += time.process_time() - cpu
-
-
 PEERS: dict[str, type[SASRec] | type[UniSRec]] = {"sasrec": SASRec, "unisrec": UniSRec}
 
 
@@ -311,7 +289,7 @@ def run(job: dict[str, Any]) -> None:
         "job": job,
         "epochs": rows,
         **spent,
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": peak_mb(),
         "threads": torch.get_num_threads(),
     }
     fresh = out / ".result.json.new"

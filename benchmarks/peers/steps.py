@@ -19,7 +19,8 @@ from benchmarks.peers.cells import ROOT
 from benchmarks.peers.exchange import measure_handed_over, write_split
 from benchmarks.peers.rivals import INSIDE, OUTSIDE, Fittable, Inside
 from benchmarks.peers.spaces import Settings, draw_settings
-from benchmarks.peers.work import CHOSEN_BY, Effort, Place, Stopwatch, peak_mb, save_row, save_search
+from benchmarks.peers.stopwatch import Stopwatch, peak_mb
+from benchmarks.peers.work import CHOSEN_BY, Effort, Place, save_row, save_search
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.data.history import Cases
 from lmrec.errors import LmrecError
@@ -205,7 +206,7 @@ def _train(
         "search_cases": effort.search_cases,
     }
     write_json(out / "job.json", job)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     done = subprocess.run(
         [PEERS_PYTHON, PEERS / "rectools_peer.py", out / "job.json"],
         env=environment,

@@ -7,7 +7,6 @@ WORK/CELL/RIVAL/final-.../             lists of the test part
 WORK/CELL/rows/FORM/SYSTEM-SEED.json   one row for one seed: settings, seconds, memory; beside it .npz, the ranks in each case
 """
 
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,24 +66,6 @@ class Place:
 
     def row(self, form: str, system: str, seed: int) -> Path:
         return self.folder / "rows" / form / f"{system}-{seed}.json"
-
-
-class Stopwatch:
-    """Seconds since it was made: by the clock, and of processors (which other jobs on the machine change less)."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.monotonic(), time.process_time()
-
-    def read(self) -> dict[str, float]:
-        return {
-            "seconds": round(time.monotonic() - self._wall, 2),
-            "cpu_seconds": round(time.process_time() - self._cpu, 2),
-        }
-
-
-def peak_mb() -> int:
-    """The most memory that this process has held, in MB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None:

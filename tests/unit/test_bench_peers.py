@@ -1,10 +1,12 @@
 """The rivals' benchmark: what is handed over is measured like everything else, steps are done once, tables say by what."""
 
 import json
+import pickle
 import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -198,6 +200,12 @@ def test_a_missing_environment_of_the_rivals_says_what_to_type(
         steps.train_outside(Place(tmp_path, place.cell), "sasrec", EFFORT, 0)
 
 
+def test_what_a_step_is_told_travels_to_its_process() -> None:
+    for cell in choose_cells(None, None):
+        sent = Place(Path("work"), cell)
+        assert pickle.loads(pickle.dumps((sent, EFFORT))) == (sent, EFFORT)
+
+
 def test_a_step_that_fails_in_its_process_is_told() -> None:
     with pytest.raises(LmrecError, match="exit code 3"):
         steps.in_own_process(sys.exit, 3)
@@ -229,7 +237,7 @@ def test_the_check_tells_same_from_different_and_skips_what_is_not_there(place: 
             return replace(place.cell, data=replace(place.cell.data, folder="/nowhere"))
 
     known = check.measure(Here(data="toy", protocol="P1", system="popularity", expected=0, tolerance=1))
-    values = {"data": "toy", "protocol": "P1", "system": "popularity", "tolerance": 0.001}
+    values: dict[str, Any] = {"data": "toy", "protocol": "P1", "system": "popularity", "tolerance": 0.001}
     found = list(
         check.check(
             [Here(**values, expected=known), Here(**values, expected=known + 0.1), Elsewhere(**values, expected=known)],
