@@ -31,6 +31,12 @@ class EncoderConfig(BaseModel):
     n_layers: int = Field(default=2, ge=1, description="How many top layers `last_layers` means.")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Dropout inside the encoder while it is tuned.")
     batch_tokens: int = Field(default=4096, ge=1, description="Padded tokens in one pass; bounds memory.")
+    states_mb: int = Field(
+        default=1024,
+        ge=0,
+        description="Where only `last_layers` are tuned: hidden states of the layers below are kept, up to this size in "
+        "memory, above it in a file; 0: those layers run again each time.",
+    )
 
 
 class TextEncoder(nn.Module):
@@ -126,41 +132,36 @@ def transformer_layers(encoder: TextEncoder) -> list[nn.Module]:
     return max(stacks, key=len, default=[])
 
 
-def pad_tokens(rows: list[IntArray]) -> tuple[Tensor, Tensor]:
+def pad_tokens(tokens: Ragged) -> tuple[Tensor, Tensor]:
     """Rows of token ids -> right-padded (N, L) ids and (N, L) mask. The pad id is 0; the mask hides it."""
-    longest = max(len(row) for row in rows)
-    ids = np.zeros((len(rows), longest), np.int64)
-    mask = np.zeros((len(rows), longest), np.bool_)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = True
+    lengths = tokens.lengths
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(mask.shape, np.int64)
+    ids[mask] = tokens.values
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def token_batches(tokens: Ragged, rows: IntArray, batch_tokens: int) -> Iterator[IntArray]:
     """Cut `rows`, sorted by length, into batches of at most `batch_tokens` padded tokens (at least one row each)."""
-    lengths = tokens.lengths[rows]
-    order = rows[np.argsort(lengths, kind="stable")]
+    order = rows[np.argsort(tokens.lengths[rows], kind="stable")]
+    lengths = tokens.lengths[order].tolist()
     start = 0
     while start < len(order):
         stop = start + 1
-        while stop < len(order) and (stop + 1 - start) * len(tokens[int(order[stop])]) <= batch_tokens:
+        while stop < len(order) and (stop + 1 - start) * lengths[stop] <= batch_tokens:
             stop += 1
         yield order[start:stop]
         start = stop
 
 
-def encode_rows(
-    encoder: TextEncoder, tokens: Ragged, rows: IntArray, batch_tokens: int, device: torch.device
-) -> tuple[IntArray, Tensor]:
-    """Encode some rows, with gradient where it is enabled: (M,) the rows in the order encoded, (M, D) their vectors."""
-    orders: list[IntArray] = []
-    vectors: list[Tensor] = []
-    for batch in token_batches(tokens, rows, batch_tokens):
-        ids, mask = pad_tokens([tokens[int(row)] for row in batch])
-        orders.append(batch)
-        vectors.append(encoder(ids.to(device), mask.to(device)))
-    return np.concatenate(orders), torch.cat(vectors)
+def unique_rows(tokens: Ragged) -> tuple[IntArray, IntArray]:
+    """(M,) the first row of each different text, ascending, and (N,) for each row the place of its text in that list."""
+    first_of: dict[bytes, int] = {}
+    first = np.fromiter(
+        (first_of.setdefault(tokens[row].tobytes(), row) for row in range(len(tokens))), np.int64, len(tokens)
+    )
+    unique, place = np.unique(first, return_inverse=True)
+    return unique, place
 
 
 @torch.no_grad()
@@ -168,20 +169,16 @@ def encode_tokens(
     encoder: TextEncoder, tokens: Ragged, batch_tokens: int, device: torch.device, progress: Progress | None = None
 ) -> FloatArray:
     """(N, D) fp32 vectors of N texts. Equal texts are encoded once, and batches hold texts of like length."""
-    first_of: dict[bytes, int] = {}
-    representative = np.fromiter(
-        (first_of.setdefault(tokens[row].tobytes(), row) for row in range(len(tokens))), np.int64, len(tokens)
-    )
-    unique = np.unique(representative)
+    unique, place = unique_rows(tokens)
     result = np.zeros((len(tokens), encoder.width), np.float32)
     was_training = encoder.training
     encoder.eval()
     done = 0
     for batch in token_batches(tokens, unique, batch_tokens):
-        ids, mask = pad_tokens([tokens[int(row)] for row in batch])
+        ids, mask = pad_tokens(tokens.take(batch))
         result[batch] = encoder(ids.to(device), mask.to(device)).cpu().numpy()
         done += len(batch)
         if progress is not None:
             progress(done, len(unique))
     encoder.train(was_training)
-    return result[representative]
+    return result[unique[place]]

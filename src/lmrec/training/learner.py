@@ -3,7 +3,8 @@
 Two regimes. *Frozen*: text vectors are fixed and only the towers learn. *Tuned*: the towers learn on the cached vectors
 of the whole catalog, and the exact gradient of the loss with respect to every item's text vector is added up on the
 side. Every few steps the items that matter most by that gradient are encoded, each once, and it is passed on into the
-language model; their fresh vectors go into the cache, which is rebuilt whole between epochs.
+language model; their fresh vectors go into the cache, which is rebuilt whole between epochs. Layers below those that
+learn run once (lmrec.models.reading).
 
 Which items are encoded matters. Those of the batch alone are nearly all positives: each step would push every fresh
 vector towards the users, with nobody to push back, and validation falls (docs/LOG.md). Here an item is drawn with a
@@ -12,16 +13,19 @@ the gradient of the plain full softmax, with the least variance that so many enc
 the text vectors is Gao et al. 2021 (GradCache), https://arxiv.org/abs/2101.06983.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lmrec.artifacts.pretrained import cache_folder
 from lmrec.fields import FloatArray, IntArray, Ragged
-from lmrec.models.encoder import EncoderConfig, TextEncoder, encode_rows, encode_tokens, pad_tokens
+from lmrec.models.encoder import EncoderConfig, TextEncoder, pad_tokens
+from lmrec.models.reading import TextReader, Way, build_reader
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import Progress
 from lmrec.training.batches import TrainBatch
@@ -72,6 +76,7 @@ class Learner(nn.Module):
 
     history_tokens: renders and tokenises histories; needed where the user model reads text.
     mask_seen: items of a target's history are no candidates in its softmax, as they are none when judged and served.
+    autocast: the precision that the language model runs in, a maker of contexts; who trains sets it.
     pull: a penalty that is added to the loss while training, such as the distance to earlier weights.
     """
 
@@ -102,6 +107,8 @@ class Learner(nn.Module):
         self.mask_seen = mask_seen
         self.pull = pull
         self.regime: Regime = "frozen"
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self._reader: TextReader | None = None
 
     def forward(self, batch: TrainBatch, rng: np.random.Generator) -> Tensor:
         text_vec = self._watched_cache() if self.regime == "tuned" and self.training else self.text_vec
@@ -126,30 +133,33 @@ class Learner(nn.Module):
 
     def refresh(self, progress: Progress | None = None) -> None:
         """Rebuild the whole cache with the language model as it is now."""
-        if self.encoder is None or self.tokens is None:
-            return
-        vectors = encode_tokens(
-            self.encoder, self.tokens, self.encoder_config.batch_tokens, self.text_vec.device, progress
-        )
-        self.text_vec.copy_(torch.from_numpy(vectors))
+        if self.encoder is not None and self.tokens is not None:
+            self.text_vec.copy_(torch.from_numpy(self.reader.encode_all(progress)))
 
-    def pass_on(self, rng: np.random.Generator) -> Tensor:
-        """Encode the drawn items and return a scalar whose gradient in the language model is the loss's.
+    def pass_on(self, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Encode the drawn items batch by batch: scalars whose gradients in the language model add up to the loss's.
 
-        Call backward on it at once. The cache takes the fresh vectors, and what was added up starts again from zero.
+        Call backward on each before the next is taken: memory is that of one batch, however many items are drawn. The
+        cache takes the fresh vectors, and what was added up starts again from zero.
         """
-        assert self.encoder is not None and self.tokens is not None, "the tuned regime needs a language model"
         importance = self.text_grad.norm(dim=1).double().cpu().numpy()
         drawn = draw_items(importance, self.max_encoded_items, rng)
-        rows, fresh = encode_rows(
-            self.encoder, self.tokens, drawn.item_idx, self.encoder_config.batch_tokens, self.text_vec.device
-        )
-        places = torch.from_numpy(rows).to(self.text_vec.device)
-        scale = torch.from_numpy(drawn.scale_of(rows)).to(fresh).unsqueeze(1)
-        surrogate = (fresh * self.text_grad[places] * scale).sum()
-        self.text_vec[places] = fresh.detach()
+        for rows, fresh in self.reader.encode_rows(drawn.item_idx):
+            places = torch.from_numpy(rows).to(self.text_vec.device)
+            scale = torch.from_numpy(drawn.scale_of(rows)).to(fresh).unsqueeze(1)
+            yield (fresh * self.text_grad[places] * scale).sum()
+            self.text_vec[places] = fresh.detach()
         self.text_grad.zero_()
-        return surrogate
+
+    @property
+    def reader(self) -> TextReader:
+        """How the catalog is read; made when it is first needed, on the device and in the precision of then."""
+        assert self.encoder is not None and self.tokens is not None, "the tuned regime needs a language model"
+        if self._reader is None:
+            config = self.encoder_config
+            way = Way(config.batch_tokens, self.text_vec.device, self.autocast)
+            self._reader = build_reader(self.encoder, self.tokens, way, config.states_mb, cache_folder() / "states")
+        return self._reader
 
     def _watched_cache(self) -> Tensor:
         """The cache as a leaf whose gradient is added to `text_grad`."""
@@ -188,6 +198,6 @@ def seen_before(batch: TrainBatch) -> Seen:
 
 def encode_histories(encoder: TextEncoder, tokens: Ragged, device: torch.device) -> Tensor:
     """(B, Dt) vectors of B histories' token ids, in order."""
-    ids, mask = pad_tokens([tokens[row] for row in range(len(tokens))])
+    ids, mask = pad_tokens(tokens)
     vectors: Tensor = encoder(ids.to(device), mask.to(device))
     return vectors

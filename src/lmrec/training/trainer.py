@@ -127,6 +127,7 @@ class Trainer:
             step_scheduler_with_optimizer=False,
         )
         self.learner = learner.to(self.accelerator.device)
+        self.learner.autocast = self.accelerator.autocast
         self.config = config
         self.batches, self.validate, self.record = batches, validate, record
         self.state_folder, self.fingerprint = state_folder, fingerprint
@@ -210,11 +211,9 @@ class Trainer:
                 self.accelerator.backward(loss)
                 state.loss_sum += float(loss.detach())
             if stage.regime == "tuned" and ((step + 1) % config.encoder_interval == 0 or step + 1 == per_epoch):
-                with self.accelerator.autocast():
-                    surrogate = self.learner.pass_on(
-                        np.random.default_rng((config.seed, state.stage, state.epoch, step))
-                    )
-                self.accelerator.backward(surrogate)
+                draw = np.random.default_rng((config.seed, state.stage, state.epoch, step))
+                for surrogate in self.learner.pass_on(draw):
+                    self.accelerator.backward(surrogate)
             # Each by itself: the language model's gradients come rarely and large, and must not shrink the towers'.
             for part in (self.learner.towers, self.learner.encoder):
                 if part is not None:
@@ -258,7 +257,7 @@ class Trainer:
         parts: list[tuple[torch.nn.Module, float]] = [(self.learner.towers, stage.learning_rate)]
         if stage.regime == "tuned" and self.learner.encoder is not None:
             parts.insert(0, (self.learner.encoder, stage.encoder_learning_rate))
-        return torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay))
+        return torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay), fused=True)
 
     def _weights(self) -> Weights:
         """A copy of all that can change: towers, the cache, and the language model's trainable parameters."""

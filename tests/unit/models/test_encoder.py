@@ -18,7 +18,6 @@ from lmrec.models.encoder import (
     Pooling,
     TextEncoder,
     choose_trainable,
-    encode_rows,
     encode_tokens,
     load_encoder,
     pad_tokens,
@@ -76,7 +75,7 @@ def test_batching_and_padding_do_not_change_vectors(tiny_bert: Path, pooling: Po
     together = encode_tokens(encoder, TOKENS, batch_tokens, CPU)
     encoder.eval()
     with torch.no_grad():
-        alone = torch.cat([encoder(*pad_tokens([TOKENS[row]])) for row in range(len(TOKENS))])
+        alone = torch.cat([encoder(*pad_tokens(TOKENS.slice(row, row + 1))) for row in range(len(TOKENS))])
     np.testing.assert_allclose(together, alone.numpy(), atol=1e-5)
 
 
@@ -106,14 +105,6 @@ def test_progress_counts_unique_texts_to_the_end(bert: TextEncoder) -> None:
     seen: list[tuple[int, int]] = []
     encode_tokens(bert, TOKENS, 1, CPU, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
-def test_some_rows_are_encoded_with_gradient_and_say_which_they_are(bert: TextEncoder) -> None:
-    rows, vectors = encode_rows(bert, TOKENS, np.array([4, 0, 2]), 4096, CPU)
-    assert sorted(rows.tolist()) == [0, 2, 4]
-    np.testing.assert_allclose(vectors.detach().numpy(), encode_tokens(bert, TOKENS, 4096, CPU)[rows], atol=1e-5)
-    torch.autograd.backward(vectors.sum())
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in bert.parameters())
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), batch_tokens=st.integers(1, 40))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmrec.fields import FloatArray, Ragged
-from lmrec.models.encoder import encode_rows
+from lmrec.models.reading import Way, WholeReader
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import DrawnItems, Learner, draw_items, one_target_a_window, seen_before
 from lmrec.training.objectives import full_softmax_plain
@@ -120,7 +120,8 @@ def full_gradients(learner: Learner) -> list[Tensor]:
     """Of the plain full softmax, straight through the language model for every item of the catalog."""
     assert learner.encoder is not None
     assert learner.tokens is not None
-    rows, fresh = encode_rows(learner.encoder, learner.tokens, np.arange(len(learner.tokens)), 4096, CPU)
+    reader = WholeReader(learner.encoder, learner.tokens, Way(4096, CPU))
+    ((rows, fresh),) = reader.encode_rows(np.arange(len(learner.tokens)))
     text_vec = fresh[torch.from_numpy(np.argsort(rows))]
     batch, towers = toy_batch(), learner.towers
     item_vec = towers.item_tower(text_vec)
@@ -139,12 +140,17 @@ def full_gradients(learner: Learner) -> list[Tensor]:
     return encoder_gradients(learner)
 
 
+def pass_on(learner: Learner, rng: np.random.Generator) -> None:
+    for surrogate in learner.pass_on(rng):
+        torch.autograd.backward(surrogate)
+
+
 def passed_on_gradients(learner: Learner, rng: np.random.Generator) -> list[Tensor]:
     learner.train()
     learner.zero_grad()
     torch.autograd.backward(learner(toy_batch(), rng))
     assert encoder_gradients(learner) == []  # nothing has reached the language model yet
-    torch.autograd.backward(learner.pass_on(rng))
+    pass_on(learner, rng)
     return encoder_gradients(learner)
 
 
@@ -178,7 +184,7 @@ def test_where_few_are_encoded_it_is_so_in_expectation(make_learner: Callable[..
         assert len(drawn_items) == 2
         learner.zero_grad()
         learner.text_grad.copy_(text_grad)
-        torch.autograd.backward(learner.pass_on(cast(np.random.Generator, Phase(at[0]))))
+        pass_on(learner, cast(np.random.Generator, Phase(at[0])))
         for total, gradient in zip(mean, encoder_gradients(learner), strict=True):
             total += gradient * len(at) / n_phases
     error = torch.stack([(one - other).norm() for one, other in zip(mean, expected, strict=True)]).norm()
@@ -192,7 +198,7 @@ def test_gradients_of_several_steps_are_gathered_and_passed_on_once(make_learner
     learner.zero_grad()
     for _ in range(2):
         torch.autograd.backward(learner(toy_batch(), rng()))
-    torch.autograd.backward(learner.pass_on(rng()))
+    pass_on(learner, rng())
     for one, two in zip(once, encoder_gradients(learner), strict=True):
         torch.testing.assert_close(two, 2 * one, atol=1e-5, rtol=1e-3)
 
@@ -204,7 +210,7 @@ def test_passing_on_keeps_what_it_computes_and_leaves_the_rest_of_the_cache(
     exact = learner.text_vec.clone()
     learner.text_vec += 1.0  # a cache gone stale
     learner.text_grad[[1, 4]] = 1.0
-    learner.pass_on(rng())
+    pass_on(learner, rng())
     for row in range(6):
         expected = exact[row] if row in (1, 4) else exact[row] + 1.0
         torch.testing.assert_close(learner.text_vec[row], expected, atol=1e-5, rtol=1e-5)
@@ -222,7 +228,7 @@ def test_a_frozen_language_model_gathers_nothing_and_a_tuned_one_learns_in_its_t
     tuned.regime = "tuned"
     torch.autograd.backward(tuned(world_batches(0, 0)[0], rng()))
     assert (tuned.text_grad.abs().sum(1) > 0).all()  # the softmax pulls or pushes every item
-    torch.autograd.backward(tuned.pass_on(rng()))
+    pass_on(tuned, rng())
     assert tuned.encoder is not None
     touched = {name for name, p in tuned.encoder.named_parameters() if p.grad is not None}
     assert touched
