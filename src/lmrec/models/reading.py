@@ -42,6 +42,12 @@ class Way:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """The context of a forward pass."""
+        with self.autocast(), attention_for_learning(self.device):
+            yield
+
 
 class TextReader(Protocol):
     """The texts of a catalog through a language model as it is now."""
@@ -67,12 +73,12 @@ class WholeReader:
     def encode_rows(self, rows: IntArray) -> Iterator[tuple[IntArray, Tensor]]:
         for batch in token_batches(self.tokens, rows, self.way.batch_tokens):
             ids, mask = pad_tokens(self.tokens.take(batch))
-            with self.way.autocast():
+            with self.way.run():
                 vectors = self.encoder(ids.to(self.way.device), mask.to(self.way.device))
             yield batch, vectors
 
     def encode_all(self, progress: Progress | None = None) -> FloatArray:
-        with self.way.autocast():
+        with self.way.run():
             return encode_tokens(self.encoder, self.tokens, self.way.batch_tokens, self.way.device, progress)
 
 
@@ -117,7 +123,7 @@ class UpperReader:
         hidden = torch.zeros(*mask.shape, self.states.shape[1])
         hidden[mask] = self.states[torch.from_numpy(where.values)].float()
         device = self.way.device
-        with self.way.autocast():
+        with self.way.run():
             return self.cut.upper(ids.to(device), mask.to(device), hidden.to(device))
 
     @torch.no_grad()
@@ -125,7 +131,7 @@ class UpperReader:
         with evaluating(self.cut.encoder):
             for batch in self._all_batches():
                 ids, mask = pad_tokens(self.tokens.take(batch))
-                with self.way.autocast():
+                with self.way.run():
                     hidden = self.cut.lower(ids.to(self.way.device), mask.to(self.way.device)).cpu()
                 first, last = self.tokens.offsets[batch[0]], self.tokens.offsets[batch[-1] + 1]
                 self.states[first:last] = hidden[mask].to(self.states.dtype)
@@ -249,6 +255,17 @@ def empty_states(n_tokens: int, width: int, limit_mb: int, folder: Path | None) 
     with tempfile.TemporaryFile(dir=folder) as file:
         mapped = np.memmap(file, np.int16, "w+", shape=(n_tokens, width))
     return torch.from_numpy(mapped).view(torch.bfloat16)
+
+
+def attention_for_learning(device: torch.device) -> AbstractContextManager[Any]:
+    """Plain attention where a CPU learns in bf16: torch's fused one is several times slower there, backwards.
+
+    Measured by benchmarks/speed/tuning.py. In fp32, and where nothing is learnt, the fused one is the faster.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    learns_in_bf16 = device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+    return sdpa_kernel(SDPBackend.MATH) if learns_in_bf16 else nullcontext()
 
 
 @contextmanager
