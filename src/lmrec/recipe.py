@@ -19,6 +19,7 @@ from lmrec.models.fusion import FusionConfig
 from lmrec.models.heads import HeadConfig
 from lmrec.models.two_tower import ItemTowerConfig
 from lmrec.models.user_model import UserModelConfig
+from lmrec.retrieval.ann import IndexConfig
 from lmrec.text.template import TemplateConfig
 from lmrec.training.continual import UpdateConfig
 from lmrec.training.trainer import TrainingConfig
@@ -58,6 +59,7 @@ class Recipe(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     update: UpdateConfig = UpdateConfig()
+    index: IndexConfig = IndexConfig()
 
     @property
     def masks_seen(self) -> bool:

@@ -5,6 +5,7 @@ recipe.toml         every choice, also those left at their default
 data/               catalog.parquet, interactions.parquet, users.parquet, quarantine.csv
 checkpoint/         the model, see checkpoint.py
 vectors/            text and item vectors, with the fingerprints of what made them
+index/              codes to search a large catalog by, see lmrec.retrieval.index; none where it is small
 metrics.jsonl       one line an epoch           tensorboard/   the same for TensorBoard
 training_state/     there while a training can be resumed
 evaluation.json     the judge's table           report.html    the same with pictures
@@ -50,6 +51,10 @@ class RunFolder:
     @property
     def vectors_file(self) -> Path:
         return self.path / "vectors" / "item_vectors.safetensors"
+
+    @property
+    def index(self) -> Path:
+        return self.path / "index"
 
     @property
     def frozen_towers_file(self) -> Path:

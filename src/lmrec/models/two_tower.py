@@ -101,8 +101,8 @@ class TwoTower(nn.Module):
         """(N, D) item vectors, (B, H) rows of items, (B, H) mask -> (B, H + 1, D) states after every prefix."""
         assert self.user_model is not None, "a text user model has no states: use user_from_text"
         # The user model sees directions at unit size whatever the residuals' length: steadier, and equal to the head's.
-        vectors = nn.functional.normalize(item_vec, dim=-1) * item_vec.shape[-1] ** 0.5
-        states: Tensor = self.user_model(vectors[history_idx], history_mask)
+        vectors = nn.functional.normalize(item_vec[history_idx], dim=-1) * item_vec.shape[-1] ** 0.5
+        states: Tensor = self.user_model(vectors, history_mask)
         return states
 
     def user_from_text(self, history_text_vec: Tensor, known: Tensor) -> Tensor:

@@ -34,9 +34,10 @@ class BankView:
         chosen = torch.from_numpy(np.asarray(rows, np.int64))
         return ItemBank(*(_taken(*parts, chosen) for parts in zip(_parts(self.base), _parts(self.tail), strict=True)))
 
-    def scores(self, query: Tensor) -> Tensor:
-        """(B, Q) -> (B, N), the product with every row of the matrix."""
-        return _product(query, self.base.matrix, self.tail.matrix)
+    def scores(self, query: Tensor, first: int = 0) -> Tensor:
+        """(B, Q) -> (B, N - first), the product with every row of the matrix from `first` on."""
+        n_base = self.base.n_items
+        return _product(query, self.base.matrix[min(first, n_base) :], self.tail.matrix[max(first - n_base, 0) :])
 
     def rough_scores(self, query: Tensor) -> Rough:
         """(B, Q) -> `scores`, but as far off as the answer says."""
@@ -61,13 +62,16 @@ class BankView:
 
 
 class GrowingBank:
-    """Appends rows; one writer at a time. `view` is what readers hold: later appends never change it."""
+    """Appends rows; one writer at a time. `view` is what readers hold: later appends never change it.
 
-    def __init__(self, base: ItemBank) -> None:
+    coded: False where an index makes codes of the base needless.
+    """
+
+    def __init__(self, base: ItemBank, coded: bool = True) -> None:
         self._base = ItemBank(*(part.detach().contiguous() for part in _parts(base)))
         self._tail = ItemBank(*(part.new_empty(0, part.shape[1]) for part in _parts(self._base)))
         self._n_tail = 0
-        self._codes = Codes.of(self._base.matrix) if worth_codes(self._base.matrix) else None
+        self._codes = Codes.of(self._base.matrix) if coded and worth_codes(self._base.matrix) else None
 
     def append(self, rows: ItemBank) -> None:
         needed = self._n_tail + rows.n_items

@@ -53,6 +53,8 @@ class LiveRecommender:
         self._versions: dict[ItemId, int] = {}
         self._version = 0
         self._writing = threading.Lock()
+        self._compacting = threading.Lock()
+        self._compaction: threading.Thread | None = None
         self.state = LiveState(self._catalog.snapshot, compile_rules(self._rules, self._catalog.snapshot, self._review))
 
     @classmethod
@@ -109,6 +111,7 @@ class LiveRecommender:
         encoded = self.encode_items(items)
         with self._writing:
             self._publish(self._catalog.change(encoded))
+        self._compact_behind()
         return encoded
 
     def delete(self, item_ids: Iterable[ItemId]) -> int:
@@ -116,7 +119,9 @@ class LiveRecommender:
         with self._writing:
             before = self.n_items
             self._publish(self._catalog.change((), set(item_ids)))
-            return before - self.n_items
+            n_gone = before - self.n_items
+        self._compact_behind()
+        return n_gone
 
     def apply_changes(self, changes: Sequence[ItemChange]) -> int:
         """Bring the catalog to what a store says; returns how many changes were news.
@@ -142,12 +147,16 @@ class LiveRecommender:
             self._publish(self._catalog.change(puts, [change.item_id for change in news if change.fields is None]))
             self._versions.update((change.item_id, change.version) for change in news)
             self._version = max([self._version, *(change.version for change in changes)])
+        self._compact_behind()
         return len(news)
 
     def compact(self) -> None:
-        """Free the rows of items that were replaced or deleted; done without asking where they are many."""
-        with self._writing:
-            self._publish(self._catalog.compact())
+        """Free the rows of items that were replaced or deleted and index those that came; where they are many a thread
+        does it without being asked, while changes and answers go on."""
+        with self._compacting:
+            made = self._catalog.start_compaction()
+            with self._writing:
+                self._publish(self._catalog.finish_compaction(made))
 
     def set_rules(self, rules: Mapping[str, Rule]) -> None:
         """These rules, by id, in place of all others. Raises InputError naming one that cannot work; then nothing changes."""
@@ -215,6 +224,22 @@ class LiveRecommender:
                 f"there is no item '{item_id:.100}' among the {snapshot.n_items:,} of the catalog. Check the id, or put it"
             )
         return row
+
+    def wait_for_compaction(self) -> None:
+        """Until the thread that compacts, if there is one, is done."""
+        compaction = self._compaction
+        if compaction is not None:
+            compaction.join()
+
+    def _compact_behind(self) -> None:
+        running = self._compaction
+        if self._catalog.wants_compaction and (running is None or not running.is_alive()):
+            self._compaction = threading.Thread(target=self._compact_while_wanted, name="compaction", daemon=True)
+            self._compaction.start()
+
+    def _compact_while_wanted(self) -> None:
+        while self._catalog.wants_compaction:
+            self.compact()
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.state = LiveState(snapshot, compile_rules(self._rules, snapshot, self._review))

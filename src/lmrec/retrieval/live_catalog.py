@@ -6,7 +6,7 @@ snapshot still reads whole rows. One writer at a time; every change returns the 
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from lmrec.fields import ITEM_ID, ItemId
+from lmrec.retrieval.ann import rebuilt
 from lmrec.retrieval.answers import EncodedItem
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.casting import Fields, column_of
+from lmrec.retrieval.index import ItemIndex
 from lmrec.retrieval.popularity import recent_popularity
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import ItemBank
@@ -26,8 +28,24 @@ from lmrec.retrieval.snapshot import RowCache, Snapshot
 
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 64
+MAX_LATER_SHARE = 0.05
+MIN_LATER = 1024
 _MAX_CHUNKS = 64
 _ENCODE_AT_ONCE = 16  # texts a turn, so that a question in words need not wait for a bulk of items
+
+
+@dataclass(frozen=True, eq=False)
+class Compaction:
+    """The living rows of `source` (their numbers in it: `living`) as they will be numbered, and the index of them."""
+
+    source: Snapshot
+    living: npt.NDArray[np.int64]
+    bank: ItemBank
+    frame: pl.DataFrame
+    ids: list[ItemId]
+    titles: list[str]
+    rows: dict[ItemId, int]
+    index: ItemIndex | None
 
 
 class LiveCatalog:
@@ -40,7 +58,7 @@ class LiveCatalog:
         self._log_popularity = recent_popularity(recommender.interactions, catalog.n_items)
         self._live_popularity: dict[ItemId, float] = {}
         self._encoding = threading.Lock()  # a tokenizer can be used by one thread at a time
-        self._bank = GrowingBank(scorer.bank)
+        self._bank = GrowingBank(scorer.bank, coded=recommender.index is None)
         self._ids = list(catalog.ids)
         self._titles = list(catalog.titles)
         self.snapshot = Snapshot(
@@ -56,6 +74,7 @@ class LiveCatalog:
             popularity=self._log_popularity,
             length=scorer.bank.item_vec.norm(dim=1).numpy(),
             cache=RowCache(),
+            index=recommender.index,
         )
 
     def encode(
@@ -105,29 +124,67 @@ class LiveCatalog:
             del rows[old.ids[row]]
         rows.update((item.item_id, old.n_rows + place) for place, item in enumerate(puts))
         self.snapshot = replace(self._appended(old, puts), alive=alive, rows=rows)
-        if (~alive).sum() > max(MIN_DEAD, MAX_DEAD_SHARE * len(alive)):
-            self.compact()
         return self.snapshot
 
-    def compact(self) -> Snapshot:
-        """The living rows alone, in their order, under new numbers. Readers of older snapshots notice nothing."""
+    @property
+    def wants_compaction(self) -> bool:
+        """Whether dead rows, or rows after those that the index holds, have become many."""
+        now = self.snapshot
+        n_dead = now.n_rows - now.n_items
+        n_later = 0 if now.index is None else now.n_rows - now.index.n_rows
+        return n_dead > max(MIN_DEAD, MAX_DEAD_SHARE * now.n_rows) or n_later > max(
+            MIN_LATER, MAX_LATER_SHARE * now.n_rows
+        )
+
+    def start_compaction(self) -> "Compaction":
+        """The living rows alone, in their order, under new numbers, all of them in the index. Takes long and changes
+        nothing: changes may go on meanwhile."""
         old = self.snapshot
         living = np.flatnonzero(old.alive)
-        self._bank = GrowingBank(old.bank.take(living))
-        self._ids = [old.ids[int(row)] for row in living]
-        self._titles = [old.titles[int(row)] for row in living]
-        self.snapshot = replace(
-            old,
-            bank=self._bank.view(),
+        bank = old.bank.take(living)
+        index = old.index and rebuilt(old.index, old.alive[: old.index.n_rows], bank.matrix.numpy())
+        ids = [old.ids[int(row)] for row in living]
+        return Compaction(
+            source=old,
+            living=living,
+            bank=bank,
             frame=old.frame.filter(pl.Series(old.alive)).rechunk(),
-            alive=np.ones(len(living), np.bool_),
-            rows={item_id: row for row, item_id in enumerate(self._ids)},
+            ids=ids,
+            titles=[old.titles[int(row)] for row in living],
+            rows={item_id: row for row, item_id in enumerate(ids)},
+            index=index,
+        )
+
+    def finish_compaction(self, made: "Compaction") -> Snapshot:
+        """Put it in the place of the rows that it was made of; what changed since then is carried over. Readers of older
+        snapshots notice nothing."""
+        now, n_source = self.snapshot, made.source.n_rows
+        if now.cache is not made.source.cache:  # another compaction was quicker
+            return now
+        later = np.arange(n_source, now.n_rows)
+        kept = np.concatenate([made.living, later])
+        self._bank = GrowingBank(made.bank, coded=made.index is None)
+        self._bank.append(now.bank.take(later))
+        self._ids = made.ids + list(now.ids[n_source : now.n_rows])
+        self._titles = made.titles + list(now.titles[n_source : now.n_rows])
+        alive = now.alive[kept]
+        rows = made.rows
+        for row in np.flatnonzero(~alive[: len(made.living)]):
+            del rows[self._ids[int(row)]]
+        rows.update((self._ids[int(row)], int(row)) for row in np.flatnonzero(alive) if row >= len(made.living))
+        self.snapshot = replace(
+            now,
+            bank=self._bank.view(),
+            frame=made.frame.vstack(now.frame.slice(n_source)),
+            alive=alive,
+            rows=rows,
             ids=self._ids,
             titles=self._titles,
-            origin=old.origin[living],
-            popularity=old.popularity[living],
-            length=old.length[living],
+            origin=now.origin[kept],
+            popularity=now.popularity[kept],
+            length=now.length[kept],
             cache=RowCache(),
+            index=made.index,
         )
         return self.snapshot
 

@@ -15,6 +15,7 @@ from lmrec.retrieval.diversity import diversify
 from lmrec.retrieval.filters import Filter
 from lmrec.retrieval.live_scorer import LiveScorer
 from lmrec.retrieval.rules import CompiledRules, SegmentRules, place_pins
+from lmrec.retrieval.searched import Ask, Searched, can_search, search_index
 from lmrec.retrieval.snapshot import Snapshot
 from lmrec.retrieval.standing import Standing
 
@@ -39,11 +40,13 @@ class ListMaker:
         texts = [None if query.text is None else read_text(query.text) for query in queries]
         known = [snapshot.known_rows(query.history) for query in queries]
         in_forces = [rules.of(query.segment) for query in queries]
-        standings = self._standings(snapshot, known, texts, in_forces, queries)
+        excluded = [
+            [*snapshot.known_rows(list(query.exclude)), *(history if query.exclude_seen else ())]
+            for query, history in zip(queries, known, strict=True)
+        ]
+        standings = self._standings(snapshot, known, texts, in_forces, excluded, queries)
         answers = []
         for at, (query, standing, in_force) in enumerate(zip(queries, standings, in_forces, strict=True)):
-            excluded = [*snapshot.known_rows(list(query.exclude)), *(known[at] if query.exclude_seen else ())]
-            standing.hide(snapshot, in_force, query.filter, excluded)
             rows, scores = self._choose(snapshot, standing, query, in_force)
             items = self.items(snapshot, rows, scores, rules.rule_ids, in_force)
             answers.append(LiveAnswer(tuple(items), _basis(known[at], texts[at]), len(known[at])))
@@ -121,24 +124,40 @@ class ListMaker:
         known: Sequence[list[int]],
         texts: Sequence[str | None],
         in_forces: Sequence[SegmentRules],
+        excluded: Sequence[list[int]],
         queries: Sequence[LiveQuery],
-    ) -> list[Standing]:
-        """(B,) by the model, with boosts; of those of whom nothing is known, by popularity."""
+    ) -> list[Standing | Searched]:
+        """(B,) by the model, with boosts; of those of whom nothing is known, by popularity. What may not be shown is
+        hidden."""
         asked = [at for at in range(len(known)) if known[at] or texts[at] is not None]
-        standings: dict[int, Standing] = {}
-        if asked:
-            histories = [known[at] for at in asked]
-            users = self.scorer.query(snapshot, histories, [texts[at] for at in asked])
-            found = self.scorer.standings(snapshot, users, histories)
-            # Scores are logits: a factor on the odds is a sum.
-            standings = {at: one.lifted(in_forces[at].adjustment) for at, one in zip(asked, found, strict=True)}
-        return [
-            standings.get(at) or Standing.of(_popularity(snapshot, in_forces[at], query.popular))
-            for at, query in enumerate(queries)
+        users = self.scorer.query(snapshot, [known[at] for at in asked], [texts[at] for at in asked]) if asked else None
+        asks = [
+            Ask(known[at], in_forces[at], query.filter, excluded[at], _pool(query)) for at, query in enumerate(queries)
         ]
+        standings: dict[int, Standing | Searched] = {}
+        searched = [place for place, at in enumerate(asked) if can_search(snapshot, asks[at])]
+        whole = [place for place, at in enumerate(asked) if not can_search(snapshot, asks[at])]
+        if users is not None and searched:
+            found = search_index(self.scorer, snapshot, users[searched], [asks[asked[place]] for place in searched])
+            standings.update((asked[place], one) for place, one in zip(searched, found, strict=True))
+        scored: dict[int, Standing] = {}
+        if users is not None and whole:
+            histories = [known[asked[place]] for place in whole]
+            all_scored = self.scorer.standings(snapshot, users[whole], histories)
+            # Scores are logits: a factor on the odds is a sum.
+            scored = {
+                asked[place]: one.lifted(in_forces[asked[place]].adjustment)
+                for place, one in zip(whole, all_scored, strict=True)
+            }
+        for at, query in enumerate(queries):
+            if at not in standings:
+                own = scored.get(at) or Standing.of(_popularity(snapshot, in_forces[at], query.popular))
+                own.hide(snapshot, in_forces[at], query.filter, excluded[at])
+                standings[at] = own
+        return [standings[at] for at in range(len(queries))]
 
     def _choose(
-        self, snapshot: Snapshot, standing: Standing, query: LiveQuery, rules: SegmentRules
+        self, snapshot: Snapshot, standing: Standing | Searched, query: LiveQuery, rules: SegmentRules
     ) -> tuple[list[int], list[float]]:
         """The rows to show, in order, and their scores: of the best those asked for, made various, with pins at their
         places."""

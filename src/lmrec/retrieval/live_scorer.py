@@ -86,16 +86,23 @@ class LiveScorer:
 
         return Standing(rough, off, exact)
 
-    def _added(self, snapshot: Snapshot, history: Sequence[int]) -> npt.NDArray[np.float32] | None:
-        """(n_rows,) what the model adds to the product, None where it adds nothing."""
+    def followers(self, snapshot: Snapshot, history: Sequence[int]) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
+        """Living rows, each as often as something is added to its product, and what each time; None where nothing is."""
         found = self.scorer.followers(snapshot.origins(np.asarray(history, np.int64)))
         if found is None:
             return None
         items, worth = found
         rows = snapshot.row_of_origin[items]
         living = rows >= 0
+        return rows[living], worth[living]
+
+    def _added(self, snapshot: Snapshot, history: Sequence[int]) -> npt.NDArray[np.float32] | None:
+        """(n_rows,) what the model adds to the product, None where it adds nothing."""
+        found = self.followers(snapshot, history)
+        if found is None:
+            return None
         added = np.zeros(snapshot.n_rows, np.float32)
-        np.add.at(added, rows[living], worth[living])
+        np.add.at(added, *found)
         return added
 
     def scores_of_rows(

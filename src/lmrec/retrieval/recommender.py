@@ -21,6 +21,9 @@ from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, I
 from lmrec.models.encoder import encode_tokens
 from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
+from lmrec.retrieval.bank import GrowingBank
+from lmrec.retrieval.index import ItemIndex, RowMask
+from lmrec.retrieval.nearest import merged, nearest_rows
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
 from lmrec.topk import exclude_items, top_k
@@ -211,7 +214,15 @@ class Recommender:
         )
 
     @cached_property
-    def _index(self) -> HistoryIndex:
+    def index(self) -> ItemIndex | None:
+        """Of the run's items, as it was saved; None where the run has none, being small. Items that were added stand after
+        the rows that it holds."""
+        if not self.run.index.exists():
+            return None
+        return ItemIndex.open(self.run.index, self.checkpoint.fingerprint, self.scorer.bank.matrix.shape[1])
+
+    @cached_property
+    def _histories(self) -> HistoryIndex:
         return HistoryIndex.from_interactions(self.interactions)
 
     @cached_property
@@ -220,7 +231,7 @@ class Recommender:
 
     @cached_property
     def _all_histories(self) -> Ragged:
-        return self._index.all(np.arange(self.interactions.n_users))
+        return self._histories.all(np.arange(self.interactions.n_users))
 
     @cached_property
     def _all_queries(self) -> Tensor:
@@ -247,7 +258,7 @@ class Recommender:
     def _histories_of(self, ids: Sequence[UserId]) -> Ragged:
         empty = np.zeros(0, np.int64)
         rows = [self._user_rows.get(user) for user in ids]
-        return Ragged.from_rows([empty if row is None else self._index.all(np.array([row]))[0] for row in rows])
+        return Ragged.from_rows([empty if row is None else self._histories.all(np.array([row]))[0] for row in rows])
 
     def _answer(
         self,
@@ -261,12 +272,42 @@ class Recommender:
         answers: list[Recommendation] = []
         for start in range(0, len(histories), _BLOCK):
             block = histories.slice(start, min(start + _BLOCK, len(histories)))
-            lists = self._lists(self.scorer.score(block), block if exclude_seen else None, k, allowed)
+            if self.index is None:
+                lists = self._lists(self.scorer.score(block), block if exclude_seen else None, k, allowed)
+            else:
+                lists = self._searched(self.index, block, exclude_seen, k, allowed)
             answers += [
                 Recommendation(name, "history" if n else "nothing", int(n), items)
                 for name, n, items in zip(names[start : start + _BLOCK], block.lengths, lists, strict=True)
             ]
         return answers
+
+    def _searched(
+        self, index: ItemIndex, histories: Ragged, exclude_seen: bool, k: int, allowed: BoolArray | None
+    ) -> list[tuple[ScoredItem, ...]]:
+        """The lists that `_lists` makes of all scores, by the index: among the best by the product and the items to
+        which the sparse part adds something (never less than nothing) are the best of all."""
+        _check_k(k)
+        query, bank = self.scorer.query(histories), GrowingBank(self.scorer.bank, coded=False).view()
+        fetched = min(k + (int(histories.lengths.max(initial=0)) if exclude_seen else 0), bank.n_rows)
+        rows, scores = nearest_rows(index, bank, query, fetched, None if allowed is None else RowMask.of(allowed))
+        added = self.scorer.sparse(histories, bank.n_rows)
+        lists = []
+        for at in range(len(histories)):
+            named = np.zeros(0, np.int64) if added is None else added.indices[added.indptr[at] : added.indptr[at + 1]]
+            amounts = np.zeros(0) if added is None else added.data[added.indptr[at] : added.indptr[at + 1]]
+            if allowed is not None:
+                named, amounts = named[allowed[named]], amounts[allowed[named]]
+            own = (bank.matrix_rows(named) @ query[at]).numpy() + amounts
+            seen = set(histories[at].tolist()) if exclude_seen else ()
+            items, worth = merged(rows[at], scores[at], named, own, seen, k)
+            lists.append(
+                tuple(
+                    ScoredItem(self.catalog.ids[item], self.catalog.titles[item], score)
+                    for item, score in zip(items, worth, strict=True)
+                )
+            )
+        return lists
 
     def _lists(
         self, scores: FloatArray, hidden: Ragged | None, k: int, allowed: BoolArray | None
@@ -284,7 +325,7 @@ class Recommender:
         ]
 
     def _newest_titles(self, user: int, n: int = 3) -> tuple[str, ...]:
-        return tuple(self.catalog.titles[item] for item in self._index.all(np.array([user]))[0][::-1][:n])
+        return tuple(self.catalog.titles[item] for item in self._histories.all(np.array([user]))[0][::-1][:n])
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         """(n, Dt) vectors of rendered texts by the run's language model."""

@@ -13,6 +13,7 @@ import polars as pl
 from lmrec.errors import InputError, nearest
 from lmrec.fields import BoolArray, ItemId
 from lmrec.retrieval.filters import Filter, number_of, parse_filter, truth_of, words_filter
+from lmrec.retrieval.index import RowMask
 from lmrec.retrieval.rule_kinds import (
     AgeRating,
     BlockWords,
@@ -88,6 +89,21 @@ class SegmentRules:
         if np.count_nonzero(self.hidden) * _FEW > len(self.hidden):
             return None
         return np.flatnonzero(self.hidden)
+
+    @cached_property
+    def levels(self) -> tuple[tuple[float, RowMask], ...]:
+        """What may be shown, apart for each adjustment: within one, the model's order holds."""
+        return self.levels_within(None)
+
+    def levels_within(self, chosen: BoolArray | None) -> tuple[tuple[float, RowMask], ...]:
+        """The same of what a filter lets through, chosen: (n_rows,)."""
+        shown = ~self.hidden if chosen is None else chosen & ~self.hidden
+        if self.adjustment is None:
+            return ((0.0, RowMask.of(shown)),)
+        return tuple(
+            (float(value), RowMask.of(shown & (self.adjustment == value)))
+            for value in np.unique(self.adjustment[shown])
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,7 @@ from lmrec.training.learner import HistoryTokens, Learner, encode_histories
 from lmrec.training.trainer import Trainer, TrainingReport, Weights, plan_stages
 from lmrec.workflows.encode import PretrainedText, read_texts, untuned_vectors
 from lmrec.workflows.fuse import fit_fusion, search_weights
+from lmrec.workflows.index import save_index
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import epoch_recorder, has_tensorboard
 
@@ -163,6 +164,8 @@ def _train(
     frozen = report.frozen_best if can_tune and report.frozen_best else None
     # The judge shows both stages. A history read as text would need the language model too: that one is told in words.
     tuned = report.tuned_best if report.best_stage == "frozen" and recipe.user_model.kind != "text" else None
+    # What is served knows the whole log; the judge learns transitions anew from what came before the test.
+    fusion = fit_fusion(weights, prepared.dataset.interactions, catalog.n_items)
     checkpoint = save_checkpoint(
         run.checkpoint,
         learner.towers,
@@ -172,11 +175,12 @@ def _train(
         configs,
         _bare(frozen) if frozen else None,
         _bare(tuned) if tuned else None,
-        # What is served knows the whole log; the judge learns transitions anew from what came before the test.
-        fit_fusion(weights, prepared.dataset.interactions, catalog.n_items),
+        fusion,
     )
     vectors = compute_item_vectors(learner.towers, learner.text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
+    served = learner_scorer("index", learner, recipe).fused(fusion)
+    save_index(run, served, prepared.dataset.interactions, recipe.index, checkpoint.fingerprint)
     remove_training_state(run)
     return report
 

@@ -51,6 +51,7 @@ from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.trainer import Trainer, TrainingConfig, plan_stages
 from lmrec.workflows.experiments import name_of_running
 from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.index import save_index
 from lmrec.workflows.merge import MergeCounts, Merged
 from lmrec.workflows.news import News, drift_of, read_news
 from lmrec.workflows.prepare import prepare_dataset, save_dataset
@@ -299,6 +300,8 @@ def _save(
     _share_unchanged(served.folder / "encoder", folder.checkpoint / "encoder")
     vectors = compute_item_vectors(warm.learner.towers, warm.learner.text_vec)
     save_vectors(folder.vectors_file, vectors, checkpoint, dataset.catalog.fingerprint)
+    scorer = learner_scorer("index", warm.learner, recipe).fused(fusion)
+    save_index(folder, scorer, dataset.interactions, recipe.index, checkpoint.fingerprint)
     parent = news.folder.read_record()
     report = {"decision": decision.as_dict(), "drift": drift.as_dict(), "counts": news.merged.counts.as_dict()}
     write_json(folder.path / REPORT, report)

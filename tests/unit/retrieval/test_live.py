@@ -299,6 +299,7 @@ def test_compaction_changes_nothing_that_can_be_seen(live: LiveRecommender) -> N
 def test_many_changes_are_compacted_by_themselves(live: LiveRecommender) -> None:
     for place in range(150):
         live.upsert([{"item_id": "x", "title": "rocket", "price": place}])
+    live.wait_for_compaction()
     assert live.state.snapshot.n_rows <= N_ITEMS + 1 + 66
     item = live.get_item("x")
     assert item is not None

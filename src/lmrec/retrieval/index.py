@@ -1,0 +1,198 @@
+"""The index of a large catalog: lists of like rows as 8-bit codes, and exact scores of the candidates that they propose.
+
+k-means gives each row a list; a query reads the lists nearest to it, and their codes, a quarter of the bytes of floats, name
+candidates, whose scores are then computed from the float rows. So a score is always the model's own, and only the choice of
+candidates can miss. How many candidates are fetched is decided by what is seen: their exact scores tell how far off the
+codes are, and more are fetched until the k-th exact score lies six such deviations above the last candidate's coded score.
+
+Smaller catalogs are scored whole (`lmrec.retrieval.codes`); where an index is quicker was measured: docs/decisions/003.
+`lmrec.retrieval.ann` builds it and measures its recall. Lists are faiss' IVF, https://arxiv.org/abs/2401.08281.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lmrec.artifacts.files import read_json, replaced_folder, write_json
+from lmrec.errors import RunFolderError
+from lmrec.fields import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import faiss
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+Rows: TypeAlias = npt.NDArray[np.int64]
+RowsReader: TypeAlias = Callable[[IntArray], Float32]  # (M,) row numbers -> (M, Q) float rows
+
+INDEX_FORMAT = 1
+LEVELS = 127  # a code is a whole number from -127 to 127
+_MARGIN = 6.0  # deviations of the codes
+_SPARE = 32  # candidates beyond 2 k
+_SELECTIVE = 4_096  # so few rows are scored outright
+_FEW_HIDDEN = 64  # so few hidden rows are dropped from what was found
+
+
+@dataclass(frozen=True, eq=False)
+class RowMask:
+    """Which rows may be answered, as a boolean for each and packed for the scan."""
+
+    shown: BoolArray  # (n_rows,)
+    n_shown: int
+    bits: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, shown: BoolArray) -> Self:
+        return cls(shown, int(np.count_nonzero(shown)), np.packbits(shown, bitorder="little"))
+
+
+@dataclass(frozen=True, eq=False)
+class ItemIndex:
+    """Finds rows of a matrix (n_rows, Q) that it holds as codes alone: value / step, rounded.
+
+    n_probe: how many lists each query reads. recall: of the first 100 with so many, as measured when they were chosen.
+    """
+
+    codes: "faiss.IndexIVFScalarQuantizer"
+    step: float
+    n_probe: int
+    recall: float = 1.0
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.codes.ntotal)
+
+    @property
+    def n_lists(self) -> int:
+        return int(self.codes.nlist)
+
+    def search(
+        self, query: FloatArray, k: int, read_rows: RowsReader, mask: RowMask | None = None
+    ) -> tuple[Rows, Float32]:
+        """(B, Q) -> (B, k) rows, best first, and (B, k) their exact scores; -1 and -inf fill places nobody takes.
+
+        read_rows: the float rows that were coded. mask: over the first n_rows rows, who may be answered.
+        """
+        query = np.ascontiguousarray(query, np.float32)
+        if mask is not None and mask.n_shown <= max(k, _SELECTIVE):
+            return _score_all(query, np.flatnonzero(mask.shown[: self.n_rows]), k, read_rows)
+        found = np.full((len(query), k), -1, np.int64)
+        scores = np.full((len(query), k), -np.inf, np.float32)
+        open_queries = np.arange(len(query))
+        # To look up every row in a mask costs more than to drop a few that were found.
+        n_hidden = 0 if mask is None else len(mask.shown) - mask.n_shown
+        dropped = mask.shown if mask is not None and n_hidden <= _FEW_HIDDEN else None
+        depth = min(2 * k + _SPARE + (n_hidden if dropped is not None else 0), self.n_rows)
+        while len(open_queries) and depth:
+            coded, rows = self._scan(query[open_queries], depth, None if dropped is not None else mask)
+            exact = _scores_of(query[open_queries], rows, read_rows)
+            if dropped is not None:
+                exact[(rows >= 0) & ~dropped[rows]] = -np.inf
+            best = best_of(rows, exact, k)
+            found[open_queries, : best[0].shape[1]], scores[open_queries, : best[1].shape[1]] = best
+            if depth == self.n_rows:
+                break
+            open_queries = open_queries[~_deep_enough(coded, exact, best[1], k)]
+            depth = min(4 * depth, self.n_rows)
+        return found, scores
+
+    def without_misses(self) -> Self:
+        """The same index reading every list."""
+        return replace(self, n_probe=self.n_lists, recall=1.0)
+
+    def save(self, folder: Path, origin: str) -> None:
+        """`origin`: the fingerprint of the checkpoint that made the vectors; `open` wants the same."""
+        import faiss
+
+        with replaced_folder(folder) as fresh:
+            faiss.write_index(self.codes, str(fresh / "codes.faiss"))
+            write_json(
+                fresh / "index.json",
+                {
+                    "format": INDEX_FORMAT,
+                    "origin": origin,
+                    "n_rows": self.n_rows,
+                    "width": int(self.codes.d),
+                    "step": self.step,
+                    "n_probe": self.n_probe,
+                    "recall": self.recall,
+                },
+            )
+
+    @classmethod
+    def open(cls, folder: Path, origin: str, width: int) -> Self:
+        """Mapped, not read: pages come from the disk as queries touch them. Raises RunFolderError where it does not fit."""
+        import faiss
+
+        try:
+            values = read_json(folder / "index.json")
+            if (values["format"], values["origin"]) != (INDEX_FORMAT, origin):
+                raise ValueError("it was made of other vectors")
+            codes = faiss.read_index(str(folder / "codes.faiss"), faiss.IO_FLAG_MMAP_IFC)
+            if (codes.ntotal, codes.d) != (values["n_rows"], width):
+                raise ValueError(f"{codes.ntotal} rows of {codes.d}, not {values['n_rows']} of {width}")
+            return cls(codes, float(values["step"]), int(values["n_probe"]), float(values["recall"]))
+        except (KeyError, TypeError, ValueError, RuntimeError, RunFolderError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunFolderError(
+                f"the index in {folder} cannot be used ({reason}). Remove it, it is made anew"
+            ) from error
+
+    def _scan(self, query: Float32, depth: int, mask: RowMask | None) -> tuple[Float32, Rows]:
+        """(B, depth) coded scores in the query's own units and rows, -1 where there are no more."""
+        import faiss
+
+        unit = np.maximum(np.abs(query).max(axis=1, keepdims=True), 1e-30) / LEVELS
+        selector = None if mask is None else faiss.IDSelectorBitmap(mask.bits)
+        # A filter spreads the first k over more lists than its share says: twice as many are read.
+        spread = 1.0 if mask is None or mask.n_shown == self.n_rows else 2.0 * self.n_rows / max(mask.n_shown, 1)
+        n_probe = min(self.n_lists, int(np.ceil(self.n_probe * spread)))
+        params = faiss.SearchParametersIVF(nprobe=n_probe, sel=selector)
+        coded, rows = self.codes.search(np.rint(query / unit), depth, params=params)
+        scores: Float32 = np.multiply(coded, unit * np.float32(self.step), dtype=np.float32)
+        return scores, rows
+
+
+def encode_rows(rows: FloatArray, step: float) -> Float32:
+    """(M, Q) -> (M, Q) whole numbers from -127 to 127; what lies beyond is cut."""
+    levels: Float32 = np.rint(np.asarray(rows, np.float32) / np.float32(step))
+    return np.clip(levels, -LEVELS, LEVELS, out=levels)
+
+
+def _scores_of(query: Float32, rows: Rows, read_rows: RowsReader) -> Float32:
+    """(B, Q), (B, M) -> (B, M) exact scores, -inf for row -1."""
+    vectors = read_rows(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
+    scores: Float32 = np.matmul(vectors, query[:, :, None])[:, :, 0]
+    scores[rows < 0] = -np.inf
+    return scores
+
+
+def best_of(rows: Rows, scores: Float32, k: int) -> tuple[Rows, Float32]:
+    """The first k by score, equal ones by row."""
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    best = np.take_along_axis(scores, order, axis=1)
+    return np.where(np.isneginf(best), -1, np.take_along_axis(rows, order, axis=1)), best
+
+
+def _deep_enough(coded: Float32, exact: Float32, best: Float32, k: int) -> BoolArray:
+    """(B,) whether nothing better can be expected below the last candidate. Where one is missing there are no more."""
+    exhausted = np.isneginf(coded[:, -1])
+    with np.errstate(invalid="ignore"):
+        off = np.where(np.isfinite(exact), exact - coded, 0.0)
+    deviation = np.sqrt(np.mean(np.square(off), axis=1))
+    kth = best[:, k - 1] if best.shape[1] >= k else np.full(len(best), -np.inf)
+    return np.asarray(exhausted | (coded[:, -1] + _MARGIN * deviation <= kth))
+
+
+def _score_all(query: Float32, rows: Rows, k: int, read_rows: RowsReader) -> tuple[Rows, Float32]:
+    """The plain product with a few rows."""
+    found = np.full((len(query), k), -1, np.int64)
+    scores = np.full((len(query), k), -np.inf, np.float32)
+    if len(rows):
+        product = query @ read_rows(rows).T
+        best = best_of(np.broadcast_to(rows, product.shape), product, k)
+        found[:, : best[0].shape[1]], scores[:, : best[1].shape[1]] = best
+    return found, scores

@@ -1,0 +1,185 @@
+"""The index: exact scores always, and of the true first k as many as were asked for; all of them where all lists are read."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from lmrec.errors import RunFolderError
+from lmrec.fields import IntArray
+from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, rebuilt, true_first
+from lmrec.retrieval.bank import GrowingBank
+from lmrec.retrieval.index import ItemIndex, RowMask
+from lmrec.retrieval.nearest import merged, nearest_rows
+from lmrec.retrieval.scorer import ItemBank
+
+N, WIDTH, K = 9_000, 24, 50
+LISTS = IndexConfig(kind="lists")
+READS = ("near lists", "all lists")
+
+Matrix = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Matrix:
+    """Unit vectors around 60 centres, as words make them."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, WIDTH))
+    rows = centres[rng.integers(60, size=N)] + 0.8 * rng.normal(size=(N, WIDTH))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture(scope="module")
+def queries(matrix: Matrix) -> Matrix:
+    rng = np.random.default_rng(1)
+    return (matrix[rng.integers(N, size=30)] * 7 + 0.8 * rng.normal(size=(30, WIDTH))).astype(np.float32)
+
+
+def build(matrix: Matrix, queries: Matrix | None = None) -> ItemIndex:
+    index = build_index(matrix, LISTS, queries)
+    assert index is not None
+    return index
+
+
+@pytest.fixture(scope="module")
+def indices(matrix: Matrix, queries: Matrix) -> dict[str, ItemIndex]:
+    index = build(matrix, queries)
+    return {"near lists": index, "all lists": index.without_misses()}
+
+
+def plain(matrix: Matrix, queries: Matrix, k: int, shown: npt.NDArray[np.bool_] | None = None) -> IntArray:
+    scores = queries @ matrix.T
+    if shown is not None:
+        scores[:, ~shown] = -np.inf
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+def test_all_lists_find_what_the_product_finds(indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix) -> None:
+    rows, scores = indices["all lists"].search(queries, K, lambda at: matrix[at])
+    assert (rows == plain(matrix, queries, K)).all()
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ matrix.T, rows, axis=1), rtol=1e-4, atol=1e-5)
+
+
+def test_near_lists_find_the_share_that_was_asked_for_and_scores_are_exact(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix
+) -> None:
+    index = indices["near lists"]
+    assert 1 <= index.n_probe < index.n_lists
+    assert index.recall >= LISTS.recall
+    rows, scores = index.search(queries, 100, lambda at: matrix[at])
+    assert mean_overlap(rows, true_first(matrix, queries, 100)) == pytest.approx(index.recall)
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ matrix.T, rows, axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.6, 0.998, 1.0])
+def test_only_shown_rows_are_found(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str, share: float
+) -> None:
+    shown = np.random.default_rng(2).random(N) < share
+    rows, _ = indices[read].search(queries, K, lambda at: matrix[at], RowMask.of(shown))
+    expected = plain(matrix, queries, K, shown)
+    if not shown.any():
+        assert (rows == -1).all()
+    elif read == "all lists" or shown.sum() < 4_000:
+        assert (rows == expected).all()
+    else:
+        assert shown[rows].all()
+        assert mean_overlap(rows, expected) > 0.97
+
+
+def test_codes_that_say_little_are_fetched_deeper(queries: Matrix) -> None:
+    """Rows that differ by less than a step of the codes: the first fetch cannot be trusted, and is not."""
+    rng = np.random.default_rng(3)
+    close = np.ones((N, WIDTH), np.float32)
+    close[:, 0] += rng.normal(size=N).astype(np.float32) * 1e-3
+    index = build(close).without_misses()
+    rows, scores = index.search(queries, 5, lambda at: close[at])
+    best = (queries @ close.T).max(axis=1)
+    np.testing.assert_allclose(scores[:, 0], best, rtol=1e-5)
+    assert len(np.unique(rows[:, 0])) > 1
+
+
+def test_more_is_asked_than_there_is(matrix: Matrix, queries: Matrix) -> None:
+    index = build(matrix[:7])
+    rows, scores = index.search(queries, 20, lambda at: matrix[:7][at])
+    assert (rows[:, :7] == plain(matrix[:7], queries, 7)).all()
+    assert (rows[:, 7:] == -1).all()
+    assert np.isneginf(scores[:, 7:]).all()
+
+
+def test_auto_makes_lists_above_a_size(matrix: Matrix) -> None:
+    assert build_index(matrix, IndexConfig(lists_mb=1.0)) is None
+    assert build_index(matrix, IndexConfig(lists_mb=0.2)) is not None
+    assert build_index(matrix, IndexConfig(lists_mb=0.2, kind="exact")) is None
+    assert build_index(matrix[:0], LISTS) is None
+
+
+@pytest.mark.parametrize("read", READS)
+def test_rows_leave_and_join_without_a_rebuild(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str
+) -> None:
+    rng = np.random.default_rng(4)
+    living = rng.random(N) < 0.7
+    changed = np.concatenate([matrix[living], matrix[:500] * 0.9 + 0.02])
+    index = rebuilt(indices[read], living, changed)
+    assert index.n_rows == len(changed)
+    assert index.n_probe == indices[read].n_probe
+    rows, scores = index.search(queries, K, lambda at: changed[at])
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ changed.T, rows, axis=1), rtol=1e-4, atol=1e-5)
+    assert mean_overlap(rows, plain(changed, queries, K)) > (0.999 if read == "all lists" else 0.97)
+    assert (rows >= living.sum()).any()
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_saved_index_is_opened_mapped_and_answers_alike(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str, tmp_path: Path
+) -> None:
+    indices[read].save(tmp_path / "index", "origin")
+    opened = ItemIndex.open(tmp_path / "index", "origin", WIDTH)
+    assert (opened.n_probe, opened.recall) == (indices[read].n_probe, indices[read].recall)
+    for got, wanted in zip(
+        opened.search(queries, K, lambda at: matrix[at]),
+        indices[read].search(queries, K, lambda at: matrix[at]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, wanted)
+    grown = rebuilt(opened, np.ones(N, np.bool_), np.concatenate([matrix, matrix[:3]]))
+    assert grown.n_rows == N + 3
+
+
+def test_an_index_that_does_not_fit_is_refused(indices: dict[str, ItemIndex], tmp_path: Path) -> None:
+    indices["near lists"].save(tmp_path / "index", "origin")
+    with pytest.raises(RunFolderError, match="made of other vectors"):
+        ItemIndex.open(tmp_path / "index", "another", WIDTH)
+    with pytest.raises(RunFolderError, match="rows of 24, not 9000 of 32"):
+        ItemIndex.open(tmp_path / "index", "origin", WIDTH + 8)
+    (tmp_path / "index" / "codes.faiss").write_bytes(b"not codes")
+    with pytest.raises(RunFolderError, match="cannot be used"):
+        ItemIndex.open(tmp_path / "index", "origin", WIDTH)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_rows_after_the_index_are_found_too(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str
+) -> None:
+    growing = GrowingBank(ItemBank(*(torch.from_numpy(matrix) for _ in range(3))))
+    better = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    growing.append(ItemBank(*(torch.from_numpy(better) for _ in range(3))))
+    view = growing.view()
+    rows, scores = nearest_rows(indices[read], view, torch.from_numpy(queries), K)
+    assert (rows[:, 0] == N + np.arange(len(queries))).all()
+    np.testing.assert_allclose(scores[:, 0], np.linalg.norm(queries, axis=1), rtol=1e-4)
+    shown = np.ones(view.n_rows, np.bool_)
+    shown[N] = False
+    rows, _ = nearest_rows(indices[read], view, torch.from_numpy(queries), K, RowMask.of(shown))
+    assert N not in rows
+    assert (rows[1:, 0] == N + np.arange(1, len(queries))).all()
+
+
+def test_merged_takes_the_better_knowledge_and_drops_what_is_excluded() -> None:
+    rows, scores = np.array([3, 5, 8, -1]), np.array([9.0, 7.0, 6.0, -np.inf])
+    assert merged(rows, scores, np.zeros(0, np.int64), np.zeros(0), (), 2) == ([3, 5], [9.0, 7.0])
+    assert merged(rows, scores, np.array([8, 1]), np.array([8.0, 6.5]), {3}, 9) == ([8, 5, 1], [8.0, 7.0, 6.5])
