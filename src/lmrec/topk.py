@@ -4,13 +4,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lmrec.errors import InputError
-from lmrec.fields import BoolArray, FloatArray, Ragged
+from lmrec.fields import FloatArray, Ragged
+
+_CACHED_BYTES = 1 << 20
+_GROUP = 64
 
 
-def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int32]:
+def top_k(scores: FloatArray, k: int, excluded: Ragged | None = None) -> npt.NDArray[np.int32]:
     """(b, k) the items with the highest scores, best first; among equal scores the lower item number comes first.
 
-    An item scored -inf is no candidate; -1 fills the places that no candidate takes. NaN is refused.
+    An item scored -inf, or named in its row of `excluded`, is no candidate; -1 fills the places that no candidate takes.
+    NaN is refused.
 
     >>> top_k(np.array([[0.1, 0.9, 0.9, -np.inf]]), 4).tolist()
     [[1, 2, 0, -1]]
@@ -19,21 +23,42 @@ def top_k(scores: FloatArray, k: int) -> npt.NDArray[np.int32]:
     n_rows, n_items = scores.shape
     top = np.full((n_rows, k), -1, np.int32)
     width = min(k, n_items)
-    if n_rows == 0 or width == 0:
+    if width == 0:
         return top
-    # Only the k-th value is looked up: an argpartition would take twice the block in indices and break ties at random.
-    threshold = np.partition(scores, n_items - width, axis=1)[:, n_items - width]
-    chosen = scores >= threshold[:, None]
-    counts = np.count_nonzero(chosen, axis=1)
-    for row in np.flatnonzero(counts > width):
-        chosen[row] = _first_of_ties(scores[row], threshold[row], width)
-    # True cells come in row order, `width` of them in each row.
-    items = np.nonzero(chosen)[1].reshape(n_rows, width)
-    values = np.take_along_axis(scores, items, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    items = np.take_along_axis(items, order, axis=1)
-    top[:, :width] = np.where(np.isneginf(np.take_along_axis(values, order, axis=1)), -1, items)
+    size = max(1, _CACHED_BYTES // (scores.itemsize * n_items))  # rows that stay in the processor's cache
+    for start in range(0, n_rows, size):
+        part = scores[start : start + size]
+        if excluded is not None:
+            part = exclude_items(part, excluded.slice(start, start + len(part)))
+        top[start : start + len(part)] = _top_of(part, width, k)
     return top
+
+
+def _top_of(scores: FloatArray, width: int, k: int) -> npt.NDArray[np.int32]:
+    n_rows, n_items = scores.shape
+    top = np.full((n_rows, k), -1, np.int32)
+    cells = np.flatnonzero(scores >= _bar(scores, width)[:, None])
+    rows, items = np.divmod(cells, n_items)
+    order = np.lexsort((-scores.ravel()[cells], rows))  # stable: equal scores stay in the order of items
+    place = np.arange(len(cells)) - np.searchsorted(rows, rows)  # `rows` ascends, and so do the rows of `order`
+    shown = place < width
+    top[rows[shown], place[shown]] = items[order][shown]
+    return top
+
+
+def _bar(scores: FloatArray, width: int) -> FloatArray:
+    """(b,) a score that at least `width` candidates of the row reach, and few others; all of them where they are fewer.
+
+    The `width`-th best of the maxima of groups will do, and needs no ordering of the row.
+    """
+    n_items = scores.shape[1]
+    group = min(_GROUP, n_items // (4 * width))
+    if group > 1:
+        whole = n_items - n_items % group
+        grouped = scores[:, :whole].reshape(len(scores), group, -1).max(axis=1)
+        scores = np.concatenate([grouped, scores[:, whole:]], axis=1)
+    bar = np.partition(scores, scores.shape[1] - width, axis=1)[:, scores.shape[1] - width]
+    return np.maximum(bar, np.finfo(bar.dtype).min)  # -inf is no candidate
 
 
 def exclude_items(scores: FloatArray, excluded: Ragged) -> FloatArray:
@@ -45,14 +70,6 @@ def exclude_items(scores: FloatArray, excluded: Ragged) -> FloatArray:
     remaining = np.array(scores, dtype=float_type(scores))
     remaining[excluded.row_of_value, excluded.values] = -np.inf
     return remaining
-
-
-def _first_of_ties(row: FloatArray, threshold: float, width: int) -> BoolArray:
-    """The row's choice where too many items share the last value: all above it, then the lowest item numbers."""
-    chosen = row > threshold
-    tied = np.flatnonzero(row == threshold)
-    chosen[tied[: width - np.count_nonzero(chosen)]] = True
-    return np.asarray(chosen)
 
 
 def float_type(scores: FloatArray) -> type[np.floating]:

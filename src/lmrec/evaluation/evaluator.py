@@ -4,6 +4,7 @@ A block holds as many cases as make about 64 MB of scores (cases x items x 4 byt
 (20 GB of scores) pass through a few hundred MB. What stays is one number a case and metric, and the lists shown.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -17,7 +18,7 @@ from lmrec.evaluation.metrics import Ranks, coverage, gini, measure_ranks, metri
 from lmrec.evaluation.ranking import rank_relevant
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.progress import Progress
-from lmrec.topk import exclude_items, top_k
+from lmrec.topk import top_k
 
 BLOCK_BYTES: Final = 64_000_000
 
@@ -116,14 +117,25 @@ def evaluate(
     size = config.block_size or block_size(n_items)
     per_block: list[Ranks] = []
     top = np.empty((n_cases, max(config.ks)), np.int32)
-    for start in range(0, n_cases, size):
-        stop = min(start + size, n_cases)
-        history, relevant = asked.history.slice(start, stop), asked.relevant.slice(start, stop)
-        scores = _score_block(scorer, history, n_items)
+
+    def measure(start: int, history: Ragged, relevant: Ragged, scores: FloatArray) -> None:
         per_block.append(rank_relevant(scores, history, relevant, config.exclude_seen))
-        top[start:stop] = top_k(exclude_items(scores, history) if config.exclude_seen else scores, top.shape[1])
-        if progress is not None:
-            progress(stop, n_cases)
+        top[start : start + len(scores)] = top_k(scores, top.shape[1], history if config.exclude_seen else None)
+
+    # One block is scored while the one before it is measured.
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        measuring: Future[None] | None = None
+        for start in range(0, n_cases, size):
+            stop = min(start + size, n_cases)
+            history, relevant = asked.history.slice(start, stop), asked.relevant.slice(start, stop)
+            scores = _score_block(scorer, history, n_items)
+            if measuring is not None:
+                measuring.result()
+            measuring = beside.submit(measure, start, history, relevant, scores)
+            if progress is not None:
+                progress(stop, n_cases)
+        if measuring is not None:
+            measuring.result()
     ranks = Ranks.join(per_block)
     metrics = measure_ranks(ranks, config.ks)
     aggregate = {name: float(values.mean()) for name, values in metrics.items()}

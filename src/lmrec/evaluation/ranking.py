@@ -1,4 +1,4 @@
-"""From a block of scores to the ranks of what is relevant. Numpy on whole blocks; the memory in use is a few times the block.
+"""From a block of scores to the ranks of what is relevant, by counting; the block is read, never copied.
 
 Ties are counted against the system: a relevant item stands below every irrelevant item with the same score, so a
 model that gives all items one score earns nothing by luck of the order.
@@ -28,32 +28,38 @@ def rank_relevant(scores: FloatArray, history: Ragged, relevant: Ragged, exclude
     """
     _check_block(scores, history, relevant)
     n_items = scores.shape[1]
-    # NaN is neither above nor below anything: in this copy it marks what no longer competes.
-    rivals = np.array(scores, dtype=float_type(scores))
     rows, items = relevant.row_of_value, relevant.values
+    no_rivals = rows * n_items + items  # pairs (row, item), each as one number
     n_candidates = np.full(len(scores), n_items)
     if exclude_seen:
         seen = np.unique(history.row_of_value * n_items + history.values)
-        seen_rows, seen_items = np.divmod(seen, n_items)
-        n_candidates -= np.bincount(seen_rows, minlength=len(scores))
-        rivals[seen_rows, seen_items] = np.nan
-        _refuse_excluded(np.isnan(rivals[rows, items]), rows, items)
-    values = np.asarray(scores[rows, items], dtype=rivals.dtype)
-    rivals[rows, items] = np.nan
+        n_candidates -= np.bincount(seen // n_items, minlength=len(scores))
+        _refuse_excluded(np.isin(no_rivals, seen), rows, items)
+        no_rivals = np.concatenate([no_rivals, seen])
+    values = np.asarray(scores[rows, items], dtype=float_type(scores))
     best_first = np.lexsort((-values, rows))
     place = np.arange(len(values)) - np.repeat(relevant.offsets[:-1], relevant.lengths)
-    ranks = _count_at_or_above(rivals, rows, values[best_first], place) + place + 1
+    values = values[best_first]
+    # One pass over a row that is in the cache for each value; what is no rival is taken off again.
+    at_or_above = np.fromiter(
+        (np.count_nonzero(scores[row] >= value) for row, value in zip(rows, values, strict=True)), np.int64, len(values)
+    )
+    ranks = at_or_above - _count_pairs(scores, no_rivals, rows, values) + place + 1
     return Ranks(Ragged(ranks, relevant.offsets), n_candidates, relevant.lengths)
 
 
-def _count_at_or_above(rivals: FloatArray, rows: IntArray, values: FloatArray, place: IntArray) -> IntArray:
-    """For each value, how many rivals of its row are at least as high. One pass over the block for each place."""
-    counts = np.zeros(len(values), np.int64)
-    for p in range(int(place.max(initial=-1)) + 1):
-        at = np.flatnonzero(place == p)
-        block = rivals if len(at) == len(rivals) else rivals[rows[at]]
-        counts[at] = np.count_nonzero(block >= values[at, None], axis=1)
-    return counts
+def _count_pairs(scores: FloatArray, pairs: IntArray, rows: IntArray, values: FloatArray) -> IntArray:
+    """(V,) for each value, best first within its row (ascending): how many of the pairs (row, item), given as one number
+    each, are in its row and score at least as high."""
+    pair_rows, pair_items = np.divmod(pairs, scores.shape[1])
+    every_row = np.concatenate([pair_rows, rows])
+    every_score = np.concatenate([np.asarray(scores[pair_rows, pair_items], values.dtype), values])
+    is_value = np.arange(len(every_row)) >= len(pairs)
+    order = np.lexsort((is_value, -every_score, every_row))  # of equal scores the pairs come first
+    before = np.cumsum(~is_value[order])
+    in_earlier_rows = np.searchsorted(np.sort(pair_rows), rows)
+    counted: IntArray = before[is_value[order]] - in_earlier_rows
+    return counted
 
 
 def _check_block(scores: FloatArray, history: Ragged, relevant: Ragged) -> None:

@@ -101,7 +101,8 @@ class Scorer:
         result: npt.NDArray[np.float32] = (self.query(history) @ self.bank.matrix.T).float().cpu().numpy()
         added = self.sparse(history, self.bank.n_items)
         if added is not None:
-            result += added.toarray()
+            cells = added.tocoo()
+            result[cells.row, cells.col] += cells.data
         return result
 
     @torch.no_grad()
