@@ -22,6 +22,7 @@ from lmrec.models.user_model import UserModelConfig
 from lmrec.retrieval.ann import IndexConfig
 from lmrec.text.template import TemplateConfig
 from lmrec.training.continual import UpdateConfig
+from lmrec.training.losses import ObjectiveConfig
 from lmrec.training.trainer import TrainingConfig
 
 BaselineName = Literal[
@@ -55,6 +56,7 @@ class Recipe(BaseModel):
     user_model: UserModelConfig = UserModelConfig()
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
@@ -114,14 +116,21 @@ def recipe_toml(recipe: Recipe) -> str:
 
 def describe_keys() -> list[tuple[str, str, str]]:
     """(key, default, effect) of every choice, for the reference page and `lmrec fit --help`."""
+    return [row for part, field in Recipe.model_fields.items() for row in _rows_of(part, field.annotation)]
+
+
+def _rows_of(prefix: str, config: Any) -> list[tuple[str, str, str]]:
+    """A config's choices, those of a config inside it under a longer key."""
+    assert isinstance(config, type) and issubclass(config, BaseModel)
     rows = []
-    for part, field in Recipe.model_fields.items():
-        config = field.annotation
-        assert isinstance(config, type) and issubclass(config, BaseModel)
-        for name, choice in config.model_fields.items():
-            default = choice.get_default(call_default_factory=True)
-            shown = list(default) if isinstance(default, tuple) else default
-            rows.append((f"{part}.{name}", "unset" if shown is None else str(shown), choice.description or ""))
+    for name, choice in config.model_fields.items():
+        key, inner = f"{prefix}.{name}", choice.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            rows += _rows_of(key, inner)
+            continue
+        default = choice.get_default(call_default_factory=True)
+        shown = list(default) if isinstance(default, tuple) else default
+        rows.append((key, "unset" if shown is None else str(shown), choice.description or ""))
     return rows
 
 
@@ -178,7 +187,7 @@ def _nearest_key(path: list[str]) -> str:
     parts = list(Recipe.model_fields)
     if path[0] not in parts:
         # A key without its table, such as `max_tokens`, is the commonest slip.
-        homes = [key for key in known if key.split(".")[1] == path[-1]]
+        homes = [key for key in known if key.split(".")[-1] == path[-1]]
         return f"Did you mean '{homes[0]}'?" if homes else nearest(path[0], parts)
     inside = [key for key in known if key.startswith(f"{path[0]}.")]
     return nearest(".".join(path), inside)

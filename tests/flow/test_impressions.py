@@ -11,6 +11,7 @@ from lmrec.artifacts.run import RunFolder
 from lmrec.data.dataset import Dataset
 from lmrec.data.impressions import Impressions
 from lmrec.data.sources.synthetic import planted_world
+from lmrec.errors import RecipeError
 from lmrec.fields import Ragged
 from lmrec.recipe import load_recipe
 from lmrec.workflows.impressions import read_impression_table, split_lists
@@ -39,7 +40,7 @@ def with_impressions(world: Dataset, seed: int = 0) -> Dataset:
 @pytest.fixture(scope="module")
 def judged(learning_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("impressions") / "run"
-    choices = [*learning_choices, "training.frozen_epochs=4", "training.tuned_epochs=0", "fusion.search_cases=200"]
+    choices = [*learning_choices, "training.frozen_epochs=4", "training.tuned_epochs=0", "objective.shown=0.5"]
     recipe = load_recipe(overrides=[*choices, 'baselines.names=["popularity"]'])
     prepared = prepare_dataset(with_impressions(planted_world(**WORLD)), recipe)
     fit_run(None, None, out=out, recipe=recipe, prepared=prepared, show=False)
@@ -76,3 +77,10 @@ def test_parts_are_apart_in_time_and_histories_end_before_their_list(judged: Pat
             user, instant = lists.user_idx[at], lists.time_ts[at]
             mask = (dataset.interactions.user_idx == user) & (times < instant)
             assert lists.history[at].tolist() == dataset.interactions.item_idx[mask].tolist()
+
+
+def test_learning_from_lists_needs_lists(world_folder: Path, tmp_path: Path, quick_choices: list[str]) -> None:
+    out, choices = tmp_path / "run", [*quick_choices, "objective.shown=1"]
+    with pytest.raises(RecipeError, match="does not say what was shown"):
+        fit_run(world_folder / "items.csv", world_folder / "events.csv", out=out, overrides=choices, show=False)
+    assert not out.exists()

@@ -140,8 +140,11 @@ def test_every_default_survives_a_round_trip_through_toml(tmp_path: Path) -> Non
     assert load_recipe(file) == Recipe()
     written = tomllib.loads(file.read_text(encoding="utf-8"))
     for key, value in leaves(Recipe()).items():
-        part, name = key.split(".")
-        assert (name in written[part]) == (value is not None), key
+        *parts, name = key.split(".")
+        table = written
+        for part in parts:
+            table = table[part]
+        assert (name in table) == (value is not None), key
 
 
 def test_a_recipe_of_other_choices_survives_too(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from lmrec.data.history import HistoryIndex
 from lmrec.errors import DataError
-from lmrec.fields import TIMESTAMP, BoolArray, IntArray, Ragged
+from lmrec.fields import TIMESTAMP, BoolArray, IntArray, Ragged, gather_ranges
 
 _ID, _USER_IDX, _CANDIDATES, _CLICKED = "impression_id", "user_idx", "candidates", "clicked"
 
@@ -88,3 +89,33 @@ class Impressions:
             Ragged(shown[_CANDIDATES].to_numpy(), offsets),
             shown[_CLICKED].to_numpy(),
         )
+
+
+def shown_beside(index: HistoryIndex, impressions: Impressions) -> Ragged:
+    """For each event of the index, in its order, the items that stood in the list it was a click of and were not clicked.
+
+    An event belongs to the list of its user, at its instant, in which its item was clicked; without one its row is empty.
+    """
+    clicks, rows = np.flatnonzero(impressions.clicked), impressions.candidates.row_of_value
+    lists = pl.DataFrame(
+        {
+            _USER_IDX: impressions.user_idx[rows[clicks]],
+            TIMESTAMP: impressions.time_ts[rows[clicks]],
+            "item": impressions.candidates.values[clicks].astype(np.int64),
+            "list": rows[clicks],
+        }
+    ).unique([_USER_IDX, TIMESTAMP, "item"], keep="first", maintain_order=True)
+    events = pl.DataFrame(
+        {_USER_IDX: index.user_idx, TIMESTAMP: index.time_ts, "item": index.item_idx.astype(np.int64)}
+    )
+    of_event = events.join(lists, on=[_USER_IDX, TIMESTAMP, "item"], how="left", maintain_order="left")["list"]
+    passed_over = np.where(impressions.clicked, 0, 1)
+    kept = np.bincount(rows, weights=passed_over, minlength=len(impressions)).astype(np.int64)
+    others = Ragged(
+        impressions.candidates.values[~impressions.clicked], np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    )
+    known = of_event.is_not_null().to_numpy()
+    row = of_event.fill_null(0).to_numpy()
+    starts = np.where(known, others.offsets[:-1][row] if len(impressions) else 0, 0)
+    stops = np.where(known, others.offsets[1:][row] if len(impressions) else 0, 0)
+    return gather_ranges(others.values, starts, stops)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lmrec.data.history import HistoryIndex
-from lmrec.fields import FloatArray, IntArray
+from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.training.objectives import Shown
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Windows:
 @dataclass(frozen=True)
 class TrainBatch:
     """history_idx, history_mask: (B, H). Targets, T of them: target_row (T,) in B, target_state (T,) in H + 1,
-    target_idx (T,) the right item, target_weight (T,)."""
+    target_idx (T,) the right item, target_weight (T,); shown: what stood beside each in a list, where lists are known."""
 
     history_idx: Tensor
     history_mask: Tensor
@@ -39,9 +40,10 @@ class TrainBatch:
     target_state: Tensor
     target_idx: Tensor
     target_weight: Tensor
+    shown: Shown | None = None
 
     def to(self, device: torch.device) -> "TrainBatch":
-        return TrainBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        return TrainBatch(**{name: value.to(device) for name, value in vars(self).items() if value is not None})
 
 
 def cut_windows(index: HistoryIndex, max_history: int, rng: np.random.Generator) -> Windows:
@@ -66,8 +68,12 @@ def cut_windows(index: HistoryIndex, max_history: int, rng: np.random.Generator)
     )
 
 
-def make_batch(index: HistoryIndex, windows: Windows, chosen: IntArray) -> TrainBatch | None:
+def make_batch(
+    index: HistoryIndex, windows: Windows, chosen: IntArray, shown: Ragged | None = None
+) -> TrainBatch | None:
     """The chosen windows as one batch; None where no event in them can be a target.
+
+    shown: for each event of the index what was shown beside it and not clicked, empty where that is not known.
 
     In a window that does not open the user's life, events with nothing before them in the window are no targets: their
     true history is not empty, only out of sight.
@@ -80,6 +86,7 @@ def make_batch(index: HistoryIndex, windows: Windows, chosen: IntArray) -> Train
     states: list[IntArray] = []
     targets: list[IntArray] = []
     weights: list[FloatArray] = []
+    events: list[IntArray] = []
     for row, window in enumerate(chosen):
         part = slice(int(windows.start[window]), int(windows.stop[window]))
         items, times = index.item_idx[part], index.time_ts[part]
@@ -90,6 +97,7 @@ def make_batch(index: HistoryIndex, windows: Windows, chosen: IntArray) -> Train
         states.append(state[usable])
         targets.append(items[usable])
         weights.append(index.weight[part][usable])
+        events.append(part.start + np.flatnonzero(usable))
     weight = np.concatenate(weights).astype(np.float32)
     if not weight.sum() > 0:
         return None
@@ -100,10 +108,21 @@ def make_batch(index: HistoryIndex, windows: Windows, chosen: IntArray) -> Train
         target_state=torch.from_numpy(np.concatenate(states).astype(np.int64)),
         target_idx=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
         target_weight=torch.from_numpy(weight),
+        shown=None if shown is None else _beside(shown.take(np.concatenate(events))),
     )
 
 
-def epoch_batches(index: HistoryIndex, max_history: int, batch_events: int, seed: tuple[int, ...]) -> list[TrainBatch]:
+def _beside(shown: Ragged) -> Shown:
+    """Ragged rows as (T, K), at least one wide."""
+    mask = np.arange(max(1, int(shown.lengths.max(initial=0)))) < shown.lengths[:, None]
+    items = np.zeros(mask.shape, np.int64)
+    items[mask] = shown.values
+    return Shown(torch.from_numpy(items), torch.from_numpy(mask))
+
+
+def epoch_batches(
+    index: HistoryIndex, max_history: int, batch_events: int, seed: tuple[int, ...], shown: Ragged | None = None
+) -> list[TrainBatch]:
     """All batches of one epoch, of about `batch_events` events each.
 
     The same seed gives the same batches in the same order, which is what resuming needs.
@@ -111,14 +130,18 @@ def epoch_batches(index: HistoryIndex, max_history: int, batch_events: int, seed
     Windows of like length share a batch (little padding); the batches come in random order.
     """
     rng = np.random.default_rng(seed)
-    return batch_windows(index, cut_windows(index, max_history, rng), batch_events, rng)
+    return batch_windows(index, cut_windows(index, max_history, rng), batch_events, rng, shown)
 
 
 def batch_windows(
-    index: HistoryIndex, windows: Windows, batch_events: int, rng: np.random.Generator
+    index: HistoryIndex,
+    windows: Windows,
+    batch_events: int,
+    rng: np.random.Generator,
+    shown: Ragged | None = None,
 ) -> list[TrainBatch]:
     """The windows as batches of about `batch_events` events each, in random order; those without a target left out."""
-    batches = (make_batch(index, windows, chosen) for chosen in _length_buckets(windows, batch_events, rng))
+    batches = (make_batch(index, windows, chosen, shown) for chosen in _length_buckets(windows, batch_events, rng))
     return [batch for batch in batches if batch is not None]
 
 

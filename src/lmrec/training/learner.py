@@ -29,7 +29,8 @@ from lmrec.models.reading import TextReader, Way, build_reader
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import Progress
 from lmrec.training.batches import TrainBatch
-from lmrec.training.objectives import Seen, full_softmax
+from lmrec.training.losses import FullSoftmax, Objective
+from lmrec.training.objectives import Asked, Seen, Shown
 
 Regime = Literal["frozen", "tuned"]
 HistoryTokens = Callable[[list[IntArray]], Ragged]  # histories as item rows -> their text's token ids
@@ -78,6 +79,7 @@ class Learner(nn.Module):
     mask_seen: items of a target's history are no candidates in its softmax, as they are none when judged and served.
     autocast: the precision that the language model runs in, a maker of contexts; who trains sets it.
     pull: a penalty that is added to the loss while training, such as the distance to earlier weights.
+    objective: what is learnt; by default the softmax over the whole catalog.
     """
 
     text_vec: Tensor
@@ -94,6 +96,7 @@ class Learner(nn.Module):
         history_tokens: HistoryTokens | None = None,
         mask_seen: bool = True,
         pull: Pull | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.towers = towers
@@ -106,6 +109,7 @@ class Learner(nn.Module):
         self.history_tokens = history_tokens
         self.mask_seen = mask_seen
         self.pull = pull
+        self.objective: Objective = objective or FullSoftmax()
         self.regime: Regime = "frozen"
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._reader: TextReader | None = None
@@ -121,14 +125,16 @@ class Learner(nn.Module):
             user_vec = states[batch.target_row, batch.target_state]
         head = self.towers.head
         with torch.autocast(user_vec.device.type, enabled=False):
-            loss = full_softmax(
+            asked = Asked(
                 head.prepare(user_vec),
                 head.prepare(item_vec),
                 batch.target_idx,
                 batch.target_weight,
                 head.scale.float(),
                 seen_before(batch) if self.mask_seen else None,
+                batch.shown,
             )
+            loss = self.objective(asked, rng)
             return loss + self.pull(self.towers) if self.pull is not None and self.training else loss
 
     def refresh(self, progress: Progress | None = None) -> None:
@@ -187,7 +193,8 @@ def one_target_a_window(batch: TrainBatch, rng: np.random.Generator) -> TrainBat
     _, first = np.unique(batch.target_row.cpu().numpy()[order], return_index=True)
     chosen = torch.from_numpy(order[first]).to(batch.target_row.device)
     targets = ("target_row", "target_state", "target_idx", "target_weight")
-    return replace(batch, **{name: getattr(batch, name)[chosen] for name in targets})
+    shown = Shown(batch.shown.item_idx[chosen], batch.shown.mask[chosen]) if batch.shown is not None else None
+    return replace(batch, shown=shown, **{name: getattr(batch, name)[chosen] for name in targets})
 
 
 def seen_before(batch: TrainBatch) -> Seen:

@@ -1,4 +1,11 @@
-"""Objectives: pure functions from scores' ingredients and labels to a loss."""
+"""Objectives: pure functions from scores' ingredients and labels to a loss.
+
+| objective       | data it needs                  | relation to the others                                             |
+|-----------------|--------------------------------|--------------------------------------------------------------------|
+| full_softmax    | any (history, next item) pairs | the reference; nothing is drawn, so nothing has to be corrected    |
+| sampled_softmax | the same                       | tends to full_softmax as draws grow; for catalogs that are too big |
+| shown_softmax   | clicks in lists that were shown | a softmax over the list alone; added to one of the others          |
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +20,84 @@ class Seen:
 
     item_idx: Tensor
     mask: Tensor
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was shown beside each target and not clicked: item_idx (T, K) rows of items, mask (T, K) which are real."""
+
+    item_idx: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device) -> "Shown":
+        return Shown(self.item_idx.to(device), self.mask.to(device))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an objective reads. user_vec: (P, D) and item_vec: (N, D) as the head prepared them; target: (P,) rows of the
+    right items; weight: (P,) >= 0; scale: () the factor on their product."""
+
+    user_vec: Tensor
+    item_vec: Tensor
+    target: Tensor
+    weight: Tensor
+    scale: Tensor
+    seen: Seen | None = None
+    shown: Shown | None = None
+
+
+@dataclass(frozen=True)
+class DrawnNegatives:
+    """item_idx: (U,) different items. log_times: (U,) log(expected times drawn / times drawn), which is taken off their
+    scores."""
+
+    item_idx: Tensor
+    log_times: Tensor
+
+
+def sampled_softmax(asked: Asked, negatives: DrawnNegatives) -> Tensor:
+    """Cross-entropy against drawn items whose scores are corrected for how likely they were drawn (logQ).
+
+        loss = sum_p w_p (log Z_p - s_{p, y_p}) / sum_p w_p
+        Z_p = exp(s_{p, y_p}) + sum_m [j_m != y_p, j_m not in seen_p] exp(s_{p, j_m}) / n_{j_m},  n_j = M q_j
+
+    n_j is how often item j was to be expected among the M draws, q_j its probability in one of them.
+
+    With exact q, Z_p is an unbiased estimate of the sum over the catalog (its log, by Jensen's inequality, is low by about
+    Var(Z) / 2 Z^2, which falls as 1/M). Source: Bengio & Senecal 2008, https://doi.org/10.1109/TNN.2007.912312; Yi et al.
+    2019, https://doi.org/10.1145/3298689.3346996. Units: nats a target. Memory: (P, U).
+    """
+    right = asked.scale * (asked.user_vec * asked.item_vec[asked.target]).sum(1, keepdim=True)  # (P, 1)
+    logits = asked.scale * asked.user_vec @ asked.item_vec[negatives.item_idx].T - negatives.log_times  # (P, U)
+    hidden = negatives.item_idx == asked.target.unsqueeze(1)
+    if asked.seen is not None:
+        place = torch.full((len(asked.item_vec),), -1, dtype=torch.int64, device=logits.device)
+        place[negatives.item_idx] = torch.arange(len(negatives.item_idx), device=logits.device)
+        rows, at = asked.seen.mask.nonzero(as_tuple=True)
+        drawn_at = place[asked.seen.item_idx[rows, at]]
+        hidden[rows[drawn_at >= 0], drawn_at[drawn_at >= 0]] = True
+    logits = torch.cat([right, logits.masked_fill(hidden, -torch.inf)], dim=1)
+    loss = logits.logsumexp(1) - right.squeeze(1)
+    return (asked.weight * loss).sum() / asked.weight.sum()
+
+
+def shown_softmax(asked: Asked, item_idx: Tensor, log_times: Tensor) -> Tensor:
+    """The click against what was shown beside it: cross-entropy over the list, 0 where no target was clicked in a list.
+
+    item_idx, log_times: (P, K) as `samplers.ShownSampler` draws them. Data: impressions. Source: Wu et al. 2019 (NRMS),
+    https://aclanthology.org/D19-1671, section 2.3. Units: nats a click.
+    """
+    rows = torch.isfinite(log_times).any(1)
+    if not bool(rows.any()):
+        return asked.user_vec.sum() * 0.0
+    users, weight = asked.user_vec[rows], asked.weight[rows]
+    right = asked.scale * (users * asked.item_vec[asked.target[rows]]).sum(1, keepdim=True)
+    others = asked.scale * torch.einsum("pd,pkd->pk", users, asked.item_vec[item_idx[rows]])
+    others = others - torch.nan_to_num(log_times[rows], neginf=0.0)
+    others = others.masked_fill(~torch.isfinite(log_times[rows]), -torch.inf)
+    loss = torch.cat([right, others], dim=1).logsumexp(1) - right.squeeze(1)
+    return (weight * loss).sum() / weight.sum()
 
 
 def full_softmax_plain(

@@ -25,6 +25,7 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
             "item": recipe.item.model_copy(update={"source": "id", "whiten": 0}),
             "user_model": user_model,
             "training": recipe.training.model_copy(update={"frozen_epochs": epochs}),
+            "objective": recipe.objective.model_copy(update={"shown": 0.0, "shown_negatives": None}),
         }
     )
     learner: Learner = build_learner(id_recipe, torch.zeros(catalog.n_items, 1), split.train)

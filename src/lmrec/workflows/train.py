@@ -16,8 +16,9 @@ from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment
 from lmrec.artifacts.training_state import read_counters
 from lmrec.data.history import Cases, HistoryIndex
+from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.interactions import Interactions
-from lmrec.errors import InputError, RunFolderError
+from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.encoder import TextEncoder, choose_trainable
@@ -29,6 +30,7 @@ from lmrec.text.tokens import tokenize_texts
 from lmrec.training.batches import epoch_batches
 from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
+from lmrec.training.losses import build_objective
 from lmrec.training.trainer import Trainer, TrainingReport, Weights, plan_stages
 from lmrec.workflows.encode import PretrainedText, read_texts, untuned_vectors
 from lmrec.workflows.fuse import fit_fusion, search_weights
@@ -141,7 +143,7 @@ def _train(
         trainer = Trainer(
             learner,
             recipe.training,
-            batches=batch_source(recipe, split.train),
+            batches=batch_source(recipe, split.train, prepared.dataset.impressions),
             validate=build_validator(learner, recipe, split.validation),
             record=record,
             state_folder=run.training_state,
@@ -208,6 +210,7 @@ def build_learner(recipe: Recipe, text_vec: Tensor, train: Interactions, words: 
         recipe.training.max_encoded_items,
         history_tokens(words.source, words.template) if words else None,
         recipe.masks_seen,
+        objective=build_objective(recipe.objective, counts),
     )
 
 
@@ -245,13 +248,21 @@ def learner_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
     return Scorer(name, learner.towers, bank, recipe.user_model.max_history, encode)
 
 
-def batch_source(recipe: Recipe, train: Interactions) -> Any:
+def batch_source(recipe: Recipe, train: Interactions, impressions: Impressions | None = None) -> Any:
     index, config = HistoryIndex.from_interactions(train), recipe.training
+    shown = None
+    if recipe.objective.shown:
+        if impressions is None:
+            raise RecipeError(
+                f"objective.shown is {recipe.objective.shown:g}, but this data does not say what was shown. Give data with "
+                "impressions (MIND), or leave it at 0"
+            )
+        shown = shown_beside(index, impressions)
     sizes = (config.batch_events, config.tuned_batch_events)[0 if config.frozen_epochs else 1 :]
 
     def batches(stage: int, epoch: int) -> Any:
         seed = (config.seed, stage, epoch)
-        return epoch_batches(index, recipe.user_model.max_history, sizes[stage], seed)
+        return epoch_batches(index, recipe.user_model.max_history, sizes[stage], seed, shown)
 
     return batches
 

@@ -19,6 +19,7 @@ from lmrec.recipe import Recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.text.tokens import tokenize_texts
 from lmrec.training.learner import Learner
+from lmrec.training.losses import build_objective
 from lmrec.workflows.encode import PretrainedText
 from lmrec.workflows.train import history_tokens
 
@@ -51,10 +52,10 @@ def warm_start(
         checkpoint.folder / "encoder", config, tokenizer, texts, tokenize_texts(tokenizer, texts, config.max_tokens)
     )
     text_vec = _text_vectors(served, source, encoder, old_rows)
-    seen = np.bincount(learnt.item_idx, minlength=catalog.n_items) > 0
+    counts = np.bincount(learnt.item_idx, minlength=catalog.n_items)
     can_tune = bool(choose_trainable(encoder, config)) and checkpoint.configs.item.source != "id"
     learner = Learner(
-        carry_over(served, old_rows, seen),
+        carry_over(served, old_rows, counts > 0),
         encoder,
         source.tokens.ids,
         text_vec,
@@ -62,6 +63,7 @@ def warm_start(
         recipe.training.max_encoded_items,
         history_tokens(source, checkpoint.template),
         recipe.masks_seen,
+        objective=build_objective(recipe.objective, counts),
     )
     return WarmStart(learner, source, encoder, can_tune and recipe.update.tuned_epochs > 0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmrec.data.history import HistoryIndex
-from lmrec.data.impressions import Impressions
+from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.sources import TablesConfig, read_mind
 from lmrec.errors import DataError
 from lmrec.fields import Ragged
@@ -155,3 +155,28 @@ def test_impressions_survive_saving_and_cutting(tmp_path: Path) -> None:
     assert (late.impression_id, late.n_shown, late.clicked.tolist()) == (["b", "c"], 1, [True])
     with pytest.raises(DataError, match="arrays of one length"):
         Impressions(["a"], shown.user_idx, shown.time_ts, shown.candidates, shown.clicked)
+
+
+def test_what_stood_beside_a_click_is_found_for_its_event(tmp_path: Path) -> None:
+    dataset = read_mind(write(tmp_path))
+    assert dataset.impressions is not None
+    index = HistoryIndex.from_interactions(dataset.interactions)
+    beside = shown_beside(index, dataset.impressions)
+    assert len(beside) == len(index.item_idx)
+    lists = dataset.impressions
+    n_known = 0
+    for at in range(len(lists)):
+        shown, clicked = (
+            lists.candidates[at],
+            lists.clicked[lists.candidates.offsets[at] : lists.candidates.offsets[at + 1]],
+        )
+        for item in shown[clicked]:
+            (event,) = np.flatnonzero(
+                (index.user_idx == lists.user_idx[at]) & (index.time_ts == lists.time_ts[at]) & (index.item_idx == item)
+            )
+            assert beside[int(event)].tolist() == shown[~clicked].tolist()
+            n_known += len(shown[~clicked]) > 0
+    assert n_known == np.count_nonzero(beside.lengths)  # clicks of histories have no list
+    none = shown_beside(index, lists.take(np.zeros(0, np.int64)))
+    assert not len(none.values)
+    assert len(none) == len(beside)

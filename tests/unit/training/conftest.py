@@ -18,6 +18,7 @@ from lmrec.models.user_model import UserModelConfig
 from lmrec.text.tokens import load_tokenizer, tokenize_texts
 from lmrec.training.batches import TrainBatch, epoch_batches
 from lmrec.training.learner import Learner
+from lmrec.training.losses import Objective
 
 LearnerMaker: TypeAlias = Callable[..., Learner]
 MAX_HISTORY = 5
@@ -44,6 +45,7 @@ def make_learner(tiny_bert: Path, world_tokens: Ragged) -> LearnerMaker:
         max_encoded_items: int = 8,
         train: str = "last_layers",
         mask_seen: bool = True,
+        objective: Objective | None = None,
     ) -> Learner:
         encoder_config = EncoderConfig.model_validate(
             {"name": "tiny", "train": train, "n_layers": 1, "dropout": dropout}
@@ -72,6 +74,7 @@ def make_learner(tiny_bert: Path, world_tokens: Ragged) -> LearnerMaker:
             max_encoded_items,
             history_tokens,
             mask_seen,
+            objective=objective,
         )
 
     return make

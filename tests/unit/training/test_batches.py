@@ -123,7 +123,7 @@ def test_weights_follow_their_events_and_a_batch_of_none_is_no_batch() -> None:
 
 
 def flat(batches: list[TrainBatch]) -> list[tuple[object, ...]]:
-    return [tuple(str(value.tolist()) for value in vars(batch).values()) for batch in batches]
+    return [tuple(str(value.tolist()) for value in vars(batch).values() if value is not None) for batch in batches]
 
 
 @given(index=indices(), max_history=st.integers(1, 20), batch_events=st.integers(1, 40), seed=st.integers(0, 99))

@@ -1,0 +1,95 @@
+"""The objective as a recipe chooses it: over the whole catalog or over drawn negatives, with what was shown or without."""
+
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from lmrec.fields import IntArray
+from lmrec.training.objectives import Asked, full_softmax, sampled_softmax, shown_softmax
+from lmrec.training.samplers import Sampler, SamplerConfig, ShownSampler, build_sampler
+
+
+class ObjectiveConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["auto", "full", "sampled"] = Field(
+        default="auto",
+        description="full: softmax over the whole catalog; sampled: over drawn negatives, corrected for how they were "
+        "drawn; auto: full up to objective.max_full_items items, sampled above.",
+    )
+    max_full_items: int = Field(default=200_000, ge=1, description="auto: the largest catalog of the full softmax.")
+    sampler: SamplerConfig = Field(
+        default=SamplerConfig(), description="sampled: kind, n_negatives, exponent, uniform_share, n_queries."
+    )
+    shown: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of a second loss, for clicks in lists that were shown: the click against what was shown beside "
+        "it. Needs impressions.",
+    )
+    shown_negatives: int | None = Field(
+        default=None, ge=1, description="Draws from each such list; unset: all of it that was not clicked."
+    )
+
+    @model_validator(mode="after")
+    def _heard(self) -> Self:
+        if self.kind == "full" and "sampler" in self.model_fields_set and self.sampler != SamplerConfig():
+            raise ValueError(
+                "objective.sampler draws negatives, and objective.kind 'full' has none: nothing would come of it. Set "
+                "objective.kind to 'sampled', or leave the sampler out"
+            )
+        if self.shown_negatives is not None and not self.shown:
+            raise ValueError(
+                "objective.shown_negatives draws from lists that objective.shown weighs with 0: nothing would come of it. "
+                "Set objective.shown above 0"
+            )
+        return self
+
+    def samples(self, n_items: int) -> bool:
+        """Whether negatives are drawn for a catalog of this size."""
+        return self.kind == "sampled" or (self.kind == "auto" and n_items > self.max_full_items)
+
+
+class Objective(Protocol):
+    """From what was asked to a loss, in nats a target."""
+
+    def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor: ...
+
+
+class FullSoftmax:
+    """`objectives.full_softmax`: nothing is drawn."""
+
+    def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
+        return full_softmax(asked.user_vec, asked.item_vec, asked.target, asked.weight, asked.scale, asked.seen)
+
+
+class SampledSoftmax:
+    """`objectives.sampled_softmax` over what a sampler draws for each batch."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+    def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
+        return sampled_softmax(asked, self.sampler.draw(asked, rng))
+
+
+class WithShown:
+    """Another objective plus `weight` times `objectives.shown_softmax`."""
+
+    def __init__(self, rest: Objective, weight: float, n_negatives: int | None) -> None:
+        self.rest, self.weight, self.sampler = rest, weight, ShownSampler(n_negatives)
+
+    def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
+        loss = self.rest(asked, rng)
+        if asked.shown is None:
+            return loss
+        return loss + self.weight * shown_softmax(asked, *self.sampler.draw(asked.shown, rng))
+
+
+def build_objective(config: ObjectiveConfig, item_counts: IntArray) -> Objective:
+    """item_counts: (N,) training events of each item."""
+    samples = config.samples(len(item_counts))
+    objective: Objective = SampledSoftmax(build_sampler(config.sampler, item_counts)) if samples else FullSoftmax()
+    return WithShown(objective, config.shown, config.shown_negatives) if config.shown else objective
