@@ -45,6 +45,11 @@ def test_a_state_for_every_prefix(model: nn.Module, history: Tensor) -> None:
     assert torch.isfinite(states).all()
 
 
+def test_the_final_state_is_the_last_of_all_states(model: nn.Module, history: Tensor) -> None:
+    expected = last_state(model(history, MASK), MASK)
+    torch.testing.assert_close(model.final(history, MASK), expected)  # type: ignore[operator]
+
+
 @given(place=st.integers(0, H), seed=st.integers(0, 20))
 @settings(max_examples=15)
 @pytest.mark.parametrize("kind", KINDS)

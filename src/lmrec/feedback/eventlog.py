@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, exists, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lmrec.feedback.events import Added, Event, StoredEvent
-from lmrec.feedback.tables import EVENTS, FORGOTTEN_EVENTS
+from lmrec.feedback.tables import AUDIT, EVENTS, FORGOTTEN_EVENTS
 from lmrec.fields import UserId
 
 _HISTORY_COLUMNS = (
@@ -35,6 +35,10 @@ _AFTER = (
     .order_by(EVENTS.c.seq)
     .limit(bindparam("n_events"))
 )
+_MARK = select(
+    select(func.coalesce(func.max(EVENTS.c.seq), 0)).scalar_subquery(),
+    select(func.coalesce(func.max(AUDIT.c.audit_id), 0)).scalar_subquery(),
+)
 _OF_USER = select(*_EVENT_COLUMNS, EVENTS.c.seq).where(EVENTS.c.user_id == bindparam("user_id")).order_by(EVENTS.c.seq)
 
 
@@ -54,6 +58,12 @@ def history(connection: Connection, user_id: UserId, limit: int) -> list[Event]:
         Event(event_id, user_id, item_id, kind, time_ts, value, request_id, tuple(flags.split(",")) if flags else ())
         for event_id, item_id, kind, time_ts, value, request_id, flags in reversed(rows)
     ]
+
+
+def changes_mark(connection: Connection) -> tuple[int, int]:
+    """(the last event, the last decision): what anybody's history may have changed by since."""
+    last_event, last_decision = connection.execute(_MARK).one()
+    return int(last_event), int(last_decision)
 
 
 def events_after(connection: Connection, seq: int, limit: int) -> list[StoredEvent]:

@@ -112,6 +112,12 @@ class Store:
         with self._database.read() as connection:
             return eventlog.history(connection, user_id, limit)
 
+    def changes_mark(self) -> tuple[int, int]:
+        """The numbers of the last event and of the last decision (to forget somebody, such as). While both stay as they are,
+        so does every `history`; where only the first has grown, so have the histories of those events' users."""
+        with self._database.read() as connection:
+            return eventlog.changes_mark(connection)
+
     def events_after(self, seq: int, limit: int) -> list[StoredEvent]:
         """The first `limit` events with a number above `seq`, in order. Who goes on from the last number misses none."""
         check_count("seq", seq)

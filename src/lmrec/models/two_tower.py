@@ -100,15 +100,25 @@ class TwoTower(nn.Module):
     def user_states(self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor) -> Tensor:
         """(N, D) item vectors, (B, H) rows of items, (B, H) mask -> (B, H + 1, D) states after every prefix."""
         assert self.user_model is not None, "a text user model has no states: use user_from_text"
-        # The user model sees directions at unit size whatever the residuals' length: steadier, and equal to the head's.
-        vectors = nn.functional.normalize(item_vec[history_idx], dim=-1) * item_vec.shape[-1] ** 0.5
-        states: Tensor = self.user_model(vectors, history_mask)
+        states: Tensor = self.user_model(_directions(item_vec[history_idx]), history_mask)
         return states
+
+    def final_state(self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor) -> Tensor:
+        """As `user_states`, but only those that know the whole history: (B, D)."""
+        assert self.user_model is not None, "a text user model has no states: use user_from_text"
+        state: Tensor = self.user_model.final(_directions(item_vec[history_idx]), history_mask)
+        return state
 
     def user_from_text(self, history_text_vec: Tensor, known: Tensor) -> Tensor:
         """(B, Dt) vectors of histories written as text, (B,) False where a history is empty -> (B, D)."""
         projected = self.item_tower.project(history_text_vec)
         return torch.where(known.unsqueeze(-1), projected, self.no_history)
+
+
+def _directions(item_vec: Tensor) -> Tensor:
+    """What the user model sees: vectors of one length, whatever the residuals' is: steadier, and as the head sees them."""
+    directions: Tensor = nn.functional.normalize(item_vec, dim=-1) * item_vec.shape[-1] ** 0.5
+    return directions
 
 
 def whitening(text_vec: FloatArray, rank: int, epsilon: float = 1e-3) -> tuple[FloatArray, FloatArray]:

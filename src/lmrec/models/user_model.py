@@ -5,7 +5,7 @@ states: state `p` knows the first `p` items and nothing later, state 0 is a user
 answers for every prefix, which is what training on every event of a history needs; `last_state` picks the whole history.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +48,10 @@ class MeanUserModel(nn.Module):
         mean: Tensor = self.output(sums / count.view(1, -1, 1))
         return mean
 
+    def final(self, history_vec: Tensor, history_mask: Tensor) -> Tensor:
+        """(B, D) the states that know the whole history."""
+        return last_state(self(history_vec, history_mask), history_mask)
+
 
 class AttentionUserModel(nn.Module):
     """A mean weighted by a learnt importance of each item (additive attention, as in NRMS, Wu et al. 2019), prefix by
@@ -67,6 +71,10 @@ class AttentionUserModel(nn.Module):
         weight = (5.0 * torch.tanh(self.importance(items))).exp() * real
         pooled: Tensor = self.output((weight * items).cumsum(1) / weight.cumsum(1))
         return pooled
+
+    def final(self, history_vec: Tensor, history_mask: Tensor) -> Tensor:
+        """(B, D) the states that know the whole history."""
+        return last_state(self(history_vec, history_mask), history_mask)
 
 
 class TransformerUserModel(nn.Module):
@@ -96,6 +104,16 @@ class TransformerUserModel(nn.Module):
         normed: Tensor = self.norm(states)
         return normed
 
+    def final(self, history_vec: Tensor, history_mask: Tensor) -> Tensor:
+        """(B, D) the states that know the whole history; of the last block only their own places are computed, which is
+        most of a pass of one block."""
+        states = self.dropout(_with_start(self.start, history_vec))
+        *earlier, last = cast("list[CausalBlock]", list(self.blocks))
+        for block in earlier:
+            states = block(states)
+        normed: Tensor = self.norm(last.at(states, history_mask.long().sum(1)))
+        return normed
+
 
 class CausalBlock(nn.Module):
     """Attention to the past and a feed-forward, each on a normed copy, added. (B, L, D) -> (B, L, D).
@@ -120,16 +138,38 @@ class CausalBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
-        batch, length, width = states.shape
-        split = self.query_key_value(self.attention_norm(states)).view(
-            batch, length, 3, self.heads, width // self.heads
-        )
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
+        length = states.shape[1]
+        query, key, value = self._split(self.query_key_value(self.attention_norm(states)), 3)
         place = torch.arange(length, device=states.device)
-        distance = place[:, None] - place[None, :]  # (L, L), how many steps back
+        mixed = self._attend(query, key, value, place[:, None] - place[None, :])
+        return self._finish(states, mixed)
+
+    def at(self, states: Tensor, places: Tensor) -> Tensor:
+        """(B, L, D), (B,) -> (B, D): what `forward` gives at one place of each row, without computing the others."""
+        rows = torch.arange(len(states), device=states.device)
+        normed = self.attention_norm(states)
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        width = states.shape[2]
+        (query,) = self._split(nn.functional.linear(normed[rows, places][:, None], weight[:width], bias[:width]), 1)
+        key, value = self._split(nn.functional.linear(normed, weight[width:], bias[width:]), 2)
+        distance = places[:, None] - torch.arange(states.shape[1], device=states.device)  # (B, L)
+        mixed = self._attend(query, key, value, distance[:, None])
+        return self._finish(states[rows, places][:, None], mixed)[:, 0]
+
+    def _split(self, joined: Tensor, n_parts: int) -> Tensor:
+        """(B, L, n * D) -> (n, B, heads, L, D / heads)."""
+        batch, length, width = joined.shape
+        return joined.view(batch, length, n_parts, self.heads, width // (n_parts * self.heads)).permute(2, 0, 3, 1, 4)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, distance: Tensor) -> Tensor:
+        """distance: (Lq, L), or (B, Lq, L), how many steps back; what lies ahead (below 0) is not seen. -> (B, Lq, D)."""
         bias = self.distance_bias[:, distance.clamp(min=0)].masked_fill(distance < 0, float("-inf"))
+        if distance.dim() == 3:
+            bias = bias.transpose(0, 1)  # (B, heads, Lq, L)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _finish(self, states: Tensor, mixed: Tensor) -> Tensor:
         states = states + self.dropout(self.attention_output(mixed))
         result: Tensor = states + self.dropout(self.feed_forward(states))
         return result

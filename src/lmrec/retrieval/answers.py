@@ -20,7 +20,8 @@ class LiveQuery:
 
     `exclude` is never shown; `exclude_seen` leaves out the history too. `diversity` 0 keeps the plain order of scores, 1
     thinks of nothing but variety. With `popular`, someone of whom nothing is known gets what is popular now, else an
-    empty list. `segment` chooses the rules that were written for one group of users.
+    empty list. `segment` chooses the rules that were written for one group of users. `columns`: whether items bring the
+    catalog's columns along.
     """
 
     history: tuple[ItemId, ...] = ()
@@ -32,6 +33,7 @@ class LiveQuery:
     diversity: float = 0.0
     popular: bool = True
     segment: str | None = None
+    columns: bool = True
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,9 @@ def _parts(bank: ItemBank) -> tuple[Tensor, Tensor, Tensor]:
 
 def _taken(base: Tensor, tail: Tensor, chosen: Tensor) -> Tensor:
     """(M, D) of the rows that base and tail hold one after the other."""
+    if not len(chosen) or int(chosen.max()) < len(base):
+        return base.index_select(0, chosen)
     in_tail = chosen >= len(base)
-    if not bool(in_tail.any()):
-        return base[chosen]
     taken = base.new_empty(len(chosen), base.shape[1])
     taken[~in_tail] = base[chosen[~in_tail]]
     taken[in_tail] = tail[chosen[in_tail] - len(base)]

@@ -24,7 +24,7 @@ from lmrec.retrieval.index import ItemIndex
 from lmrec.retrieval.popularity import recent_popularity
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import ItemBank
-from lmrec.retrieval.snapshot import RowCache, Snapshot
+from lmrec.retrieval.snapshot import RowCache, RowsById, Snapshot
 
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 64
@@ -66,7 +66,7 @@ class LiveCatalog:
             frame=catalog.frame.rechunk(),
             text_columns=catalog.text_columns,
             alive=np.ones(catalog.n_items, np.bool_),
-            rows=dict(catalog.indices),
+            rows=RowsById(catalog.indices),
             ids=self._ids,
             titles=self._titles,
             origin=np.arange(catalog.n_items),
@@ -116,14 +116,12 @@ class LiveCatalog:
         gone = [row for item_id in deletes if (row := old.rows.get(item_id)) is not None]
         if not puts and not gone:
             return old
-        rows = dict(old.rows)
-        replaced = [row for item in puts if (row := rows.get(item.item_id)) is not None]
+        changed: dict[ItemId, int | None] = {old.ids[row]: None for row in gone}
+        replaced = [row for item in puts if (row := old.rows.get(item.item_id)) is not None]
         alive = np.concatenate([old.alive, np.ones(len(puts), np.bool_)])
         alive[[*gone, *replaced]] = False
-        for row in gone:
-            del rows[old.ids[row]]
-        rows.update((item.item_id, old.n_rows + place) for place, item in enumerate(puts))
-        self.snapshot = replace(self._appended(old, puts), alive=alive, rows=rows)
+        changed.update((item.item_id, old.n_rows + place) for place, item in enumerate(puts))
+        self.snapshot = replace(self._appended(old, puts), alive=alive, rows=old.rows.with_changes(changed))
         return self.snapshot
 
     @property
@@ -177,7 +175,7 @@ class LiveCatalog:
             bank=self._bank.view(),
             frame=made.frame.vstack(now.frame.slice(n_source)),
             alive=alive,
-            rows=rows,
+            rows=RowsById(rows),
             ids=self._ids,
             titles=self._titles,
             origin=now.origin[kept],
@@ -192,7 +190,12 @@ class LiveCatalog:
         """Live counts, in events of now, in place of those given before; they are added to the log's."""
         self._live_popularity = dict(weights)
         old = self.snapshot
-        self.snapshot = replace(old, popularity=self._popularity(old.ids[: old.n_rows], old.origin))
+        popularity = self._logged_popularity(old.origin)
+        living = [(row, weight) for item_id, weight in weights.items() if (row := old.rows.get(item_id)) is not None]
+        if living:
+            rows, added = zip(*living, strict=True)
+            popularity[list(rows)] += np.array(added, np.float32)
+        self.snapshot = replace(old, popularity=popularity)
         return self.snapshot
 
     def _appended(self, old: Snapshot, puts: Sequence[EncodedItem]) -> Snapshot:
@@ -238,9 +241,12 @@ class LiveCatalog:
         return self._scorer.bank_rows(text_vec, item_vec)
 
     def _popularity(self, ids: Sequence[ItemId], origin: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        logged = np.append(self._log_popularity, np.float32(0.0))[origin]  # -1, an item without a log, takes the last
         live = np.fromiter((self._live_popularity.get(item_id, 0.0) for item_id in ids), np.float32, len(ids))
-        return np.asarray(logged + live, np.float32)
+        return self._logged_popularity(origin) + live
+
+    def _logged_popularity(self, origin: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        logged = np.append(self._log_popularity, np.float32(0.0))  # -1, an item without a log, takes the last
+        return np.asarray(logged[origin], np.float32)
 
     def _same_words(self, snapshot: Snapshot, item_id: ItemId, text: str) -> npt.NDArray[np.float32] | None:
         """The text vector of the item's living row, or else of its row in the generation, where the words are the same."""

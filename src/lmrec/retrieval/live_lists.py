@@ -10,7 +10,7 @@ import torch
 from lmrec.errors import InputError
 from lmrec.fields import BoolArray
 from lmrec.retrieval.answers import Basis, LiveAnswer, LiveItem, LiveQuery
-from lmrec.retrieval.casting import checked_text
+from lmrec.retrieval.casting import Fields, checked_text
 from lmrec.retrieval.diversity import diversify
 from lmrec.retrieval.filters import Filter
 from lmrec.retrieval.live_scorer import LiveScorer
@@ -48,7 +48,7 @@ class ListMaker:
         answers = []
         for at, (query, standing, in_force) in enumerate(zip(queries, standings, in_forces, strict=True)):
             rows, scores = self._choose(snapshot, standing, query, in_force)
-            items = self.items(snapshot, rows, scores, rules.rule_ids, in_force)
+            items = self.items(snapshot, rows, scores, rules.rule_ids, in_force, columns=query.columns)
             answers.append(LiveAnswer(tuple(items), _basis(known[at], texts[at]), len(known[at])))
         return answers
 
@@ -104,6 +104,7 @@ class ListMaker:
         scores: Sequence[float],
         rule_ids: Sequence[str] = (),
         rules: SegmentRules | None = None,
+        columns: bool = True,
     ) -> list[LiveItem]:
         pinned = {} if rules is None else {pin.row: pin.rule_id for pin in rules.pins}
         adjusting = None if rules is None else rules.rule_idx
@@ -113,9 +114,10 @@ class ListMaker:
                 return pinned.get(row)
             return rule_ids[int(adjusting[row])]
 
+        fields_of: Sequence[Fields] = snapshot.fields(rows) if columns else [{}] * len(rows)
         return [
             LiveItem(snapshot.ids[row], snapshot.titles[row], score, fields, rule_of(row))
-            for row, score, fields in zip(rows, scores, snapshot.fields(rows), strict=True)
+            for row, score, fields in zip(rows, scores, fields_of, strict=True)
         ]
 
     def _standings(

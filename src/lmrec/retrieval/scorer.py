@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
-from lmrec.models.user_model import last_state
 
 HistoryEncoder = Callable[[list[IntArray]], Tensor]  # histories as item rows -> (B, Dt) text vectors
 
@@ -72,7 +71,8 @@ class Scorer:
     @torch.no_grad()
     def query(self, history: Ragged) -> Tensor:
         """(B, Q). Histories of like length are computed together."""
-        self.towers.eval()
+        if self.towers.training:
+            self.towers.eval()
         recent = history.last(self.max_history)
         order = np.argsort(recent.lengths, kind="stable")
         vectors = self.bank.item_vec.new_zeros(len(history), self.bank.item_vec.shape[1])
@@ -136,8 +136,7 @@ class Scorer:
             history_idx[row, : len(items)] = items
             history_mask[row, : len(items)] = True
         mask = torch.from_numpy(history_mask).to(device)
-        states = self.towers.user_states(self.bank.item_vec, torch.from_numpy(history_idx).to(device), mask)
-        return last_state(states, mask)
+        return self.towers.final_state(self.bank.item_vec, torch.from_numpy(history_idx).to(device), mask)
 
 
 @torch.no_grad()

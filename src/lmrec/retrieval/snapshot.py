@@ -2,9 +2,10 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from lmrec.retrieval.index import ItemIndex
 
 MAX_MASKS = 256
 MAX_FIELDS = 50_000
+MAX_CHANGED = 1_000
+_SAME: Final = object()
 
 
 class RowCache:
@@ -68,6 +71,46 @@ class RowCache:
         return [dict(found[row]) for row in rows]
 
 
+class RowsById(Mapping[ItemId, int]):
+    """Item id to living row: a large part that snapshots share and what has changed since, so that a change copies little."""
+
+    def __init__(self, whole: Mapping[ItemId, int], changed: Mapping[ItemId, int | None] | None = None) -> None:
+        self._whole = whole
+        self._changed: Mapping[ItemId, int | None] = changed or {}  # None: gone
+        n_known = sum(item_id in whole for item_id in self._changed)
+        n_living = sum(row is not None for row in self._changed.values())
+        self._len = len(whole) - n_known + n_living
+
+    def with_changes(self, changes: Mapping[ItemId, int | None]) -> "RowsById":
+        changed = {**self._changed, **changes}
+        if len(changed) <= MAX_CHANGED:
+            return RowsById(self._whole, changed)
+        whole = {item_id: row for item_id, row in {**self._whole, **changed}.items() if row is not None}
+        return RowsById(whole)
+
+    def get(self, item_id: ItemId, default: Any = None) -> Any:
+        row = self._changed.get(item_id, _SAME)
+        if row is _SAME:
+            return self._whole.get(item_id, default)
+        return default if row is None else row
+
+    def __getitem__(self, item_id: ItemId) -> int:
+        row: int | None = self.get(item_id)
+        if row is None:
+            raise KeyError(item_id)
+        return row
+
+    def __contains__(self, item_id: object) -> bool:
+        return isinstance(item_id, str) and self.get(item_id) is not None
+
+    def __iter__(self) -> Iterator[ItemId]:
+        yield from (item_id for item_id in self._whole if item_id not in self._changed)
+        yield from (item_id for item_id, row in self._changed.items() if row is not None)
+
+    def __len__(self) -> int:
+        return self._len
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """n_rows rows, replaced and deleted ones among them (`alive` False). `rows`: id -> living row.
@@ -81,7 +124,7 @@ class Snapshot:
     frame: pl.DataFrame
     text_columns: tuple[str, ...]
     alive: BoolArray
-    rows: Mapping[ItemId, int]
+    rows: RowsById
     ids: Sequence[ItemId]
     titles: Sequence[str]
     origin: npt.NDArray[np.int64]
@@ -104,7 +147,8 @@ class Snapshot:
         return self.frame.schema
 
     def row_of(self, item_id: ItemId) -> int | None:
-        return self.rows.get(item_id)
+        row: int | None = self.rows.get(item_id)
+        return row
 
     def known_rows(self, item_ids: Sequence[ItemId]) -> list[int]:
         """The living rows of those items that are known, in the order given."""

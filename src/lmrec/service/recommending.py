@@ -40,7 +40,7 @@ class Listed:
 
 def answer_asks(asks: Sequence[Ask], served: Served, users: Users) -> list[Listed]:
     """(B,) answers, in order. Raises InputError where a question does not fit the catalog, such as by a filter."""
-    known = [UserHistory() if ask.question.user_id is None else users.history(ask.question.user_id) for ask in asks]
+    known = users.histories([ask.question.user_id for ask in asks])
     queries = [_query(ask.question, history, served) for ask, history in zip(asks, known, strict=True)]
     answers = served.live.recommend(queries)
     return [_listed(ask, query, answer, served) for ask, query, answer in zip(asks, queries, answers, strict=True)]
@@ -91,6 +91,7 @@ def _query(question: RecommendationQuestion, known: UserHistory, served: Served)
         exclude_seen=question.exclude_seen,
         diversity=question.diversity,
         segment=question.segment,
+        columns=question.fields is not None,
     )
 
 

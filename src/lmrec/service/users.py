@@ -1,13 +1,16 @@
 """A user's history at request time: the log that the run was fitted on, then what the store has heard since.
 
-Nothing is precomputed or cached, so an event changes the next recommendation. The log is that of generation 0: later
-generations are fitted on the store's events too, and those must not count twice.
+An event changes the next recommendation, whoever wrote it: histories are kept in memory, but each time the store is asked
+whether it has heard something since, and of whom. The log is that of generation 0: later generations are fitted on the
+store's events too, and those must not count twice.
 """
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
-from typing import Self
+from threading import Lock
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,9 @@ from lmrec.errors import DataError, RunFolderError
 from lmrec.feedback.events import Event, is_positive
 from lmrec.feedback.store import Store
 from lmrec.fields import TIMESTAMP, ItemId, UserId
+
+MAX_KEPT: Final = 20_000
+_MAX_CAUGHT_UP: Final = 1_000  # events; after more, all histories are read anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +81,13 @@ class Users:
         self._store = store
         self._max_history = max_history
         self._forgotten: Mapping[UserId, float] = store.forgotten_users()
+        self._kept = KeptHistories(store)
 
     def refresh_forgotten(self) -> None:
-        self._forgotten = self._store.forgotten_users()
+        forgotten = self._store.forgotten_users()
+        if forgotten != self._forgotten:
+            self._forgotten = forgotten
+            self._kept.clear()
 
     def logged(self, user_id: UserId) -> list[tuple[float, ItemId]]:
         """What the training log says, unless the user was forgotten."""
@@ -90,7 +100,65 @@ class Users:
         return found[:limit], len(found)
 
     def history(self, user_id: UserId) -> UserHistory:
+        (history,) = self.histories([user_id])
+        return history
+
+    def histories(self, user_ids: Sequence[UserId | None]) -> list[UserHistory]:
+        """(B,) as of this moment; of nobody an empty one."""
+        return self._kept.read(user_ids, self._read)
+
+    def _read(self, user_id: UserId) -> UserHistory:
         return join_history(self.logged(user_id), self._store.history(user_id, self._max_history), self._max_history)
+
+
+class KeptHistories:
+    """Histories as of a mark of the store. Events after it let their users go; a decision lets all go, for it may have been
+    to forget somebody; so does a mark that went back: somebody put an older store in place."""
+
+    def __init__(self, store: Store, max_kept: int = MAX_KEPT) -> None:
+        self._store = store
+        self._max_kept = max_kept
+        self._mark = (0, 0)
+        self._histories: OrderedDict[UserId, UserHistory] = OrderedDict()
+        self._lock = Lock()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._histories.clear()
+            self._mark = (-1, -1)  # what is being read right now is not kept either
+
+    def read(self, user_ids: Sequence[UserId | None], read: Callable[[UserId], UserHistory]) -> list[UserHistory]:
+        mark = self._catch_up()
+        with self._lock:
+            known = {user_id: self._histories.get(user_id) for user_id in user_ids if user_id is not None}
+        fresh = {user_id: read(user_id) for user_id, history in known.items() if history is None}
+        with self._lock:
+            if self._mark == mark:  # else somebody has caught up with more than what was read here
+                self._histories.update(fresh)
+                while len(self._histories) > self._max_kept:
+                    self._histories.popitem(last=False)
+        found = {**known, **fresh}
+        return [(found[user_id] if user_id is not None else None) or UserHistory() for user_id in user_ids]
+
+    def _catch_up(self) -> tuple[int, int] | None:
+        """Let go of what the store has heard of since; the mark that what is read from now on may be kept under, if any."""
+        last_event, last_decision = mark = self._store.changes_mark()
+        known_event, known_decision = self._mark
+        if mark == self._mark:
+            return mark
+        few = last_decision == known_decision and 0 < last_event - known_event <= _MAX_CAUGHT_UP
+        heard = self._store.events_after(known_event, _MAX_CAUGHT_UP) if few else []
+        with self._lock:
+            if self._mark != (known_event, known_decision):
+                return None  # another thread was quicker
+            if few:
+                for stored in heard:
+                    self._histories.pop(stored.event.user_id, None)
+                # Whoever wrote on meanwhile was read too; the mark goes no further than what is known to be read.
+            else:
+                self._histories.clear()
+            self._mark = mark
+        return mark
 
 
 def join_history(logged: list[tuple[float, ItemId]], events: list[Event], max_history: int) -> UserHistory:

@@ -3,12 +3,13 @@
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from lmrec.service.logs import log, log_failure, start_logging
+from lmrec.service.logs import BehindHandler, log, log_failure, start_logging
 
 
 @pytest.fixture
@@ -52,3 +53,25 @@ def test_uvicorns_lines_with_paths_are_off(lines: io.StringIO) -> None:
     logging.getLogger("uvicorn.access").info("GET /v1/users/42")
     logging.getLogger("uvicorn.error").info("Started")
     assert parsed(lines) == []
+
+
+def test_lines_are_written_a_moment_later_and_errors_at_once() -> None:
+    stream = io.StringIO()
+    logger = logging.Logger("lmrec.service")
+    logger.addHandler(BehindHandler(stream))
+    for n in range(3):
+        logger.info("request %d", n)
+    logger.error("broken")
+    assert stream.getvalue().splitlines() == ["request 0", "request 1", "request 2", "broken"]
+    logger.info("later")
+    deadline = time.monotonic() + 5
+    while "later" not in stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert stream.getvalue().splitlines()[-1] == "later"
+
+
+def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    stream = io.StringIO()
+    handler = BehindHandler(stream)
+    stream.close()
+    handler.emit(logging.LogRecord("lmrec", logging.ERROR, "", 0, "broken", None, None))

@@ -1,6 +1,8 @@
 """The history at request time: the log, then the store, without what was dismissed or forgotten."""
 
 from dataclasses import replace
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.feedback.events import Event, EventKind
 from lmrec.feedback.store import Store
 from lmrec.service.popularity import LiveCounts
-from lmrec.service.users import TrainingLog, UserHistory, Users, join_history
+from lmrec.service.users import KeptHistories, TrainingLog, UserHistory, Users, join_history
 
 DAY = 86_400.0
 
@@ -108,3 +110,66 @@ def test_popularity_counts_positive_events_once_and_fades(store: Store) -> None:
     assert counts.weights()["a"] == pytest.approx(0.5)
     now[0] = 1_000 * DAY
     assert counts.weights() == {}
+
+
+def test_histories_are_kept_until_something_is_heard_of_their_users(
+    log: TrainingLog, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = Users(log, store, max_history=10)
+    read: list[str] = []
+    whole = store.history
+
+    def noting(user_id: str, limit: int) -> list[Event]:
+        read.append(user_id)
+        return whole(user_id, limit)
+
+    monkeypatch.setattr(store, "history", noting)
+    assert users.histories(["ann", None, "bob"])[1] == UserHistory()
+    users.histories(["bob", "ann", "ann"])
+    assert read == ["ann", "bob"]
+    with Store.open(store.where) as other_process:
+        other_process.add_events([event("d", day=9)])
+    assert users.history("ann").positive == ("a", "b", "d")
+    users.history("bob")
+    assert read == ["ann", "bob", "ann"]
+    store.forget_user("bob")
+    users.refresh_forgotten()
+    assert [entry.positive for entry in users.histories(["ann", "bob"])] == [("a", "b", "d"), ()]
+
+
+def test_of_an_older_store_nothing_newer_is_remembered(log: TrainingLog, store: Store, tmp_path: Path) -> None:
+    """A store restored under a running service shows as a mark that went back."""
+    with Store.open(f"sqlite:///{tmp_path / 'older.db'}") as older:
+        store.add_events([event("d", day=9), event("c", day=8)])
+        older.add_events([event("c", day=9)])
+        kept = KeptHistories(store)
+        current = store
+
+        def read(user_id: str) -> UserHistory:
+            return join_history([], current.history(user_id, 10), 10)
+
+        assert kept.read(["ann"], read)[0].positive == ("c", "d")
+        current = kept._store = older
+        assert kept.read(["ann"], read)[0].positive == ("c",)
+
+
+def test_histories_that_are_asked_for_while_events_come_are_never_stale(log: TrainingLog, store: Store) -> None:
+    users = Users(log, store, max_history=1_000)
+    heard: list[int] = []
+
+    def listen() -> None:
+        for n in range(60):
+            store.add_events([event(f"i{n}", day=4 + n)])
+            heard.append(n)
+
+    writer = Thread(target=listen)
+    writer.start()
+    readers = [Thread(target=lambda: [users.history("ann") for _ in range(200)]) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    while writer.is_alive():
+        acknowledged = len(heard)
+        assert len(users.history("ann").positive) >= 2 + acknowledged
+    for reader in readers:
+        reader.join()
+    assert len(users.history("ann").positive) == 2 + 60
