@@ -35,16 +35,26 @@ SCORE: Final = "score"
 TimeKind: TypeAlias = Literal["timestamp", "position"]
 
 
+def ranges(starts: IntArray, stops: IntArray) -> "Ragged":
+    """Rows of whole numbers from `starts[i]` up to `stops[i]`, without a loop.
+
+    >>> ranges(np.array([2, 0]), np.array([4, 1])).values.tolist()
+    [2, 3, 0]
+    """
+    lengths = np.asarray(stops, np.int64) - np.asarray(starts, np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    shift = np.repeat(np.asarray(starts, np.int64) - offsets[:-1], lengths)
+    return Ragged(np.arange(offsets[-1]) + shift, offsets)
+
+
 def gather_ranges(values: IntArray, starts: IntArray, stops: IntArray) -> "Ragged":
     """Rows `values[starts[i]:stops[i]]` laid end to end, without a loop.
 
     >>> gather_ranges(np.array([5, 6, 7, 8]), np.array([2, 0]), np.array([4, 1])).values.tolist()
     [7, 8, 5]
     """
-    lengths = np.asarray(stops, np.int64) - np.asarray(starts, np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    shift = np.repeat(np.asarray(starts, np.int64) - offsets[:-1], lengths)
-    return Ragged(values[np.arange(offsets[-1]) + shift], offsets)
+    places = ranges(starts, stops)
+    return Ragged(values[places.values], places.offsets)
 
 
 def places_before(values: FloatArray, starts: IntArray, stops: IntArray, bounds: FloatArray) -> npt.NDArray[np.int64]:
@@ -63,6 +73,20 @@ def places_before(values: FloatArray, starts: IntArray, stops: IntArray, bounds:
         low = np.where(open_parts & below, middle + 1, low)
         high = np.where(open_parts & ~below, middle, high)
     return low
+
+
+def stable_order(keys: IntArray) -> npt.NDArray[np.int64]:
+    """(E,) as argsort with kind="stable", of whole numbers from 0 to 2^48: by digits of 16 bits, some ten times as fast.
+
+    >>> stable_order(np.array([70_000, 2, 70_000, 0])).tolist()
+    [3, 1, 0, 2]
+    """
+    order: npt.NDArray[np.int64] = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
+    digits = keys >> 16
+    while len(keys) and digits.max() > 0:
+        order = order[np.argsort((digits[order] & 0xFFFF).astype(np.uint16), kind="stable")]
+        digits = digits >> 16
+    return order
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmrec.data.interactions import Interactions
-from lmrec.fields import IntArray, Ragged, gather_ranges, places_before
+from lmrec.fields import IntArray, Ragged, gather_ranges, places_before, stable_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class HistoryIndex:
     @classmethod
     def from_interactions(cls, interactions: Interactions) -> Self:
         # Events come in (time, original order); a stable sort by user alone keeps that order within each user.
-        order = np.argsort(interactions.user_idx, kind="stable")
+        order = stable_order(interactions.user_idx)
         counts = np.bincount(interactions.user_idx, minlength=interactions.n_users)
         return cls(
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
@@ -102,9 +102,13 @@ class FirstMeetings:
 
     @classmethod
     def from_interactions(cls, interactions: Interactions, n_items: int) -> Self:
-        codes, first = np.unique(_pair_codes(interactions.user_idx, interactions.item_idx, n_items), return_index=True)
+        by_item = stable_order(interactions.item_idx)
+        order = by_item[stable_order(interactions.user_idx[by_item])]
+        codes = _pair_codes(interactions.user_idx[order], interactions.item_idx[order], n_items)
         # Events are in time order, so the first event of a pair is its earliest.
-        return cls(codes, interactions.time_ts[first], n_items)
+        first = np.ones(len(codes), np.bool_)
+        first[1:] = codes[1:] != codes[:-1]
+        return cls(codes[first], interactions.time_ts[order[first]], n_items)
 
     def first_ts_of(self, user_idx: IntArray, item_idx: IntArray) -> npt.NDArray[np.float64]:
         """(M,) the first time of each pair (user, item) of two arrays (M,); infinity for pairs that never met."""

@@ -1,5 +1,6 @@
 """The proof that a split does not leak: claims checked on the arrays that came out, and weaknesses said openly."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmrec.data.history import Cases, FirstMeetings
+from lmrec.data.history import Cases, FirstMeetings, HistoryIndex
 from lmrec.data.interactions import Interactions
-from lmrec.fields import BoolArray, IntArray, Ragged, TimeKind
+from lmrec.fields import BoolArray, IntArray, Ragged, TimeKind, gather_ranges, ranges
 
 _BLOCK = 4_000_000  # pairs looked up at a time, so that long histories need flat memory
 
@@ -57,9 +58,11 @@ def prove_no_leak(
 ) -> LeakProof:
     """Check a finished split of `interactions`; `kind` as in `SplitConfig`."""
     facts = [_parts_are_apart(masks)]
+    # Made anew from the log, whatever the split made its histories of.
+    log = HistoryIndex.from_interactions(interactions.select(masks.train) if kind == "cold_items" else interactions)
     for name, cases in (("validation", validation), ("test", test)):
         if len(cases):
-            facts += [_histories_are_past(name, cases, meetings), _relevant_is_new(name, cases, meetings)]
+            facts += [_histories_are_past(name, cases, log), _relevant_is_new(name, cases, meetings)]
     if kind == "time":
         facts += _times_are_apart(interactions, masks, validation, test)
     elif kind in ("last", "last_n"):
@@ -91,27 +94,38 @@ def _parts_are_apart(masks: SplitMasks) -> Fact:
     return Fact("no event is in two parts", not both and train + validation + test == len(masks.test), evidence)
 
 
-def _histories_are_past(name: str, cases: Cases, meetings: FirstMeetings) -> Fact:
-    late = _count_pairs(cases, cases.history, meetings, met_before=False)
-    evidence = f"{late:,} of {len(cases.history.values):,} history entries were first met at or after the instant"
+def _histories_are_past(name: str, cases: Cases, log: HistoryIndex) -> Fact:
+    """Each entry is held against the event at its place among all events of the user: that item, before the instant."""
+    late = 0
+    for rows in _blocks(cases.history):
+        history = cases.history.slice(rows.start, rows.stop)
+        begin = log.offsets[cases.user_idx[rows]]
+        n_known = np.minimum(history.lengths, log.offsets[cases.user_idx[rows] + 1] - begin)
+        late += int((history.lengths - n_known).sum())
+        places = ranges(begin, begin + n_known).values
+        own = gather_ranges(history.values, history.offsets[:-1], history.offsets[:-1] + n_known).values
+        past = log.time_ts[places] < np.repeat(cases.instants[rows], n_known)
+        late += int(len(own) - np.count_nonzero(past & (log.item_idx[places] == own)))
+    evidence = f"{late:,} of {len(cases.history.values):,} history entries are no event of the user before the instant"
     return Fact(f"every {name} history holds only what its user met strictly before the question", late == 0, evidence)
 
 
+def _blocks(rows: Ragged) -> Iterator[slice]:
+    """Slices of rows that hold about `_BLOCK` values each."""
+    start = 0
+    while start < len(rows):
+        stop = int(np.searchsorted(rows.offsets, rows.offsets[start] + _BLOCK, side="right")) - 1
+        stop = max(stop, start + 1)
+        yield slice(start, stop)
+        start = stop
+
+
 def _relevant_is_new(name: str, cases: Cases, meetings: FirstMeetings) -> Fact:
-    known = _count_pairs(cases, cases.relevant, meetings, met_before=True)
+    instants = np.repeat(cases.instants, cases.relevant.lengths)
+    users = np.repeat(cases.user_idx, cases.relevant.lengths)
+    known = int(np.count_nonzero(meetings.first_ts_of(users, cases.relevant.values) < instants))
     evidence = f"{known:,} of {len(cases.relevant.values):,} relevant items had been met before"
     return Fact(f"no {name} question asks for an item that its user had met", known == 0, evidence)
-
-
-def _count_pairs(cases: Cases, items: Ragged, meetings: FirstMeetings, met_before: bool) -> int:
-    """How many of the `items` (a row a case) their user did, or did not, meet strictly before the case's instant."""
-    count = 0
-    for start in range(0, len(items.values), _BLOCK):
-        values = items.values[start : start + _BLOCK]
-        rows = np.searchsorted(items.offsets, np.arange(start, start + len(values)), side="right") - 1
-        before = meetings.first_ts_of(cases.user_idx[rows], values) < cases.instants[rows]
-        count += int((before == met_before).sum())
-    return count
 
 
 def _times_are_apart(interactions: Interactions, masks: SplitMasks, validation: Cases, test: Cases) -> list[Fact]:

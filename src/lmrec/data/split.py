@@ -21,7 +21,7 @@ from lmrec.data.history import Cases, FirstMeetings, HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.data.proof import LeakProof, SplitMasks, prove_no_leak
 from lmrec.errors import InputError
-from lmrec.fields import BoolArray, IntArray, Ragged
+from lmrec.fields import BoolArray, IntArray, Ragged, stable_order
 
 SplitKind: TypeAlias = Literal["time", "last", "last_n", "cold_items", "cold_users", "none"]
 SplitTarget: TypeAlias = Literal["next", "window"]
@@ -164,7 +164,7 @@ def _hold_out_last(interactions: Interactions, n: int) -> SplitMasks:
     """The last n events of each user to test, the n before to validation; a user with fewer than 2n + 1 stays whole."""
     users = interactions.user_idx
     counts = np.bincount(users, minlength=interactions.n_users)
-    order = np.argsort(users, kind="stable")
+    order = stable_order(users)
     from_end = np.empty(len(users), np.int64)
     from_end[order] = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(users))
     enough = counts[users] > 2 * n

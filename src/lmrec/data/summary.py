@@ -69,7 +69,7 @@ def summarize(dataset: Dataset, split: Split | None = None) -> DataSummary:
     events = dataset.interactions
     per_user = np.bincount(events.user_idx, minlength=events.n_users)
     active = per_user[per_user > 0] if len(events) else np.zeros(1, np.int64)
-    pairs = pl.DataFrame({"user": events.user_idx, "item": events.item_idx}).n_unique() if len(events) else 0
+    pairs = pl.Series(events.user_idx.astype(np.int64) * dataset.catalog.n_items + events.item_idx).n_unique()
     words = _count_words(dataset.catalog)
     reasons = dataset.quarantine["reason"].value_counts(sort=True)
     return DataSummary(

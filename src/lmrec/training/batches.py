@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lmrec.data.history import HistoryIndex
-from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.fields import IntArray, Ragged, ranges
 from lmrec.training.objectives import Shown
 
 
@@ -48,23 +48,23 @@ class TrainBatch:
 
 def cut_windows(index: HistoryIndex, max_history: int, rng: np.random.Generator) -> Windows:
     """Cut every user's events into windows; the first cut of a long history is drawn anew at each call."""
-    starts: list[int] = []
-    stops: list[int] = []
-    opens: list[bool] = []
     begin, end = index.offsets[:-1], index.offsets[1:]
-    long_users = end - begin > max_history
-    for user in np.flatnonzero(long_users):
-        a, b = int(begin[user]), int(end[user])
-        first = a + int(rng.integers(1, max_history + 1))
-        cuts = [a, *range(first, b, max_history), b]
-        starts += cuts[:-1]
-        stops += cuts[1:]
-        opens += [True] + [False] * (len(cuts) - 2)
-    short = np.flatnonzero(~long_users & (end > begin))
+    long = np.flatnonzero(end - begin > max_history)
+    first_cut = begin[long] + rng.integers(1, max_history + 1, len(long))
+    # A long life: what comes before its first cut, then pieces of max_history.
+    n_pieces = 1 + -(-(end[long] - first_cut) // max_history)
+    pieces = ranges(np.zeros(len(long), np.int64), n_pieces)
+    cut = np.repeat(first_cut, n_pieces) + (pieces.values - 1) * max_history
+    opens = pieces.values == 0
+    starts = np.where(opens, np.repeat(begin[long], n_pieces), cut)
+    stops = np.minimum(
+        np.where(opens, np.repeat(first_cut, n_pieces), cut + max_history), np.repeat(end[long], n_pieces)
+    )
+    short = np.flatnonzero((end - begin <= max_history) & (end > begin))
     return Windows(
-        np.concatenate([begin[short], np.asarray(starts, np.int64)]),
-        np.concatenate([end[short], np.asarray(stops, np.int64)]),
-        np.concatenate([np.ones(len(short), np.bool_), np.asarray(opens, np.bool_)]),
+        np.concatenate([begin[short], starts]),
+        np.concatenate([end[short], stops]),
+        np.concatenate([np.ones(len(short), np.bool_), opens]),
     )
 
 
@@ -80,35 +80,28 @@ def make_batch(
     """
     lengths = windows.stop[chosen] - windows.start[chosen]
     longest = int(lengths.max())
+    events = ranges(windows.start[chosen], windows.stop[chosen])
+    row, place = events.row_of_value, events.values - np.repeat(windows.start[chosen], lengths)
+    items, times = index.item_idx[events.values], index.time_ts[events.values]
     history_idx = np.zeros((len(chosen), longest), np.int64)
     history_mask = np.arange(longest) < lengths[:, None]
-    rows: list[IntArray] = []
-    states: list[IntArray] = []
-    targets: list[IntArray] = []
-    weights: list[FloatArray] = []
-    events: list[IntArray] = []
-    for row, window in enumerate(chosen):
-        part = slice(int(windows.start[window]), int(windows.stop[window]))
-        items, times = index.item_idx[part], index.time_ts[part]
-        history_idx[row, : len(items)] = items
-        state = np.searchsorted(times, times, side="left")
-        usable = (state > 0) | bool(windows.opens[window])
-        rows.append(np.full(int(usable.sum()), row, np.int64))
-        states.append(state[usable])
-        targets.append(items[usable])
-        weights.append(index.weight[part][usable])
-        events.append(part.start + np.flatnonzero(usable))
-    weight = np.concatenate(weights).astype(np.float32)
+    history_idx[history_mask] = items
+    # The state before an event is that of the first event of its instant in the window.
+    begins = np.ones(len(times), np.bool_)
+    begins[1:] = (times[1:] != times[:-1]) | (row[1:] != row[:-1])
+    state = place[np.maximum.accumulate(np.where(begins, np.arange(len(times)), 0))]
+    usable = (state > 0) | windows.opens[chosen][row]
+    weight = index.weight[events.values][usable].astype(np.float32)
     if not weight.sum() > 0:
         return None
     return TrainBatch(
         history_idx=torch.from_numpy(history_idx),
         history_mask=torch.from_numpy(history_mask),
-        target_row=torch.from_numpy(np.concatenate(rows)),
-        target_state=torch.from_numpy(np.concatenate(states).astype(np.int64)),
-        target_idx=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        target_row=torch.from_numpy(row[usable]),
+        target_state=torch.from_numpy(state[usable]),
+        target_idx=torch.from_numpy(items[usable].astype(np.int64)),
         target_weight=torch.from_numpy(weight),
-        shown=None if shown is None else _beside(shown.take(np.concatenate(events))),
+        shown=None if shown is None else _beside(shown.take(events.values[usable])),
     )
 
 

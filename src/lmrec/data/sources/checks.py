@@ -65,7 +65,7 @@ def drop_duplicated_items(table: Table, id_column: str) -> Table:
 
 def drop_duplicated_events(table: Table, keys: list[str]) -> Table:
     """Keep the first of events that agree in all `keys`; count the others."""
-    distinct = table.frame.unique(subset=keys, keep="first", maintain_order=True)
+    distinct = table.frame.filter(pl.struct(keys).is_first_distinct())
     n_same = table.frame.height - distinct.height
     table = replace(table, frame=distinct)
     return table.note(f"{n_same:,} events repeat an earlier one and were dropped") if n_same else table
