@@ -45,19 +45,19 @@ SASREC: Space = {
     "n_factors": (64, 128),
     "n_blocks": (1, 2),
     "n_heads": (1, 2),
-    "dropout_rate": (0.1, 0.2, 0.3, 0.5),
-    "lr": (5e-4, 1e-3, 2e-3),
+    "dropout_rate": (0.2, 0.5),
+    "lr": (1e-3, 2e-3),
     "batch_size": (64, 128),
-    "temperature": (None, 0.05, 0.1),
+    "temperature": (None, 0.1),
 }
 UNISREC: Space = {
     "n_factors": (64, 128),
     "projection_hidden": (256, 384),
     "n_blocks": (1, 2),
     "n_heads": (1, 2),
-    "dropout": (0.1, 0.2, 0.3),
+    "dropout": (0.1, 0.3),
     "adaptor_type": ("pca", "bn"),
-    "lr": (1e-4, 3e-4, 1e-3),
+    "lr": (3e-4, 1e-3),
     "batch_size": (64, 128),
 }
 
