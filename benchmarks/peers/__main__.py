@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         console.print(f"[{number}/{len(steps)}] {time.strftime('%H:%M:%S')} {name}")
         do()
     text = build_results(places, effort, work / "tables")
-    console.print(text)
+    print(text)
     if finished and not options.small:
         # RESULTS.md holds every table there is, whatever was asked for in this call.
         everything = [Place(work, cell) for cell in choose_cells(None, None) if cell.is_there]

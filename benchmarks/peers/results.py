@@ -115,7 +115,7 @@ def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
             f"| {_TITLES.get(row.name, row.name)} | {main.value:.4f} [{main.low:.4f}, {main.high:.4f}] "
             f"| {row.metrics['hit@10'].value:.4f} | {apart} | {_number(facts['ratio_to_best_rival'], '.2f')} "
             f"| {len(seeds)} | {min(seeds):.4f} to {max(seeds):.4f} "
-            f"| {_number(facts['seconds'], '.0f')} ({_number(facts['cpu_seconds'], '.0f')}) | {facts['peak_mb']} |"
+            f"| {_number(facts['seconds'], '.1f')} ({_number(facts['cpu_seconds'], '.1f')}) | {facts['peak_mb']} |"
         )
     return "\n".join(lines)
 
