@@ -13,7 +13,7 @@ from benchmarks.peers.cells import ROOT, Cell
 from benchmarks.peers.rivals import TITLES
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.work import Effort, Place, load_row
-from lmrec.artifacts.files import write_json
+from lmrec.artifacts.files import read_json, write_json
 from lmrec.evaluation.evaluator import Evaluation
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
@@ -60,8 +60,10 @@ def tabulate(place: Place, form: str, effort: Effort) -> dict[str, Any] | None:
         "data": place.cell.data.name,
         "protocol": place.cell.protocol.form_name(form),
         "data_fingerprint": prepared.dataset.fingerprint,
-        "trials": effort.trials,
-        "systems": {system: _facts([facts for facts, _ in found], table, system) for system, found in rows.items()},
+        "systems": {
+            system: {**_facts([facts for facts, _ in found], table, system), "trials": _trials_of(place, system)}
+            for system, found in rows.items()
+        },
         "table": table.as_dict(),
     }
 
@@ -90,6 +92,12 @@ def _facts(seeds: Sequence[Mapping[str, Any]], table: JudgementTable, system: st
     }
 
 
+def _trials_of(place: Place, system: str) -> int | None:
+    """How many settings were tried on validation; None for lmrec, which runs its recipe."""
+    path = place.search(system)
+    return int(read_json(path)["n_trials"]) if path.exists() else None
+
+
 def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
     """One section of RESULTS.md."""
     table = JudgementTable.from_dict(found["table"])
@@ -100,10 +108,10 @@ def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
         f"### {cell.data.name}, {name}",
         "",
         f"{table.form.sentence} `make bench-peers DATASET={cell.data.name} PROTOCOL={name}`; data fingerprint "
-        f"{found['data_fingerprint']}; commits {', '.join(commits)}; {machine}; {found['trials']} trials for each rival.",
+        f"{found['data_fingerprint']}; commits {', '.join(commits)}; {machine}.",
         "",
-        f"| | NDCG@10 [95 %] | HR@10 | difference to {_TITLES.get(best or '', best)} [95 %] | x best rival | seeds | "
-        "lowest to highest | seconds (CPU) | peak MB |",
+        f"| | NDCG@10 [95 %] | HR@10 | difference to {_TITLES.get(best or '', best)} [95 %] | x best rival | trials | "
+        "seeds: lowest to highest | seconds (CPU) | peak MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(table.rows, key=lambda row: row.metrics[table.metric].value):
@@ -114,7 +122,7 @@ def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
         lines.append(
             f"| {_TITLES.get(row.name, row.name)} | {main.value:.4f} [{main.low:.4f}, {main.high:.4f}] "
             f"| {row.metrics['hit@10'].value:.4f} | {apart} | {_number(facts['ratio_to_best_rival'], '.2f')} "
-            f"| {len(seeds)} | {min(seeds):.4f} to {max(seeds):.4f} "
+            f"| {facts['trials'] or ''} | {len(seeds)}: {min(seeds):.4f} to {max(seeds):.4f} "
             f"| {_number(facts['seconds'], '.1f')} ({_number(facts['cpu_seconds'], '.1f')}) | {facts['peak_mb']} |"
         )
     return "\n".join(lines)
