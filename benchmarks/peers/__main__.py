@@ -50,6 +50,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help="two trials, two epochs, one seed: to see that it runs")
     parser.add_argument("--minutes", type=float, help="start no step after so long")
     parser.add_argument("--work", type=Path, help="where steps keep what they did (runs/bench-peers)")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks", help="where RESULTS.md lies; peers/results beside"
+    )
     parser.add_argument("--tables", action="store_true", help="no step: only the tables of what is there")
     return parser.parse_args(arguments)
 
@@ -82,7 +85,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if finished and not options.small:
         # RESULTS.md holds every table there is, whatever was asked for in this call.
         everything = [Place(work, cell) for cell in choose_cells(None, None) if cell.is_there]
-        write_results(build_results(everything, effort, ROOT / "benchmarks" / "peers" / "results"))
+        found = build_results(everything, effort, options.results / "peers" / "results")
+        write_results(found, options.results / "RESULTS.md")
     return 0 if finished else OUT_OF_TIME
 
 

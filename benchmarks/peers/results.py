@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import own
-from benchmarks.peers.cells import ROOT, Cell
+from benchmarks.peers.cells import Cell
 from benchmarks.peers.rivals import TITLES
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.work import Effort, Place, load_row
@@ -18,7 +18,6 @@ from lmrec.evaluation.evaluator import Evaluation
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 
-RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 _TITLES = {**TITLES, **own.TITLES}
 
@@ -132,7 +131,7 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None or not np.isfinite(value) else format(value, form)
 
 
-def write_results(text: str, path: Path = RESULTS) -> None:
+def write_results(text: str, path: Path) -> None:
     """Put the sections between the two marks of RESULTS.md, which are added at its end where they are missing."""
     known = path.read_text(encoding="utf-8")
     if BEGIN not in known:
