@@ -32,7 +32,7 @@ bench-speed: $(VENV)/.dev
 # DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1 MINUTES=8
 bench-peers: $(VENV)/.demo bench-peers-setup
 	$(BIN)/python -m benchmarks.peers $(if $(DATASET),--dataset $(DATASET)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) \
-	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) \
+	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
 	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
 
 # A small part again, against benchmarks/expected.toml.

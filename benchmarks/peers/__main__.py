@@ -17,9 +17,8 @@ from benchmarks.peers.cells import ROOT, choose_cells
 from benchmarks.peers.own import OWN, run_own
 from benchmarks.peers.results import build_results, write_results
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
-from benchmarks.peers.spaces import draw_settings
 from benchmarks.peers.steps import export_split, in_own_process, run_inside, run_outside, search_outside, train_outside
-from benchmarks.peers.work import Effort, Place
+from benchmarks.peers.work import Effort, Place, is_searched
 from lmrec.errors import InputError, LmrecError, nearest
 
 Step = tuple[str, Callable[[], bool], Callable[[], None]]  # what it is, whether it is done, do it
@@ -46,6 +45,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--systems", help=f"only these, by comma: {', '.join(SYSTEMS)}; or 'rivals'")
     parser.add_argument("--seeds", type=int, help="seeds of what is random (3)")
     parser.add_argument("--trials", type=int, help="trials of each rival's search (6)")
+    parser.add_argument("--outside-trials", type=int, help="only the first so many of them for RecTools' trainings")
     parser.add_argument("--epochs", type=int, help="most epochs of a training of RecTools")
     parser.add_argument("--small", action="store_true", help="two trials, two epochs, one seed: to see that it runs")
     parser.add_argument("--minutes", type=float, help="start no step after so long")
@@ -122,8 +122,8 @@ def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]
 
 
 def _search_steps(place: Place, name: str, effort: Effort) -> Iterator[Step]:
-    searched = place.search(name).exists
-    n_trials = len(draw_settings(OUTSIDE[name].space, effort.trials))
+    n_trials = len(effort.draw(OUTSIDE[name].space, outside=True))
+    searched = partial(is_searched, place, name, n_trials)
     for number in range(n_trials):
         yield (
             f"{place.cell.name}: {name}, trial {number + 1} of {n_trials}",
@@ -144,7 +144,7 @@ def choose_systems(names: str | None) -> tuple[str, ...]:
 
 
 def _effort(options: argparse.Namespace) -> Effort:
-    asked = {name: getattr(options, name) for name in ("seeds", "trials", "epochs")}
+    asked = {name: getattr(options, name) for name in ("seeds", "trials", "outside_trials", "epochs")}
     return replace(SMALL if options.small else Effort(), **{name: n for name, n in asked.items() if n is not None})
 
 

@@ -18,9 +18,9 @@ from benchmarks.peers import spaces
 from benchmarks.peers.cells import ROOT
 from benchmarks.peers.exchange import measure_handed_over, write_split
 from benchmarks.peers.rivals import INSIDE, OUTSIDE, Fittable, Inside
-from benchmarks.peers.spaces import Settings, draw_settings
+from benchmarks.peers.spaces import Settings
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
-from benchmarks.peers.work import CHOSEN_BY, Effort, Place, save_row, save_search
+from benchmarks.peers.work import CHOSEN_BY, Effort, Place, is_searched, save_row, save_search
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.data.history import Cases
 from lmrec.errors import LmrecError
@@ -75,9 +75,9 @@ def run_inside(place: Place, name: str, effort: Effort) -> None:
     prepared, recipes = prepare_cell(place, effort)
     rival, split, n_items = INSIDE[name], prepared.split, prepared.dataset.catalog.n_items
     text_vec = np.load(place.split / "text_vec.npy")
-    if not place.search(name).exists():
+    drawn = effort.draw(_space_of(rival, prepared))
+    if not is_searched(place, name, len(drawn)):
         asked = split.validation.sample(effort.search_cases, 0)
-        drawn = draw_settings(_space_of(rival, prepared), effort.trials)
         trials = list(try_inside(rival, drawn, text_vec, log_arrays(split.train, n_items), asked, recipes))
         save_search(place, name, trials)
     best = read_json(place.search(name))["best"]
@@ -130,7 +130,7 @@ def _space_of(rival: Inside, prepared: Prepared) -> spaces.Space:
 
 def train_outside(place: Place, name: str, effort: Effort, number: int) -> None:
     """One trial of an outside rival's search. Skipped where it is done."""
-    settings = draw_settings(OUTSIDE[name].space, effort.trials)[number]
+    settings = effort.draw(OUTSIDE[name].space, outside=True)[number]
     out = place.folder / name / f"trial-{number:02}"
     _train(place, name, out, settings, 0, effort, epochs=effort.epochs, final=False)
 

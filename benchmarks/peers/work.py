@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.peers.cells import Cell
 from benchmarks.peers.exchange import evaluation_of
+from benchmarks.peers.spaces import Settings, Space, draw_settings
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import describe_environment
 from lmrec.data.history import Cases
@@ -34,15 +35,21 @@ KS = (10, 20)
 class Effort:
     """How hard to try, the same for every rival. Outside rivals train at most `epochs` and stop early by `patience`.
 
+    outside_trials: how many of the drawn settings outside rivals try, where there is no time for all of them.
     own_overrides: what is set beside the recipe in lmrec's own rows, for small runs.
     """
 
     trials: int = 6
+    outside_trials: int | None = None
     seeds: int = 3
     epochs: int = 30
     patience: int = 4
     search_cases: int = 4000
     own_overrides: tuple[str, ...] = ()
+
+    def draw(self, space: Space, outside: bool = False) -> list[Settings]:
+        """The settings that a rival tries."""
+        return draw_settings(space, self.trials)[: self.outside_trials if outside else None]
 
     def recipe(self, cell: Cell, form: str) -> Recipe:
         return cell.recipe(form, (*self.own_overrides, f"evaluation.ks={list(KS)}"))
@@ -68,14 +75,29 @@ class Place:
         return self.folder / "rows" / form / f"{system}-{seed}.json"
 
 
+def is_searched(place: Place, system: str, n_trials: int) -> bool:
+    """Whether at least so many settings were tried."""
+    path = place.search(system)
+    return path.exists() and bool(read_json(path)["n_trials"] >= n_trials)
+
+
 def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None:
-    """The trials and, for each form, the one with the best validation metric (the first of equals)."""
+    """The trials and, for each form, the one with the best validation metric (the first of equals).
+
+    Rows that an earlier search with fewer trials led to are removed where it had chosen otherwise.
+    """
     best = {
         form: trials[int(np.argmax([trial["validation"][form] for trial in trials]))]
         for form in place.cell.protocol.forms
     }
     place.search(system).parent.mkdir(parents=True, exist_ok=True)
     write_json(place.search(system), {"n_trials": len(trials), "best": best, "trials": trials})
+
+    for form in place.cell.protocol.forms:
+        for row in place.row(form, system, 0).parent.glob(f"{system}-*.json"):
+            settings = read_json(row)["settings"]
+            if any(settings.get(key) != value for key, value in best[form]["settings"].items()):
+                row.unlink()
 
 
 def save_row(place: Place, form: str, system: str, seed: int, evaluation: Evaluation, facts: dict[str, Any]) -> None:

@@ -186,10 +186,21 @@ def test_trials_of_an_outside_rival_count_with_their_best_epoch(place: Place, tm
         epochs = [{"epoch": n + 1, "validation": {"x": x, "i": i}} for n, (x, i) in enumerate(curve)]
         result = {"job": {"settings": {"lr": number}}, "epochs": epochs, "seconds": 1.0, "cpu_seconds": 1.0}
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    for form, lr in (("x", 1), ("i", 1)):
+        there.row(form, "sasrec", 0).parent.mkdir(parents=True)
+        there.row(form, "sasrec", 0).write_text(json.dumps({"settings": {"lr": lr, "epochs": 1}}), encoding="utf-8")
     steps.search_outside(there, "sasrec")
+    assert there.row("x", "sasrec", 0).exists()
+    assert not there.row("i", "sasrec", 0).exists()  # of a search that had chosen otherwise
     best = read_json(there.search("sasrec"))["best"]
     assert (best["x"]["settings"], best["x"]["epochs"]["x"]) == ({"lr": 1}, 1)
     assert (best["i"]["settings"], best["i"]["epochs"]["i"]) == ({"lr": 0}, 1)
+
+
+def test_fewer_trials_outside_are_the_first_of_the_same_draw() -> None:
+    space = OUTSIDE["sasrec"].space
+    assert Effort(outside_trials=2).draw(space, outside=True) == Effort().draw(space)[:2]
+    assert len(Effort(outside_trials=2).draw(space)) == Effort().trials
 
 
 def test_a_missing_environment_of_the_rivals_says_what_to_type(
