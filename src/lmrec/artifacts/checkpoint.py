@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,9 @@ from lmrec.text.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_TRANSITIONS = "transitions.safetensors"
+_POPULARITY = "popularity.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,13 @@ class Checkpoint:
 
     def load_fusion(self) -> Fusion:
         """What is scored beside the towers."""
-        if not self.fusion.transitions:
-            return Fusion(self.fusion)
-        return Fusion(self.fusion, ItemTransitions.from_matrix(_load_matrix(self._transitions_file), self.transitions))
-
-    @property
-    def _transitions_file(self) -> Path:
-        return self.folder / "transitions.safetensors"
+        weights, transitions, popularity = self.fusion, None, None
+        if weights.transitions:
+            matrix = _load_matrix(self.folder / _TRANSITIONS)
+            transitions = ItemTransitions.from_matrix(matrix, self.transitions)
+        if weights.popularity:
+            popularity = _load_arrays(self.folder / _POPULARITY, ("popularity",))["popularity"]
+        return Fusion(weights, transitions, popularity)
 
     def load_towers(self, *, frozen_stage: bool = False) -> TwoTower:
         """The towers, strictly: every weight must be there and fit."""
@@ -132,7 +136,9 @@ def save_checkpoint(
         fusion = fusion or Fusion()
         transitions = fusion.transitions
         if transitions is not None:
-            _save_matrix(fresh / "transitions.safetensors", transitions.matrix)
+            _save_matrix(fresh / _TRANSITIONS, transitions.matrix)
+        if fusion.popularity is not None:
+            _save_arrays(fresh / _POPULARITY, {"popularity": np.asarray(fusion.popularity, np.float32)})
         weights = [*sorted((fresh / "encoder").glob("*.safetensors")), fresh / "towers.safetensors"]
         write_json(
             fresh / "checkpoint.json",
@@ -229,17 +235,32 @@ def _origin(checkpoint: Checkpoint, catalog_fingerprint: str) -> dict[str, str]:
 
 
 def _save_matrix(file: Path, matrix: sp.csr_matrix) -> None:
-    arrays = {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr}
-    save_file({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, file)
+    _save_arrays(file, {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr})
 
 
 def _load_matrix(file: Path) -> sp.csr_matrix:
+    arrays = _load_arrays(file, ("values", "columns", "offsets"))
+    n_rows = len(arrays["offsets"]) - 1
     try:
-        arrays = {name: tensor.numpy() for name, tensor in load_file(file).items()}
-        n_rows = len(arrays["offsets"]) - 1
         return sp.csr_matrix((arrays["values"], arrays["columns"], arrays["offsets"]), shape=(n_rows, n_rows))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise RunFolderError(f"{file} is missing or damaged ({error}). Fit the run again") from error
+    except ValueError as error:
+        raise _damaged(file, error) from error
+
+
+def _save_arrays(file: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    save_file({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, file)
+
+
+def _load_arrays(file: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    try:
+        tensors = load_file(file)
+        return {name: tensors[name].numpy() for name in names}
+    except (OSError, SafetensorError, KeyError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(f"{file} is missing or damaged ({error}). Fit the run again")
 
 
 def _cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:

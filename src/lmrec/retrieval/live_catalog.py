@@ -238,7 +238,7 @@ class LiveCatalog:
             learnt = learnt * alike.clamp(min=0.0).unsqueeze(1)
         item_vec = rows.item_vec.clone()
         item_vec[places] += learnt
-        return self._scorer.bank_rows(text_vec, item_vec)
+        return self._scorer.bank_rows(text_vec, item_vec, origin)
 
     def _popularity(self, ids: Sequence[ItemId], origin: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         live = np.fromiter((self._live_popularity.get(item_id, 0.0) for item_id in ids), np.float32, len(ids))

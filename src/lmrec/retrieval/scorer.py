@@ -26,7 +26,7 @@ _BATCH = 256  # histories computed together
 class ItemBank:
     """What a model knows of N items: text_vec (N, Dt), item_vec (N, D) of the item tower, and matrix (N, Q), float32.
 
-    Q is D, or D + Dt where a fused model looks at the bare words too.
+    Q is D; a fused model adds Dt columns where it looks at the bare words too, and one where it looks at popularity.
     """
 
     text_vec: Tensor
@@ -54,19 +54,30 @@ class Scorer:
         return replace(self, bank=bank)
 
     @torch.no_grad()
-    def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None) -> ItemBank:
-        """Rows of the bank for items that exist only as words, text_vec (n, Dt), unless their item_vec (n, D) is given."""
+    def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None, origin: IntArray | None = None) -> ItemBank:
+        """Rows of the bank for items that exist only as words, text_vec (n, Dt), unless their item_vec (n, D) is given.
+
+        origin: (n,) the rows that they had when the log was learnt, -1 for new ones; unset: all are new.
+        """
         vectors = self.towers.item_tower.project(text_vec) if item_vec is None else item_vec
         plain = build_bank(self.towers, text_vec, vectors)
-        if not self.fusion.weights.content:
-            return plain
-        words = nn.functional.normalize(text_vec.float(), dim=-1)
-        return replace(plain, matrix=torch.cat([plain.matrix, words], dim=1))
+        columns = [plain.matrix]
+        if self.fusion.weights.content:
+            columns.append(nn.functional.normalize(text_vec.float(), dim=-1))
+        if self.fusion.popularity is not None:
+            columns.append(self._popularity_of(np.full(len(text_vec), -1) if origin is None else origin).to(text_vec))
+        return replace(plain, matrix=torch.cat(columns, dim=1)) if len(columns) > 1 else plain
+
+    def _popularity_of(self, origin: IntArray) -> Tensor:
+        """(n, 1), zero for items that the log does not know."""
+        assert self.fusion.popularity is not None
+        known = np.append(self.fusion.popularity, 0.0).astype(np.float32)  # the last is for -1
+        return torch.from_numpy(known[np.where(origin < len(known) - 1, origin, -1)]).unsqueeze(1)
 
     def fused(self, fusion: Fusion) -> "Scorer":
         """The same towers with other scores beside them."""
         fused = replace(self, fusion=fusion)
-        return fused.over(fused.bank_rows(self.bank.text_vec, self.bank.item_vec))
+        return fused.over(fused.bank_rows(self.bank.text_vec, self.bank.item_vec, np.arange(self.bank.n_items)))
 
     @torch.no_grad()
     def query(self, history: Ragged) -> Tensor:
@@ -80,8 +91,12 @@ class Scorer:
             rows = order[start : start + _BATCH]
             vectors[torch.from_numpy(rows)] = self._users([recent[int(row)] for row in rows])
         scaled: Tensor = self.towers.head.scale * self.towers.head.prepare(vectors)
-        weight = self.fusion.weights.content
-        return torch.cat([scaled, weight * self._content(history)], dim=1) if weight else scaled
+        weights, columns = self.fusion.weights, [scaled]
+        if weights.content:
+            columns.append(weights.content * self._content(history))
+        if self.fusion.popularity is not None:
+            columns.append(scaled.new_full((len(history), 1), weights.popularity))
+        return torch.cat(columns, dim=1) if len(columns) > 1 else scaled
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
         """(B, n_items) what is added to the product, None where the model has no such part."""

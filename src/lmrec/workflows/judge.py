@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lmrec.artifacts.checkpoint import read_checkpoint
 from lmrec.artifacts.files import write_json
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.history import Cases
@@ -106,8 +107,8 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         weights = recommender.checkpoint.fusion
         own.append((FUSED, fair_scorer(recommender, split)))
         notes[FUSED] = (
-            f"the towers + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts; "
-            "weights from validation, transitions from training and validation"
+            f"the towers + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts"
+            f" + {weights.popularity:g} x recent popularity; weights from validation, counts from training and validation"
         )
     for name, scorer in own:
         ask(scorer, name)
@@ -199,8 +200,8 @@ def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, Sc
 
 
 def fair_scorer(recommender: Recommender, split: Split) -> Scorer:
-    """The run's model for questions of the test part: the transitions that it serves know the answers, so they are learnt
-    again from what came before."""
+    """The run's model for questions of the test part: the counts that it serves know the answers, so they are made again
+    from what came before."""
     weights = recommender.checkpoint.fusion
     fusion = fit_fusion(weights, split.train_and_validation, recommender.catalog.n_items)
     return recommender.towers_scorer.fused(fusion)
@@ -208,8 +209,7 @@ def fair_scorer(recommender: Recommender, split: Split) -> Scorer:
 
 def own_name(run: RunFolder) -> str:
     """What the model that the run serves is called in tables."""
-    fusion = run.read_record()["fusion"]
-    return FUSED if fusion["transitions"] or fusion["content"] else _stage_of(run)
+    return FUSED if read_checkpoint(run.checkpoint).fusion.any else _stage_of(run)
 
 
 def _stage_of(run: RunFolder) -> str:

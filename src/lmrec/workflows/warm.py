@@ -1,6 +1,6 @@
 """A learner that begins with the served weights, over the merged catalog."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -93,9 +93,12 @@ def carry_over(served: Recommender, old_rows: IntArray, seen: BoolArray) -> TwoT
 
 
 def carry_fusion(served: Fusion, old_rows: IntArray) -> Fusion:
-    """The served fusion over other items: transitions among the items that it knows."""
+    """The served fusion over other items: transitions among the items that it knows, and their popularity."""
+    popularity = None
+    if served.popularity is not None:
+        popularity = np.where(old_rows >= 0, np.append(served.popularity, 0.0)[old_rows], 0.0)
     if served.transitions is None:
-        return served
+        return replace(served, popularity=popularity)
     matrix = served.transitions.matrix.tocoo()
     new_row = np.full(matrix.shape[0], -1, np.int64)
     new_row[old_rows[old_rows >= 0]] = np.flatnonzero(old_rows >= 0)
@@ -103,7 +106,7 @@ def carry_fusion(served: Fusion, old_rows: IntArray) -> Fusion:
     kept = (rows >= 0) & (columns >= 0)
     n_items = len(old_rows)
     moved = sp.csr_matrix((matrix.data[kept], (rows[kept], columns[kept])), shape=(n_items, n_items))
-    return Fusion(served.weights, ItemTransitions.from_matrix(moved, served.transitions.config))
+    return Fusion(served.weights, ItemTransitions.from_matrix(moved, served.transitions.config), popularity)
 
 
 def _text_vectors(served: Recommender, source: PretrainedText, encoder: TextEncoder, old_rows: IntArray) -> Tensor:

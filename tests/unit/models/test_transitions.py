@@ -1,19 +1,13 @@
-"""Item transitions and EASE against their formulas, and the fused scorer against the sum of its parts."""
+"""Item transitions and EASE against their formulas."""
 
 import numpy as np
 import pytest
-import torch
 
 from lmrec.errors import InputError
 from lmrec.fields import Ragged
 from lmrec.models.collaborative import LogArrays
 from lmrec.models.ease import EASE, EASEConfig
-from lmrec.models.fusion import Fusion, FusionWeights
-from lmrec.models.heads import HeadConfig
 from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
-from lmrec.models.two_tower import ItemTowerConfig, TwoTower
-from lmrec.models.user_model import UserModelConfig
-from lmrec.retrieval.scorer import Scorer, build_bank
 
 
 def log_of(rows: list[list[int]], n_items: int, weight: float = 1.0) -> LogArrays:
@@ -84,28 +78,3 @@ def test_ease_solves_its_own_ridge_problem() -> None:
 def test_ease_refuses_a_catalog_that_needs_too_much_memory() -> None:
     with pytest.raises(InputError, match="20,000"):
         EASE().fit(log_of([[0, 1]], 20_001))
-
-
-def test_a_fused_score_is_the_sum_of_its_parts() -> None:
-    rng = np.random.default_rng(0)
-    text_vec = rng.normal(size=(6, 8)).astype(np.float32)
-    torch.manual_seed(0)
-    towers = TwoTower(
-        text_vec,
-        np.ones(6, bool),
-        ItemTowerConfig(width=4, whiten=4),
-        UserModelConfig(heads=2),
-        HeadConfig(),
-    ).eval()
-    plain = Scorer("towers", towers, build_bank(towers, torch.from_numpy(text_vec)), max_history=10)
-    transitions = ItemTransitions().fit(log_of([[0, 1, 2], [3, 4, 0]], 6))
-    fused = plain.fused(Fusion(FusionWeights(transitions=3.0, content=2.0, n_last=2, decay=0.5), transitions))
-    history = Ragged.from_rows([[0, 1], [], [4, 2, 0]])
-    unit = text_vec / np.linalg.norm(text_vec, axis=1, keepdims=True)
-    newest = np.vstack([unit[1] + 0.5 * unit[0], np.zeros(8), unit[0] + 0.5 * unit[2]])
-    length = np.linalg.norm(newest, axis=1, keepdims=True)
-    content = np.divide(newest, length, out=np.zeros_like(newest), where=length > 0) @ unit.T
-    expected = plain.score(history) + 3.0 * transitions.sparse_scores(history, 6).toarray() + 2.0 * content
-    np.testing.assert_allclose(fused.score(history), expected, rtol=1e-4, atol=1e-4)
-    query = fused.query(history)
-    np.testing.assert_allclose(fused.scores_of(history, query, 2), expected[:, 2], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,120 @@
+"""The fused scorer is the sum of its parts, its weights are found on validation, and all of it survives being saved."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lmrec.artifacts.checkpoint import ModelConfigs, read_checkpoint, save_checkpoint
+from lmrec.data.history import Cases
+from lmrec.data.interactions import Interactions
+from lmrec.evaluation.evaluator import EvaluationConfig
+from lmrec.fields import Ragged
+from lmrec.models.encoder import EncoderConfig, load_encoder
+from lmrec.models.fusion import Fusion, FusionConfig, FusionWeights
+from lmrec.models.heads import HeadConfig
+from lmrec.models.two_tower import ItemTowerConfig, TwoTower
+from lmrec.models.user_model import UserModelConfig
+from lmrec.retrieval.scorer import Scorer, build_bank
+from lmrec.text.template import Template
+from lmrec.text.tokens import load_tokenizer
+from lmrec.workflows.fuse import fit_fusion, search_weights
+from lmrec.workflows.warm import carry_fusion
+
+DAY = 86_400.0
+N_ITEMS = 6
+
+
+def events(rows: list[list[int]], days: list[list[float]] | None = None) -> Interactions:
+    users = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    items = np.concatenate([np.asarray(row) for row in rows])
+    times = np.arange(len(items)) if days is None else np.concatenate([np.asarray(day) for day in days])
+    return Interactions.from_arrays([f"u{row}" for row in range(len(rows))], users, items, times * DAY)
+
+
+@pytest.fixture
+def text_vec() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(N_ITEMS, 8)).astype(np.float32))
+
+
+@pytest.fixture
+def plain(text_vec: torch.Tensor) -> Scorer:
+    torch.manual_seed(0)
+    item, user = ItemTowerConfig(width=4, whiten=4), UserModelConfig(heads=2)
+    towers = TwoTower(text_vec.numpy(), np.ones(N_ITEMS, bool), item, user, HeadConfig(temperature=1.0)).eval()
+    return Scorer("towers", towers, build_bank(towers, text_vec), max_history=10)
+
+
+def test_a_fused_score_is_the_sum_of_its_parts(plain: Scorer, text_vec: torch.Tensor) -> None:
+    weights = FusionWeights(transitions=3.0, content=2.0, n_last=2, decay=0.5, popularity=0.7, half_life_days=2.0)
+    fusion = fit_fusion(weights, events([[0, 1, 2], [3, 4, 0]]), N_ITEMS)
+    fused = plain.fused(fusion)
+    history = Ragged.from_rows([[0, 1], [], [4, 2, 0]])
+    unit = text_vec.numpy() / np.linalg.norm(text_vec.numpy(), axis=1, keepdims=True)
+    newest = np.vstack([unit[1] + 0.5 * unit[0], np.zeros(8), unit[0] + 0.5 * unit[2]])
+    length = np.linalg.norm(newest, axis=1, keepdims=True)
+    content = np.divide(newest, length, out=np.zeros_like(newest), where=length > 0) @ unit.T
+    # The log's days are 0 to 5, so item 0, seen on days 0 and 5, counts 2^(-5/2) + 1; item 5 was never seen.
+    recent = np.log1p([2**-2.5 + 1.0, 2**-2.0, 2**-1.5, 2**-1.0, 2**-0.5, 0.0])
+    assert fusion.transitions is not None
+    transitions = fusion.transitions.sparse_scores(history, N_ITEMS).toarray()
+    expected = plain.score(history) + 3.0 * transitions + 2.0 * content + 0.7 * recent
+    np.testing.assert_allclose(fused.score(history), expected, rtol=1e-4, atol=1e-4)
+    query = fused.query(history)
+    np.testing.assert_allclose(fused.scores_of(history, query, 2), expected[:, 2], rtol=1e-4, atol=1e-4)
+
+
+def test_new_items_have_no_popularity_and_known_ones_keep_theirs(plain: Scorer, text_vec: torch.Tensor) -> None:
+    fused = plain.fused(Fusion(FusionWeights(popularity=1.0), None, np.arange(1.0, 7.0)))
+    assert fused.bank_rows(text_vec[:2]).matrix[:, -1].tolist() == [0.0, 0.0]
+    assert fused.bank_rows(text_vec[:3], origin=np.array([5, -1, 0])).matrix[:, -1].tolist() == [6.0, 0.0, 1.0]
+    assert fused.bank.matrix[:, -1].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+def test_popularity_follows_its_items_into_another_catalog() -> None:
+    served = fit_fusion(FusionWeights(popularity=1.0, transitions=1.0), events([[0, 1], [1, 2]]), 3)
+    carried = carry_fusion(served, np.array([2, -1, 1]))  # what were rows 2 and 1, and a new item between them
+    assert carried.popularity is not None
+    np.testing.assert_allclose(carried.popularity, np.log1p([1.0, 0.0, 2.0]))
+
+
+def test_what_is_in_fashion_is_found_on_validation(plain: Scorer) -> None:
+    # Item 0 was bought by everybody long ago, item 5 by a few of late; newcomers now take item 5. Counted over all time,
+    # item 0 leads by more than any weight can turn.
+    old, new = [[0]] * 3000, [[5]] * 6
+    log = events(old + new, [[0.0]] * 3000 + [[100.0 + day] for day in range(6)])
+    n = 20
+    nothing = Ragged(np.zeros(0, np.int32), np.zeros(n + 1, np.int64))
+    cases = Cases(np.zeros(n, np.int32), np.full(n, 106.0 * DAY), nothing, Ragged.from_rows([[5]] * n))
+    config = FusionConfig(transitions=False, content=False)
+    weights, metric = search_weights(plain, log, cases, config, EvaluationConfig(ks=(1, 10)), 0, False)
+    assert weights.popularity > 0
+    assert weights.half_life_days is not None
+    assert metric == 1.0
+    unasked = search_weights(
+        plain, log, cases, config.model_copy(update={"popularity": False}), EvaluationConfig(), 0, False
+    )
+    assert unasked == (FusionWeights(), None)
+
+
+def test_a_saved_fusion_comes_back(tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(tiny_bert, EncoderConfig(name="tiny", max_tokens=20))
+    configs = ModelConfigs(
+        EncoderConfig(name="tiny", max_tokens=20),
+        ItemTowerConfig(width=8, whiten=6),
+        UserModelConfig(heads=2),
+        HeadConfig(),
+    )
+    words = np.random.default_rng(0).normal(size=(N_ITEMS, encoder.width)).astype(np.float32)
+    towers = TwoTower(words, np.ones(N_ITEMS, bool), configs.item, configs.user_model, configs.head)
+    weights = FusionWeights(transitions=2.0, popularity=0.4, half_life_days=7.0)
+    fusion = fit_fusion(weights, events([[0, 1, 2], [3, 4, 0]]), N_ITEMS)
+    template = Template("{title}", " | ", 100)
+    save_checkpoint(tmp_path / "c", towers, encoder, load_tokenizer(tiny_bert), template, configs, None, fusion=fusion)
+    loaded = read_checkpoint(tmp_path / "c").load_fusion()
+    assert loaded.weights == weights
+    assert loaded.transitions is not None
+    assert fusion.transitions is not None
+    assert (loaded.transitions.matrix != fusion.transitions.matrix).nnz == 0
+    np.testing.assert_allclose(loaded.popularity, fusion.popularity, rtol=1e-6)  # type: ignore[arg-type]
