@@ -317,7 +317,12 @@ def test_sigint_leaves_a_resumable_run_and_resume_completes_it(
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["stage"], row["epoch"]) for row in rows] == [*(("frozen", e) for e in range(1, 41)), ("tuned", 1)]
+    n_again = json.loads((out / "run.json").read_text())["training"]["refit_epochs"]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [
+        *(("frozen", epoch) for epoch in range(1, 41)),
+        ("tuned", 1),
+        *(("refit", epoch) for epoch in range(1, n_again + 1)),
+    ]
     assert json.loads((out / "run.json").read_text())["status"] == "trained"
     assert not (out / "training_state").exists()
 

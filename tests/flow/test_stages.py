@@ -1,13 +1,17 @@
 """Both stages stand in the table, whichever of them is served."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from lmrec.cli.app import app
-from lmrec.workflows.judge import FROZEN, FUSED, TUNED, judge_run
+from lmrec.errors import Interrupted
+from lmrec.workflows import train
+from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run
 
 
 @pytest.mark.parametrize(("frozen_epochs", "tuned_rate", "served"), [(12, 5.0, "frozen"), (1, 0.003, "tuned")])
@@ -33,8 +37,61 @@ def test_the_table_has_the_tuned_row_whichever_stage_is_served(
     judgement = judge_run(out, show=False)
     record = json.loads((out / "run.json").read_text())["training"]
     assert record["best_stage"] == served
-    assert {"popularity", FROZEN, TUNED} == set(judgement.evaluations) - {FUSED}
+    served_row = {FUSED, REFIT} & set(judgement.evaluations)
+    assert len(served_row) == 1
+    assert {"popularity", FROZEN, TUNED} == set(judgement.evaluations) - served_row
+    assert record["refit_epochs"] > 0
     first, second = (judgement.evaluations[name].aggregate["ndcg@10"] for name in (FROZEN, TUNED))
     assert first != second
     told = "this run serves the first stage" in judgement.table.form.sentence
     assert told == (served == "frozen")
+
+
+StopWish = Callable[[], AbstractContextManager[Callable[[], bool]]]
+
+
+def asks(answers: Callable[[int], bool]) -> tuple[StopWish, list[int]]:
+    """In place of `stop_on_interrupt`: `answers` says whether to stop at the n-th time of asking; and the times asked."""
+    times: list[int] = []
+
+    @contextmanager
+    def wish() -> Iterator[Callable[[], bool]]:
+        def should_stop() -> bool:
+            times.append(len(times))
+            return answers(times[-1])
+
+        yield should_stop
+
+    return wish, times
+
+
+def test_learning_again_can_be_stopped_and_resumed_to_equal_weights(
+    world_folder: Path, tmp_path: Path, quick_choices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = world_folder / "items.csv", world_folder / "events.csv"
+    choices = [*quick_choices, "encoder.train=none", "training.frozen_epochs=2"]
+    never, times = asks(lambda n: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "stop_on_interrupt", never)
+        whole = train.fit_run(*tables, out=tmp_path / "whole", overrides=choices, show=False).run
+    near_the_end, _ = asks(lambda n: n == len(times) - 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "stop_on_interrupt", near_the_end)
+        with pytest.raises(Interrupted):
+            train.fit_run(*tables, out=tmp_path / "stopped", overrides=choices, show=False)
+    assert (tmp_path / "stopped" / "refit_state" / "state.json").exists()
+    stopped = train.fit_run(*tables, out=tmp_path / "stopped", overrides=choices, resume=True, show=False).run
+    assert not stopped.refit_state.exists()
+    name = "checkpoint/towers.safetensors"
+    assert (stopped.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_without_refit_what_validation_chose_is_served(
+    world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    tables = world_folder / "items.csv", world_folder / "events.csv"
+    choices = [*quick_choices, "training.refit=false", 'baselines.names=["popularity"]']
+    run = train.fit_run(*tables, out=tmp_path / "run", overrides=choices, show=False).run
+    assert run.read_record()["training"]["refit_epochs"] == 0
+    rows = set(judge_run(run.path, show=False).evaluations)
+    assert rows - {FUSED} in ({"popularity", FROZEN}, {"popularity", FROZEN, TUNED})

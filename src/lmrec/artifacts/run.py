@@ -7,7 +7,7 @@ checkpoint/         the model, see checkpoint.py
 vectors/            text and item vectors, with the fingerprints of what made them
 index/              codes to search a large catalog by, see lmrec.retrieval.index; none where it is small
 metrics.jsonl       one line an epoch           tensorboard/   the same for TensorBoard
-training_state/     there while a training can be resumed
+training_state/     there while a training can be resumed, as is refit_state/
 evaluation.json     the judge's table           report.html    the same with pictures
 cases.parquet       where the relevant items of each judged case stood, for every row of that table
 impressions.json    the judge's table of what was shown, where the data knows that
@@ -67,6 +67,11 @@ class RunFolder:
     @property
     def training_state(self) -> Path:
         return self.path / "training_state"
+
+    @property
+    def refit_state(self) -> Path:
+        """What resuming the last part of a training needs: learning again with the validation part."""
+        return self.path / "refit_state"
 
     @property
     def metrics_file(self) -> Path:

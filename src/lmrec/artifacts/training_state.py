@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _COUNTERS = (
     *("fingerprint", "stage", "epoch", "step", "loss_sum", "n_bad"),
-    *("best_metric", "best_stage", "best_epoch", "frozen_metric", "tuned_metric"),
+    *("best_metric", "best_stage", "best_epoch", "frozen_metric", "frozen_epoch", "tuned_metric"),
 )
 _TENSORS = ("weights", "moments", "best", "frozen_best", "tuned_best")
 
@@ -36,6 +36,7 @@ class TrainingState:
     best_stage: int | None = None
     best_epoch: int = 0
     frozen_metric: float | None = None
+    frozen_epoch: int = 0
     tuned_metric: float | None = None
     weights: "dict[str, Tensor]" = field(default_factory=dict)
     moments: "dict[str, Tensor]" = field(default_factory=dict)

@@ -52,6 +52,11 @@ class TrainingConfig(BaseModel):
         default=None,
         description="Leave items of the history out of the softmax; unset: where evaluation.exclude_seen leaves them out.",
     )
+    refit: bool = Field(
+        default=True,
+        description="In the end fresh towers learn from training and validation together, on the text vectors and for the "
+        "epochs that validation chose.",
+    )
     patience: int = Field(default=3, ge=1, description="Epochs without a better validation metric before a stage ends.")
     validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -69,14 +74,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """best_metric is None where nothing validated; `frozen_best` are the towers' best weights of the first stage,
-    `tuned_best` the towers' best and the text vectors of the second."""
+    """best_metric is None where nothing validated; `frozen_best` are the towers' best weights of the first stage, from its
+    epoch `frozen_epoch` (0: there was none), `tuned_best` the towers' best and the text vectors of the second."""
 
     best_metric: float | None
     best_stage: Regime | None
     best_epoch: int
     frozen_best: Weights | None
     frozen_metric: float | None
+    frozen_epoch: int
     tuned_best: Weights | None
 
 
@@ -153,6 +159,7 @@ class Trainer:
             best_epoch=self.state.best_epoch,
             frozen_best=self.state.frozen_best or None,
             frozen_metric=self.state.frozen_metric,
+            frozen_epoch=self.state.frozen_epoch,
             tuned_best=self.state.tuned_best or None,
         )
 
@@ -181,7 +188,7 @@ class Trainer:
                 self._end_epoch(stage, optimizer, bar)
         if stage.regime == "frozen":
             state.frozen_best = {k: v for k, v in (state.best or self._weights()).items() if k.startswith("towers.")}
-            state.frozen_metric = state.best_metric
+            state.frozen_metric, state.frozen_epoch = state.best_metric, state.best_epoch
 
     def _run_epoch(
         self, learner: Any, optimizer: Any, stage: Stage, batches: list[TrainBatch], n_steps: int, bar: Bar

@@ -1,6 +1,7 @@
 """The rival every language model must beat: the same sequence model and training on item ids, without a word."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,11 +12,19 @@ from lmrec.recipe import Recipe
 from lmrec.retrieval.scorer import Scorer
 from lmrec.training.learner import Learner
 from lmrec.training.trainer import Trainer, plan_stages
-from lmrec.workflows.train import batch_source, build_learner, build_validator, learner_scorer
+from lmrec.workflows.train import (
+    batch_source,
+    build_learner,
+    build_validator,
+    learn_again,
+    learner_scorer,
+    refit_epochs,
+)
 
 
 def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, name: str) -> Scorer:
-    """Trained as the recipe's first stage is, with the same early stopping; a text user model becomes a transformer."""
+    """Trained as the recipe's own towers are, with the same early stopping and learning again; a text user model becomes a
+    transformer."""
     user_model = recipe.user_model
     if user_model.kind == "text":
         user_model = user_model.model_copy(update={"kind": "transformer"})
@@ -30,17 +39,19 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
     )
     learner: Learner = build_learner(id_recipe, torch.zeros(catalog.n_items, 1), split.train)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        state = Path(folder) / "state"
+        trainer_of = partial(Trainer, record=lambda row: None, state_folder=state, fingerprint="", show=show)
+        trainer = trainer_of(
             learner,
             id_recipe.training,
             batches=batch_source(id_recipe, split.train),
             validate=build_validator(learner, id_recipe, split.validation),
-            record=lambda row: None,
-            state_folder=Path(folder) / "state",
-            fingerprint="",
             label=name,
-            show=show,
         )
-        trainer.run(plan_stages(id_recipe.training, can_tune=False), resume=False)
+        report = trainer.run(plan_stages(id_recipe.training, can_tune=False), resume=False)
+        if n_epochs := refit_epochs(id_recipe, split, report):
+            log = split.train_and_validation
+            fresh = build_learner(id_recipe, learner.text_vec, log)
+            learner = learn_again(fresh, batch_source(id_recipe, log), n_epochs, id_recipe, trainer_of)
     learner.to("cpu").eval()
     return learner_scorer(name, learner, id_recipe)

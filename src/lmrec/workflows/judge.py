@@ -40,6 +40,7 @@ from lmrec.workflows.train import history_tokens
 
 TUNED = "PLM tuned (second stage)"
 FROZEN = "PLM frozen (first stage)"
+REFIT = "lmrec"
 FUSED = "lmrec fused"
 ID_ONLY = "id-only sequence model"
 
@@ -106,12 +107,15 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     if own_name(run) == FUSED:
         weights = recommender.checkpoint.fusion
         own.append((FUSED, fair_scorer(recommender, split)))
+        towers = "the towers, taught again with validation," if has_refit(run) else "the towers"
         notes[FUSED] = (
-            f"the towers + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts"
+            f"{towers} + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts"
             f" + {weights.popularity:g} x recent popularity; weights from validation, counts from training and validation"
         )
     for name, scorer in own:
         ask(scorer, name)
+        if name == REFIT:
+            notes[REFIT] = "the chosen stage's towers, taught again with validation"
     cases = next(iter(evaluations.values())).cases
     table = build_table(
         list(evaluations.values()),
@@ -190,13 +194,18 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
 
 
 def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, Scorer]]:
-    """The run's model, and beside it the other stage's where there were two."""
-    name = _stage_of(run)
-    if name == TUNED:
-        before = [(FROZEN, frozen_scorer(run, recommender))] if run.frozen_towers_file.exists() else []
-        return [*before, (name, recommender.towers_scorer)]
-    after = [(TUNED, unserved_tuned_scorer(recommender))] if run.tuned_stage_file.exists() else []
-    return [(name, recommender.towers_scorer), *after]
+    """The run's stages as validation chose them, and the towers that it serves where they are none of these."""
+    stages: dict[str, Scorer] = {}
+    if run.frozen_towers_file.exists():
+        stages[FROZEN] = frozen_scorer(run, recommender)
+    if run.tuned_stage_file.exists():
+        stages[TUNED] = tuned_scorer(recommender)
+    if not has_refit(run):
+        stages[_stage_of(run)] = recommender.towers_scorer
+    elif own_name(run) == REFIT:
+        stages[REFIT] = recommender.towers_scorer
+    order = (FROZEN, TUNED, REFIT)
+    return sorted(stages.items(), key=lambda stage: order.index(stage[0]))
 
 
 def fair_scorer(recommender: Recommender, split: Split) -> Scorer:
@@ -209,7 +218,14 @@ def fair_scorer(recommender: Recommender, split: Split) -> Scorer:
 
 def own_name(run: RunFolder) -> str:
     """What the model that the run serves is called in tables."""
-    return FUSED if read_checkpoint(run.checkpoint).fusion.any else _stage_of(run)
+    if read_checkpoint(run.checkpoint).fusion.any:
+        return FUSED
+    return REFIT if has_refit(run) else _stage_of(run)
+
+
+def has_refit(run: RunFolder) -> bool:
+    """Whether the served towers learnt again, with the validation part."""
+    return bool(run.read_record()["training"]["refit_epochs"])
 
 
 def _stage_of(run: RunFolder) -> str:
@@ -233,7 +249,7 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
     return Scorer(FROZEN, towers, build_bank(towers, text_vec), recipe.user_model.max_history, encode)
 
 
-def unserved_tuned_scorer(recommender: Recommender) -> Scorer:
+def tuned_scorer(recommender: Recommender) -> Scorer:
     towers, text_vec = recommender.checkpoint.load_tuned_stage()
     return Scorer(TUNED, towers, build_bank(towers, text_vec), recommender.checkpoint.configs.user_model.max_history)
 

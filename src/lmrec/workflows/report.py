@@ -61,6 +61,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
 
 
 def _curves(run: RunFolder) -> list[dict[str, float]]:
+    """The training that validation watched; what learnt again from all begins anew and would bend the curve."""
     return [
         {
             "step": row["step"],
@@ -69,6 +70,7 @@ def _curves(run: RunFolder) -> list[dict[str, float]]:
             **({"metric": row["validation"]} if "validation" in row else {}),
         }
         for row in run.read_metrics()
+        if row["stage"] != "refit"
     ]
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lmrec.artifacts.training_state import read_counters
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.interactions import Interactions
+from lmrec.data.split import Split
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.fields import IntArray, Ragged
@@ -27,11 +29,11 @@ from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.template import Template, build_template
 from lmrec.text.tokens import tokenize_texts
-from lmrec.training.batches import epoch_batches
+from lmrec.training.batches import TrainBatch, epoch_batches
 from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
 from lmrec.training.losses import build_objective
-from lmrec.training.trainer import Trainer, TrainingReport, Weights, plan_stages
+from lmrec.training.trainer import Stage, Trainer, TrainingReport, Weights, plan_stages
 from lmrec.workflows.encode import PretrainedText, read_texts, untuned_vectors
 from lmrec.workflows.fuse import fit_fusion, search_weights
 from lmrec.workflows.index import save_index
@@ -106,6 +108,7 @@ def fit_run(
             "best_stage": report.best_stage,
             "best_epoch": report.best_epoch,
             "frozen_metric": report.frozen_metric,
+            "refit_epochs": refit_epochs(recipe, prepared.split, report),
             "metric": recipe.evaluation.metric,
             "seconds": round(time.monotonic() - started, 1),
         },
@@ -152,7 +155,22 @@ def _train(
             show=show,
         )
         report = trainer.run(plan_stages(recipe.training, can_tune), resume=resume)
-    learner.to("cpu")
+        learner.to("cpu")
+        n_again = refit_epochs(recipe, split, report)
+        final = learner
+        if n_again:
+            trainer_of = partial(
+                Trainer,
+                record=lambda row: record({**row, "stage": "refit"}),
+                state_folder=run.refit_state,
+                fingerprint=fingerprint,
+                should_stop=should_stop,
+                show=show,
+            )
+            begun = resume and (run.refit_state / "state.json").exists()
+            batches = batch_source(recipe, split.train_and_validation, prepared.dataset.impressions)
+            fresh = build_learner(recipe, learner.text_vec, split.train_and_validation)
+            final = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
     weights, fused_metric = search_weights(
         learner_scorer("validation", learner, recipe),
         split.train,
@@ -163,14 +181,16 @@ def _train(
         show,
     )
     run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
-    frozen = report.frozen_best if can_tune and report.frozen_best else None
-    # The judge shows both stages. A history read as text would need the language model too: that one is told in words.
-    tuned = report.tuned_best if report.best_stage == "frozen" and recipe.user_model.kind != "text" else None
+    # The judge shows both stages, as far as what is served is not one of them. A history read as text would need the
+    # language model too: that one is told in words.
+    frozen = report.frozen_best if n_again or can_tune else None
+    unserved = n_again or report.best_stage == "frozen"
+    tuned = report.tuned_best if unserved and recipe.user_model.kind != "text" else None
     # What is served knows the whole log; the judge learns transitions anew from what came before the test.
     fusion = fit_fusion(weights, prepared.dataset.interactions, catalog.n_items)
     checkpoint = save_checkpoint(
         run.checkpoint,
-        learner.towers,
+        final.towers,
         encoder,
         source.tokenizer,
         template,
@@ -179,12 +199,39 @@ def _train(
         _bare(tuned) if tuned else None,
         fusion,
     )
-    vectors = compute_item_vectors(learner.towers, learner.text_vec)
+    vectors = compute_item_vectors(final.towers, final.text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
-    served = learner_scorer("index", learner, recipe).fused(fusion)
+    served = learner_scorer("index", final, recipe).fused(fusion)
     save_index(run, served, prepared.dataset.interactions, recipe.index, checkpoint.fingerprint)
     remove_training_state(run)
     return report
+
+
+def refit_epochs(recipe: Recipe, split: Split, report: TrainingReport) -> int:
+    """For how many epochs fresh towers learn from training and validation; 0 where the validated ones are kept.
+
+    Kept they are where nothing validated, and where there were no epochs on fixed text vectors to count. A history read as
+    text has no towers of its own to learn again.
+    """
+    possible = recipe.training.refit and len(split.validation) and recipe.user_model.kind != "text"
+    return report.frozen_epoch if possible else 0
+
+
+def learn_again(
+    fresh: Learner,
+    batches: Callable[[int, int], list[TrainBatch]],
+    n_epochs: int,
+    recipe: Recipe,
+    trainer_of: Callable[..., Trainer],
+    resume: bool = False,
+) -> Learner:
+    """The learner, whose fresh towers have learnt from these batches on fixed text vectors; on the CPU.
+
+    trainer_of: a Trainer that lacks what is to be learnt and from what.
+    """
+    trainer = trainer_of(fresh, recipe.training, batches=batches, validate=None, label="train, with validation")
+    trainer.run([Stage("frozen", n_epochs, recipe.training.learning_rate, 0.0)], resume=resume)
+    return fresh.to("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,4 +329,5 @@ def _bare(weights: Weights) -> Weights:
 
 
 def remove_training_state(run: RunFolder) -> None:
-    shutil.rmtree(run.training_state, ignore_errors=True)
+    for folder in (run.training_state, run.refit_state):
+        shutil.rmtree(folder, ignore_errors=True)
