@@ -229,7 +229,8 @@ def test_the_language_model_learns_too_where_asked(small: Small) -> None:
     before, made = Recommender.load(small.run), Recommender.load(folder)
     assert not np.allclose(made.vectors.text_vec, before.vectors.text_vec, atol=1e-7)
     text = made.checkpoint.template.render_items(made.catalog.frame.head(1))
-    assert np.allclose(made.encode_texts(text)[0], made.vectors.text_vec[0], atol=1e-5)
+    # Unit vectors: while tuning, the layers below are kept in bf16 where the processor computes with it.
+    assert 1.0 - float(made.encode_texts(text)[0] @ made.vectors.text_vec[0]) < 2e-4
 
 
 def test_too_little_is_said_and_force_goes_on(small: Small) -> None:
