@@ -4,16 +4,17 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
-from scipy.stats import norm
 
 from lmrec.artifacts.generation import finish_generation, new_generation_folder, promote
+from lmrec.feedback.assignment import Experiment, assign
 from lmrec.feedback.events import Event
 from lmrec.feedback.shown import Shown
-from lmrec.service.outcomes import wilson_interval
 from lmrec.service.routes.console import FOLDER
 
 from .conftest import Service, Visit, serving, visiting
@@ -78,6 +79,17 @@ def test_a_user_is_found_and_each_recommendation_can_be_explained(visit: Visit, 
     expect(why.locator(".word")).to_have_count(len(reasons["words"]))
     strongest = max(reasons["contributions"], key=lambda one: abs(one["contribution"]))
     expect(why.locator(".moved li").first).to_contain_text(strongest["title"])
+
+
+def test_a_list_takes_no_request_for_each_of_its_items(visit: Visit, service: Service) -> None:
+    asked: list[str] = []
+    visit.page.on("request", lambda request: asked.append(request.url))
+    user = service.api.get("/v1/users", params={"limit": 1}).json()["user_ids"][0]
+    page = visit.go(f"recommend?user={user}")
+    expect(page.locator("ol.ranked .facts").first).not_to_be_empty()
+    expect(page.locator("ul.past .facts").last).not_to_be_empty()
+    about_items = [url for url in asked if "/v1/items" in url]
+    assert len(about_items) <= 1, about_items
 
 
 def test_options_change_the_list(visit: Visit) -> None:
@@ -298,18 +310,57 @@ def test_traffic_has_numbers_and_charts_with_axes(visit: Visit, service: Service
     assert re.fullmatch(r"[\d.]+ m?s", numbers["Recommendations, p95"])
 
 
-def test_experiments_start_empty_and_then_tell_a_difference_from_chance(chromium: Browser, run: Path) -> None:
+def test_all_lists_lately_are_told_by_generation(chromium: Browser, run: Path) -> None:
     with serving(run) as own, visiting(chromium, own.address) as visit:
         page = visit.go("experiments")
         expect(page.get_by_text("No lists were shown in this time")).to_be_visible()
+        expect(page.get_by_text("One generation so far")).to_be_visible()
         expect(page.get_by_text("To start:")).to_be_visible()
         for generation, n_clicked in (("0", 10), ("0001", 30)):
             for place in range(100):
                 show_list(own, f"{generation}-{place}", generation, clicked=place < n_clicked)
         visit.go("experiments")
         expect(page.locator("tbody tr").nth(1)).to_contain_text("30.0")
-        expect(page.locator(".verdicts")).to_contain_text("Generation 0001 does better")
         expect(page.get_by_role("img").locator(".axis")).to_have_text("share of lists")
+
+
+def test_an_experiment_is_started_read_and_ended(chromium: Browser, run: Path) -> None:
+    other = copy_generation(run, "a copy", {})
+    with serving(run) as own, visiting(chromium, own.address) as visit:
+        page = visit.go("experiments")
+        page.get_by_label("Name").fill("autumn")
+        page.get_by_label("Share of users").fill("40")
+        page.get_by_role("button", name="Start it").click()
+        expect(page.get_by_role("heading", name="Running: autumn")).to_be_visible()
+        expect(page.get_by_text(f"40\u00a0% of the users are answered by generation {other}")).to_be_visible()
+        control = next(
+            n for n in range(40) if assign(f"u{n}", Experiment.of_two("autumn", "0", other, 0.4)).name == "control"
+        )
+        for n in range(40):
+            answer = own.api.post("/v1/recommendations", json={"user_id": f"u{n}", "k": 2}).json()
+            if answer["arm"] == "challenger" or n == control:
+                sent = {"user_id": f"u{n}", "item_id": answer["items"][0]["item_id"], "kind": "click"}
+                own.api.post("/v1/events", json={**sent, "request_id": answer["request_id"]})
+        page.get_by_role("button", name="Read again").click()
+        expect(page.locator(".verdicts")).to_contain_text("the challenger does better")
+        expect(page.get_by_label("What would mislead")).to_contain_text("are needed to find a gain")
+        page.get_by_role("button", name="End and promote").click()
+        confirm(page, "Promote", "more clicks")
+        expect(page.locator("#served")).to_contain_text(f"generation {other}")
+        ended = page.get_by_label("Experiments that ended, newest first")
+        expect(ended).to_contain_text("more clicks")
+        page.get_by_label("How", exact=True).select_option("shadow")
+        page.get_by_label("Name").fill("winter")
+        page.get_by_label("Share of users").fill("100")
+        page.get_by_role("button", name="Start it").click()
+        expect(page.get_by_role("heading", name="Running: winter")).to_be_visible()
+        own.api.post("/v1/recommendations", json={"user_id": "u1", "k": 3})
+        wait_for(lambda: own.api.get("/v1/experiments/winter").json()["shadow"]["compared"] == 1)
+        page.get_by_role("button", name="Read again").click()
+        expect(page.locator(".numbers")).to_contain_text("100.0\u00a0%")
+        page.get_by_role("button", name="End it").click()
+        confirm(page, "End it", "seen enough")
+        expect(page.get_by_role("heading", name="Start an experiment")).to_be_visible()
 
 
 def show_list(service: Service, request_id: str, generation: str, clicked: bool) -> None:
@@ -320,31 +371,25 @@ def show_list(service: Service, request_id: str, generation: str, clicked: bool)
         service.state.store.add_events([event])
 
 
-def test_the_verdict_is_the_pooled_z_test(visit: Visit) -> None:
-    page = visit.go("experiments")
-    compare = "async ([a, b]) => (await import('/views/experiments.js')).compare(a, b)"
-    for n, m in ((10, 30), (40, 45), (50, 50)):
-        ranges = [wilson_interval(one, 400) for one in (n, m)]
-        arms = [
-            {"lists": 400, "lists_with_success": one, "rate": one / 400, "low": low, "high": high}
-            for one, (low, high) in zip((n, m), ranges, strict=True)
-        ]
-        pooled = (n + m) / 800
-        z = abs(m - n) / 400 / (2 * pooled * (1 - pooled) / 400) ** 0.5
-        found = page.evaluate(compare, arms)
-        assert found["p"] == pytest.approx(2 * norm.sf(z), abs=1e-6)
-        plain = 1.96 * ((n * (400 - n) + m * (400 - m)) / 400**3) ** 0.5  # Wald's, close to it where counts are large
-        assert [found["low"], found["high"]] == pytest.approx([(m - n) / 400 - plain, (m - n) / 400 + plain], abs=0.006)
-
-
-def test_generations_say_why_they_are_served_and_can_be_rolled_back(chromium: Browser, run: Path) -> None:
+def copy_generation(run: Path, why: str, metrics: dict[str, Any]) -> str:
     folder = new_generation_folder(run)
     for name in ("run.json", "recipe.toml"):
         shutil.copy(run / name, folder / name)
     for name in ("data", "checkpoint", "vectors"):
         shutil.copytree(run / name, folder / name)
+    return finish_generation(folder, why, metrics).name
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+
+
+def test_generations_say_why_they_are_served_and_can_be_rolled_back(chromium: Browser, run: Path) -> None:
     gain = {"metric": "ndcg@10", "serving": 0.2, "candidate": 0.23, "difference": 0.03, "low": -0.01, "high": 0.07}
-    generation = finish_generation(folder, "ndcg@10 is 0.23 against 0.20", gain).name
+    generation = copy_generation(run, "ndcg@10 is 0.23 against 0.20", gain)
     promote(run, generation, "better")
     with serving(run) as own, visiting(chromium, own.address) as visit:
         page = visit.go("generations")

@@ -16,6 +16,7 @@ StoreOption = Annotated[
     Optional[str],
     typer.Option(
         "--store",
+        envvar="LMREC_STORE",
         help="Where events and changes are kept: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME. "
         "Default: RUN/service/store.db.",
     ),

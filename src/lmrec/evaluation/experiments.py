@@ -25,6 +25,9 @@ from lmrec.feedback.shown import ARM, Shown
 from lmrec.fields import FloatArray, ItemId
 
 _MISMATCH_P: Final = 0.001
+_SPREAD: Final = (
+    0.5  # differences are thought to be up to about half of the common rate: too large costs little, too small much
+)
 
 
 @dataclass(frozen=True)
@@ -150,18 +153,18 @@ def lists_needed(
     return ceil(inflation * z * z * variance / (better - rate) ** 2)
 
 
-def always_valid_p(mean: float, variance: float, effect: float) -> float:
+def always_valid_p(mean: float, variance: float, spread: float) -> float:
     """The p value of a difference that holds whenever one looks: under no effect it falls below 0.05, at any time from now
-    until for ever, in at most 1 of 20 experiments. variance: of `mean`. effect: how large differences are thought to be
+    until for ever, in at most 1 of 20 experiments. variance: of `mean`. spread: how large differences are thought to be
     (the standard deviation of a normal distribution around 0); the nearer, the sooner a true one is found.
 
     >>> round(always_valid_p(0.03, 0.01**2, 0.02), 3), always_valid_p(0.0, 0.01**2, 0.02)
     (0.061, 1.0)
     """
-    if variance <= 0 or effect <= 0:
+    if variance <= 0 or spread <= 0:
         return 1.0
-    spread = variance + effect**2
-    log_ratio = 0.5 * log(variance / spread) + effect**2 * mean**2 / (2 * variance * spread)
+    total = variance + spread**2
+    log_ratio = 0.5 * log(variance / total) + spread**2 * mean**2 / (2 * variance * total)
     return exp(-max(0.0, log_ratio))
 
 
@@ -201,10 +204,22 @@ def _difference(
         low=found.low,
         high=found.high,
         p=float(found.p),
-        p_always=always_valid_p(found.mean, float(base_sample.var() + sample.var()), effect * base.rate),
+        p_always=always_valid_p(
+            found.mean, _variance(base, base_sample) + _variance(arm, sample), _SPREAD * _common_rate(base, arm)
+        ),
         effect=effect,
         lists_needed=lists_needed(base.rate, effect, inflation),
     )
+
+
+def _variance(arm: ArmResult, sample: FloatArray) -> float:
+    """Of the arm's rate. Where nothing or all succeeded so far, redraws do not vary; then it is as with half a success more."""
+    likely = (arm.successes + 0.5) / (arm.lists + 1)
+    return max(float(sample.var()), likely * (1 - likely) / arm.lists)
+
+
+def _common_rate(*arms: ArmResult) -> float:
+    return sum(arm.successes for arm in arms) / sum(arm.lists for arm in arms)
 
 
 def _warnings(

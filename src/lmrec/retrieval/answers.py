@@ -16,7 +16,8 @@ Basis: TypeAlias = Literal["history", "text", "history+text", "popular"]
 
 @dataclass(frozen=True)
 class LiveQuery:
-    """One question. `history` is oldest first, ids that the catalog lacks are ignored; `text` joins it as the newest item.
+    """One question. `history` is oldest first, ids that the catalog lacks are ignored; `text` joins it as the newest item,
+    less what it says is not wanted.
 
     `exclude` is never shown; `exclude_seen` leaves out the history too. `diversity` 0 keeps the plain order of scores, 1
     thinks of nothing but variety. With `popular`, someone of whom nothing is known gets what is popular now, else an
@@ -49,11 +50,13 @@ class LiveItem:
 
 @dataclass(frozen=True)
 class LiveAnswer:
-    """`basis` says what the list rests on; `n_history` counts the items of the history that the catalog knows."""
+    """`basis` says what the list rests on; `n_history` counts the items of the history that the catalog knows; `unwanted`:
+    what the text said is not wanted, so that items which name it were left out."""
 
     items: tuple[LiveItem, ...]
     basis: Basis
     n_history: int
+    unwanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,6 +69,14 @@ def words_filter(words: tuple[str, ...], columns: tuple[str, ...]) -> Filter:
     return Filter(key, pl.any_horizontal(tests))
 
 
+def leaving_out(unwanted: Filter, item_filter: Filter | None) -> Filter:
+    """Items that pass `item_filter` and not `unwanted`."""
+    key = f"without {unwanted.key}"
+    if item_filter is None:
+        return Filter(key, ~unwanted.expr)
+    return Filter(f"{item_filter.key} {key}", item_filter.expr & ~unwanted.expr)
+
+
 def number_of(name: str, dtype: pl.DataType) -> pl.Expr:
     """A column as numbers: of a text such as 'FSK 16' or '12+' the first number; null where there is none."""
     if dtype == pl.String:

@@ -1,23 +1,25 @@
 """From scores over a snapshot to lists: what may be shown, the best of it, variety, pins, and the words to show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 
 from lmrec.errors import InputError
-from lmrec.fields import BoolArray
+from lmrec.fields import ITEM_ID, BoolArray
 from lmrec.retrieval.answers import Basis, LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.casting import Fields, checked_text
 from lmrec.retrieval.diversity import diversify
-from lmrec.retrieval.filters import Filter
+from lmrec.retrieval.filters import Filter, leaving_out, words_filter
 from lmrec.retrieval.live_scorer import LiveScorer
 from lmrec.retrieval.rules import CompiledRules, SegmentRules, place_pins
 from lmrec.retrieval.searched import Ask, Searched, can_search, search_index
 from lmrec.retrieval.snapshot import Snapshot
 from lmrec.retrieval.standing import Standing
+from lmrec.retrieval.wishes import Wish, read_wish, spellings
 
 MAX_TEXT = 4_000  # characters of a question in words
 _POOL = 5  # candidates for each place where a list is not just the first k
@@ -37,7 +39,9 @@ class ListMaker:
     def recommend(self, snapshot: Snapshot, rules: CompiledRules, queries: Sequence[LiveQuery]) -> list[LiveAnswer]:
         for query in queries:
             _check(query)
-        texts = [None if query.text is None else read_text(query.text) for query in queries]
+        wishes = [Wish("") if query.text is None else read_wish(read_text(query.text)) for query in queries]
+        queries = [_without(snapshot, query, wish) for query, wish in zip(queries, wishes, strict=True)]
+        texts = [wish.wanted or None for wish in wishes]
         known = [snapshot.known_rows(query.history) for query in queries]
         in_forces = [rules.of(query.segment) for query in queries]
         excluded = [
@@ -49,7 +53,8 @@ class ListMaker:
         for at, (query, standing, in_force) in enumerate(zip(queries, standings, in_forces, strict=True)):
             rows, scores = self._choose(snapshot, standing, query, in_force)
             items = self.items(snapshot, rows, scores, rules.rule_ids, in_force, columns=query.columns)
-            answers.append(LiveAnswer(tuple(items), _basis(known[at], texts[at]), len(known[at])))
+            basis = _basis(known[at], texts[at])
+            answers.append(LiveAnswer(tuple(items), basis, len(known[at]), wishes[at].unwanted))
         return answers
 
     def similar(
@@ -190,6 +195,15 @@ def title_mask(snapshot: Snapshot, words: str) -> BoolArray:
     if row is not None:
         mask[row] = True
     return mask
+
+
+def _without(snapshot: Snapshot, query: LiveQuery, wish: Wish) -> LiveQuery:
+    """The query, whose filter also leaves out items that name in a column of text what is not wanted."""
+    columns = tuple(name for name, dtype in snapshot.schema.items() if dtype == pl.String and name != ITEM_ID)
+    if not wish.unwanted or not columns:
+        return query
+    named = words_filter(tuple(form for phrase in wish.unwanted for form in spellings(phrase)), columns)
+    return replace(query, filter=leaving_out(named, query.filter))
 
 
 def _title_bonus(snapshot: Snapshot, words: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

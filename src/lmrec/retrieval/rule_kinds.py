@@ -19,8 +19,18 @@ FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 Segment = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+def _name_what_is_needed(schema: dict[str, Any]) -> None:
+    """In the OpenAPI: `kind` has a default for code that knows its class, and is needed by all who send JSON."""
+    schema["required"] = ["kind", *schema.get("required", ())]
+    if "item_ids" in schema["properties"]:
+        schema["anyOf"] = [
+            {"required": ["item_ids"], "properties": {"item_ids": {"minItems": 1}}},
+            {"required": ["filter"], "properties": {"filter": {"type": "object", "minProperties": 1}}},
+        ]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_name_what_is_needed)
 
 
 class Target(_Strict):

@@ -102,13 +102,15 @@ def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> L
         reasons = find_reasons(served.live, query.history, [item.item_id for item in answer.items])
         for item, reason in zip(items, reasons, strict=True):
             item["reason"] = reason
-    body = {
+    body: dict[str, Any] = {
         "items": items,
         "request_id": ask.request_id,
         "generation": served.generation,
         "basis": answer.basis,
         "n_history": answer.n_history,
     }
+    if answer.unwanted:
+        body["not_wanted"] = list(answer.unwanted)
     context: dict[str, Any] = {"basis": answer.basis, **(ask.question.context or {})}
     if ask.question.segment is not None:
         context["segment"] = ask.question.segment

@@ -196,7 +196,7 @@ def _make(
             )
         _save(folder, news, recipe, warm, decision, drift, round(time.monotonic() - started, 1))
         _check(should_stop)
-        name = finish_generation(folder.path, decision.reason, _metrics(decision)).name
+        name = finish_generation(folder.path, decision.reason, _metrics(decision, drift)).name
     status, reason = _promote(run, news.name, name, decision)
     _remove_refused(run, recipe.update.keep_refused)
     return UpdateResult(status, name, read_serving(run.path), reason, merged.counts, decision, drift)
@@ -342,7 +342,8 @@ def _share_unchanged(old: Path, new: Path) -> None:
             os.replace(link, file)
 
 
-def _metrics(decision: Decision) -> dict[str, Any]:
+def _metrics(decision: Decision, drift: Drift) -> dict[str, Any]:
+    """What is shown of a generation wherever generations are listed."""
     whole = decision.slices[0]
     return {
         "metric": decision.metric,
@@ -353,6 +354,7 @@ def _metrics(decision: Decision) -> dict[str, Any]:
         "high": whole.difference.high,
         "cases": whole.n_cases,
         "better": decision.promote,
+        "drift": {"overall": drift.level, **{one.name: one.level for one in drift.measures}},
     }
 
 

@@ -67,6 +67,22 @@ def test_words_are_answered_as_offline(live: LiveRecommender) -> None:
     assert (answer.basis, answer.n_history) == ("text", 0)
 
 
+def test_what_the_words_deny_is_left_out_and_not_looked_for(live: LiveRecommender) -> None:
+    plain = ask(live, text="a film of rocket", k=50)
+    first = live.get_item(ids(plain)[0])
+    assert first is not None
+    word = first.title.split()[-1].lower()
+    without = ask(live, text=f"a film of rocket, no {word}", k=50)
+    assert without.unwanted == (word,)
+    named = {item.item_id for item in plain.items if word in item.title.lower().split()}
+    assert first.item_id in named
+    assert ids(without) == [item_id for item_id in ids(plain) if item_id not in named]
+    only = ask(live, "3", "5", text=f"no {word}", k=50, filter=parse_filter({"title": {"not": "x"}}, live.schema))
+    assert (only.basis, only.unwanted) == ("history", (word,))
+    assert not named & set(ids(only))
+    assert ask(live, text=f"nothing with {word}", k=50).basis == "popular"
+
+
 def test_words_beside_a_history_are_its_newest_item(live: LiveRecommender) -> None:
     """Words that are an item's very own words say what that item without its learnt part would say."""
     item = live.get_item("7")  # the one item that training has not seen: nothing but words

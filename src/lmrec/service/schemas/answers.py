@@ -56,6 +56,9 @@ class RecommendationAnswer(Answer):
     arm: str | None = Field(default=None, description="The user's arm, while an experiment splits the users.")
     basis: Basis = Field(description="What the list rests on; 'popular' where nothing was known.")
     n_history: int = Field(description="Items of history that were known to the catalog.")
+    not_wanted: list[str] | None = Field(
+        default=None, description="What the text said is not wanted ('no horror'); items that name it are left out."
+    )
 
 
 class RecommendationBatchAnswer(Answer):

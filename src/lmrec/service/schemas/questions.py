@@ -90,7 +90,11 @@ class RecommendationQuestion(Words):
         default=None,
         description="Item ids, oldest first; they come after what is known of the user. Unknown ones are ignored.",
     )
-    text: Text | None = Field(default=None, description="What somebody says they want; counts as the newest item.")
+    text: Text | None = Field(
+        default=None,
+        description="What somebody says they want, in English also what not ('no horror', 'without guns'): items that name "
+        "it are left out, and the rest counts as the newest item.",
+    )
     k: K = Field(default=10, description="How many items.")
     filter: FilterSpec | None = None
     exclude: Annotated[list[Id], Field(max_length=10_000)] | None = Field(
@@ -116,7 +120,7 @@ class RecommendationQuestion(Words):
             "examples": [
                 {"user_id": "42", "k": 5},
                 {"history": ["50", "181"], "k": 5, "filter": {"title": {"contains": "night"}}},
-                {"text": "something light for rainy days", "k": 5, "explain": True},
+                {"text": "something light for rainy days, no horror", "k": 5, "explain": True},
             ]
         }
     )
@@ -142,7 +146,7 @@ class SimilarQuestion(Words):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"item_id": "50", "k": 5}, {"text": "space opera", "k": 5}],
-            "oneOf": [{"required": ["item_id"]}, {"required": ["text"]}],
+            "oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("item_id", "text")],
         }
     )
 

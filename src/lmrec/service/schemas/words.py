@@ -44,12 +44,14 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-K: TypeAlias = Annotated[int, BeforeValidator(_whole), Strict(), Field(ge=1, le=MAX_K)]
+# The bounds stand before the conversion, or pydantic leaves them out of the schema.
+K: TypeAlias = Annotated[int, Strict(), Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
 Number: TypeAlias = Annotated[float, Strict(), Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 
 _Integer: TypeAlias = Annotated[StrictInt, Field(ge=-_SAFE_INT, le=_SAFE_INT)]
+_Float: TypeAlias = Annotated[float, Strict(), Field(ge=-_SAFE_INT, le=_SAFE_INT, allow_inf_nan=False)]
 Scalar: TypeAlias = (
-    StrictBool | _Integer | Number | Annotated[StrictStr, Field(max_length=MAX_FIELD_TEXT, pattern=_NO_NULL)]
+    StrictBool | _Integer | _Float | Annotated[StrictStr, Field(max_length=MAX_FIELD_TEXT, pattern=_NO_NULL)]
 )
 # pydantic writes the pattern of names as patternProperties, which alone would let other names pass.
 ONLY_NAMES: Final = {"additionalProperties": False}
@@ -74,7 +76,13 @@ class Range(Words):
     min: _Bound | None = None
     max: _Bound | None = None
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": ["number", "string"]}}} for name in ("min", "max")
+            ]
+        }
+    )
 
     @model_validator(mode="after")
     def _some(self) -> "Range":

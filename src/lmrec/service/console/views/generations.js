@@ -39,11 +39,18 @@ function card(generation) {
   return h(
     "li",
     { class: generation.serving ? "card serving" : "card" },
-    h("div", { class: "card-top" }, h("h2", null, `Generation ${generation.name}`), generation.serving && h("span", { class: "tag good" }, "served"), h("span", { class: "when" }, moment(created, true))),
+    h("div", { class: "card-top" }, h("h2", null, `Generation ${generation.name}`), generation.serving && h("span", { class: "tag good" }, "served"), driftTag(generation.metrics.drift), h("span", { class: "when" }, moment(created, true))),
     h("p", null, generation.why || "No reason was kept."),
     metrics.length > 0 &&
       h("details", null, h("summary", null, "As measured"), h("table", { class: "compact" }, h("tbody", null, metrics.map((one) => h("tr", null, h("th", { scope: "row" }, one.name), h("td", null, one.said)))))),
   );
+}
+
+/** How far the events that it learnt from had moved from those before. */
+function driftTag(drift) {
+  if (!drift) return null;
+  const moved = Object.entries(drift).filter(([name, level]) => name !== "overall" && level !== "steady").map(([name, level]) => `${name} ${level}`);
+  return h("span", { class: drift.overall === "steady" ? "tag" : "tag minus", title: moved.join(", ") || "nothing moved beyond chance" }, `drift: ${drift.overall}`);
 }
 
 /** What each update gained over what was served when it was made, on the newest events of that time. */

@@ -1,0 +1,123 @@
+"""What somebody says they want, and what they say they do not: "something light for rainy days, no horror".
+
+To a language model "no horror" is a text about horror, and lists follow it there. So what is not wanted is taken out of
+the words before they are encoded, and items that name it are left out. English only, and only what is said with one of a
+few words (no, not, without, nothing, except, avoid); what is not recognised stays in the text as before.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_WORD: Final = r"[^\W_][\w'’-]*"
+_NOT: Final = re.compile(
+    r"(?<![\w'’-])(?:(?:and|but)\s+)?"
+    r"(?:no|not|without|except(?:\s+for)?|nothing|anything\s+but|avoid(?:ing)?|(?:i\s+)?(?:don['’]?t|do\s+not)\s+(?:want|like))\s+"
+    rf"(?P<said>{_WORD}(?:\s+{_WORD})*)",
+    re.IGNORECASE,
+)
+_FILLERS: Final = frozenset(
+    "a about all an any anything at being bit by in into involving kind like lots more much of please so sort the too "
+    "very with".split()
+)
+_ENDS: Final = frozenset(
+    "and because but for from i if just maybe on only or nor since something that then to we what when where which while "
+    "who with".split()
+)
+_EMPTY: Final = frozenset(
+    "film films movie movies item items one ones stuff thing things product products book books".split()
+)
+_NO_DENIAL: Final = frozenset("bad just necessarily only sure one".split())  # "not only", "not bad", "no one"
+_MAX_WORDS: Final = 3
+
+
+@dataclass(frozen=True)
+class Wish:
+    """`wanted` may be empty. `unwanted`: words or short phrases, in lower case, in the order said, each once."""
+
+    wanted: str
+    unwanted: tuple[str, ...] = ()
+
+
+def read_wish(text: str) -> Wish:
+    """Part a text.
+
+    >>> read_wish("something light for rainy days, no horror")
+    Wish(wanted='something light for rainy days', unwanted=('horror',))
+    >>> read_wish("A heist without guns or car chases, please")
+    Wish(wanted='A heist, please', unwanted=('guns', 'car chases'))
+    >>> read_wish("like No Country for Old Men")
+    Wish(wanted='like No Country for Old Men', unwanted=())
+    """
+    kept: list[str] = []
+    unwanted: list[str] = []
+    at = 0
+    while (found := _NOT.search(text, at)) is not None:
+        phrases, end = _phrases(text, found)
+        if not phrases:
+            kept.append(text[at : found.start("said")])
+            at = found.start("said")
+            continue
+        kept.append(text[at : found.start()])
+        unwanted += phrases
+        at = end
+    if not unwanted:
+        return Wish(text)
+    kept.append(text[at:])
+    return Wish(_tidy("".join(kept)), tuple(dict.fromkeys(unwanted)))
+
+
+def spellings(phrase: str) -> tuple[str, ...]:
+    """The phrase, and its last word in the singular and the plural, as far as English spelling tells.
+
+    >>> spellings("comedies"), spellings("car chase")
+    (('comedies', 'comedy'), ('car chase', 'car chases'))
+    """
+    forms = [phrase]
+    if phrase.endswith("ies") and len(phrase) > 4:
+        forms.append(f"{phrase[:-3]}y")
+    elif phrase.endswith("s") and not phrase.endswith("ss") and len(phrase) > 3:
+        forms.append(phrase[:-1])
+    elif phrase.endswith("y") and phrase[-2:-1] not in "aeiou":
+        forms.append(f"{phrase[:-1]}ies")
+    elif not phrase.endswith("s"):
+        forms.append(f"{phrase}s")
+    return tuple(forms)
+
+
+def _phrases(text: str, found: re.Match[str]) -> tuple[list[str], int]:
+    """What is denied, and where in the text that ends; nothing where it is the name of something, or no denial."""
+    words = list(re.finditer(_WORD, found["said"]))
+    first = words[0].group()
+    denial = found.group()[: found.start("said") - found.start()].split()
+    if first.lower() in _NO_DENIAL or (denial[-1] == "No" and first[0].isupper() and found.start() > 0):
+        return [], 0
+    phrases: list[list[str]] = [[]]
+    end = found.start("said")
+    for word in words:
+        said = word.group().lower()
+        if said in ("or", "nor") and phrases[-1]:
+            phrases.append([])
+            continue
+        if said in _FILLERS and not phrases[-1]:
+            continue
+        if said in _ENDS or len(phrases[-1]) == _MAX_WORDS:
+            break
+        phrases[-1].append(said)
+        end = found.start("said") + word.end()
+    trimmed = [_trim(phrase) for phrase in phrases]
+    return [" ".join(phrase) for phrase in trimmed if phrase], end
+
+
+def _trim(words: list[str]) -> list[str]:
+    """Without the words that only say that it is an item: "horror films" is horror."""
+    while words and words[-1] in _EMPTY | _FILLERS:
+        words = words[:-1]
+    return words
+
+
+def _tidy(text: str) -> str:
+    """Without the commas and spaces that stood around what was taken out."""
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+([,.;!?])", r"\1", text)
+    return re.sub(r"([,;])(?:\s*[,;.])+", r"\1", text).strip(" ,;.")
