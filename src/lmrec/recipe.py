@@ -69,6 +69,11 @@ class Recipe(BaseModel):
         asked = self.training.mask_seen
         return self.evaluation.exclude_seen if asked is None else asked
 
+    @property
+    def refits(self) -> bool:
+        """Whether fresh towers learn again with the validation part. A history read as text has no towers of its own."""
+        return self.training.refit and self.training.frozen_epochs > 0 and self.user_model.kind != "text"
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.user_model.kind == "transformer" and self.item.width % self.user_model.heads:

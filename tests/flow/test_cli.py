@@ -291,6 +291,10 @@ def test_learning_from_everything_leaves_nothing_to_judge(
     out = tmp_path / "run"
     words = fit_words(world_folder, out, [*quick_choices, "training.tuned_epochs=0"], "--split", "none", "--json")
     assert json.loads(invoke(*words).stdout)["run"] == str(out)
+    record = json.loads((out / "run.json").read_text())
+    assert any("choose epochs and weights; then all events are learnt" in note for note in record["notes"])
+    assert record["training"]["refit_epochs"] > 0
+    assert record["summary"]["n_train"] < record["summary"]["n_events"]
     assert not (out / "report.html").exists()
     assert "leaves nothing to judge on" in invoke("evaluate", out, code=2).stderr
     assert "not been judged yet" in invoke("report", out, code=2).stderr

@@ -7,7 +7,7 @@
 | last_n     | each user's last n events (validation: the n before) | the same for short test lists                   |
 | cold_items | all events of a share of the items                   | are items found that nobody has touched yet     |
 | cold_users | all events of a share of the users                   | do strangers get personal results               |
-| none       | nothing                                              | the last fit before going live                  |
+| none       | nothing for the judge; what is newest for choosing   | the last fit before going live                  |
 """
 
 from dataclasses import dataclass
@@ -34,11 +34,12 @@ class SplitConfig(BaseModel):
 
     kind: SplitKind = Field(default="time", description="what is held out; see the table in lmrec.data.split")
     validation: float = Field(
-        default=0.1, ge=0, lt=1, description="time: share of events; cold kinds: share of items or users"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="time, none: share of events; cold kinds: share of items or users; last and last_n ignore it",
     )
-    test: float = Field(
-        default=0.1, ge=0, lt=1, description="as `validation`; both are ignored by last, last_n and none"
-    )
+    test: float = Field(default=0.1, ge=0, lt=1, description="as `validation`; none ignores it")
     n: int = Field(
         default=1, ge=1, description="last_n: events of each user that go to test, and as many to validation"
     )
@@ -83,6 +84,7 @@ class Split:
 def split_interactions(interactions: Interactions, n_items: int, config: SplitConfig) -> Split:
     """Split a log. Items already in a case's history are not relevant again; cases left with nothing are dropped.
 
+    Kind "none" holds out the newest part as validation, to be learnt after all (training.refit), where it makes a question.
     Raises `InputError` where time cannot be compared between users, or where a part comes out empty.
     """
     masks, cut_ts = _hold_out(interactions, n_items, config)
@@ -100,6 +102,8 @@ def split_interactions(interactions: Interactions, n_items: int, config: SplitCo
     validation, validation_dropped = _build_cases(
         interactions.select(masks.validation), index, meetings, config, starts[0]
     )
+    if config.kind == "none" and masks.validation.any() and not len(validation):
+        return split_interactions(interactions, n_items, config.model_copy(update={"validation": 0.0}))
     test, test_dropped = _build_cases(interactions.select(masks.test), index, meetings, config, starts[1])
     _require_cases(config, {"validation": validation, "test": test})
     return Split(
@@ -136,8 +140,17 @@ def _hold_out(
         return _hold_out_drawn(interactions.item_idx, n_items, config), None
     if config.kind == "cold_users":
         return _hold_out_drawn(interactions.user_idx, interactions.n_users, config), None
-    nothing = np.zeros(len(interactions), bool)
-    return SplitMasks(nothing, nothing), None
+    return SplitMasks(_newest(interactions, config.validation), np.zeros(len(interactions), bool)), None
+
+
+def _newest(interactions: Interactions, share: float) -> BoolArray:
+    """(E,) which events are the newest `share`; without times each user's last of several. None rather than all of them."""
+    if interactions.time_kind == "position" and share:
+        counts = np.bincount(interactions.user_idx, minlength=interactions.n_users)
+        newest = (counts[interactions.user_idx] > 1) & (_places_from_end(interactions) == 0)
+    else:
+        newest = interactions.time_ts >= _cut(interactions.time_ts, share)
+    return newest if not newest.all() else np.zeros(len(interactions), bool)
 
 
 def _hold_out_by_time(interactions: Interactions, config: SplitConfig) -> tuple[SplitMasks, tuple[float, float]]:
@@ -162,13 +175,18 @@ def _cut(times: npt.NDArray[np.float64], share_after: float) -> float:
 
 def _hold_out_last(interactions: Interactions, n: int) -> SplitMasks:
     """The last n events of each user to test, the n before to validation; a user with fewer than 2n + 1 stays whole."""
+    counts = np.bincount(interactions.user_idx, minlength=interactions.n_users)
+    from_end, enough = _places_from_end(interactions), counts[interactions.user_idx] > 2 * n
+    return SplitMasks(validation=enough & (from_end >= n) & (from_end < 2 * n), test=enough & (from_end < n))
+
+
+def _places_from_end(interactions: Interactions) -> IntArray:
+    """(E,) how many later events the user of each event has."""
     users = interactions.user_idx
     counts = np.bincount(users, minlength=interactions.n_users)
-    order = stable_order(users)
     from_end = np.empty(len(users), np.int64)
-    from_end[order] = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(users))
-    enough = counts[users] > 2 * n
-    return SplitMasks(validation=enough & (from_end >= n) & (from_end < 2 * n), test=enough & (from_end < n))
+    from_end[stable_order(users)] = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(users))
+    return from_end
 
 
 def _hold_out_drawn(idx: IntArray, n: int, config: SplitConfig) -> SplitMasks:

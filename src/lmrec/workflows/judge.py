@@ -74,7 +74,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
 
     overrides: `evaluation.*` and `baselines.*` settings, and `split.target`, which may differ from the run's recipe;
     nothing else may. Every baseline's settings are searched on validation, then it is fitted to training and validation;
-    the run's own model keeps the weights that it learnt on training alone.
+    the served towers have learnt from both too (training.refit), the rows of the two stages from training alone.
     """
     run = open_run(path)
     recipe = _recipe_of(run, overrides)

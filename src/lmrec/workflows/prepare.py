@@ -36,7 +36,12 @@ def prepare_source(name: str, path: Path | str, recipe: Recipe) -> Prepared:
 
 def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
     config, notes = choose_split(dataset, recipe.split)
+    if config.kind == "none" and not recipe.refits:
+        config = config.model_copy(update={"validation": 0.0})  # what is held out would never be learnt
     split = split_interactions(dataset.interactions, dataset.catalog.n_items, config)
+    if config.kind == "none" and len(split.validation):
+        n_newest = len(split.train_and_validation) - len(split.train)
+        notes = (*notes, f"the newest {n_newest:,} events choose epochs and weights; then all events are learnt")
     return Prepared(dataset, split, summarize(dataset, split), (*dataset.notes, *notes))
 
 

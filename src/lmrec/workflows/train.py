@@ -208,13 +208,8 @@ def _train(
 
 
 def refit_epochs(recipe: Recipe, split: Split, report: TrainingReport) -> int:
-    """For how many epochs fresh towers learn from training and validation; 0 where the validated ones are kept.
-
-    Kept they are where nothing validated, and where there were no epochs on fixed text vectors to count. A history read as
-    text has no towers of its own to learn again.
-    """
-    possible = recipe.training.refit and len(split.validation) and recipe.user_model.kind != "text"
-    return report.frozen_epoch if possible else 0
+    """For how many epochs fresh towers learn from training and validation; 0 where the validated ones are kept."""
+    return report.frozen_epoch if recipe.refits and len(split.validation) else 0
 
 
 def learn_again(

@@ -152,6 +152,29 @@ def test_none_keeps_everything() -> None:
     assert split.proof.holds
 
 
+def test_none_lets_the_newest_choose_and_leaves_nothing_for_the_judge() -> None:
+    users, items = np.arange(20) % 4, np.arange(20) % 7
+    ids = [f"u{user}" for user in range(4)]
+    timed = Interactions.from_arrays(ids, users, items, np.arange(20))
+    split = split_interactions(timed, 7, SplitConfig(kind="none", validation=0.2))
+    assert (len(split.train), len(split.train_and_validation), len(split.test)) == (16, 20, 0)
+    assert split.validation.instants.min() == 16
+    placed = Interactions.from_arrays(ids, users, items, np.arange(20) // 4, time_kind="position")
+    split = split_interactions(placed, 7, SplitConfig(kind="none"))
+    assert (len(split.train), len(split.train_and_validation), len(split.test)) == (16, 20, 0)
+    assert split.proof.holds
+    kept = split_interactions(timed, 7, SplitConfig(kind="none", validation=0.0))
+    assert (len(kept.train), len(kept.validation)) == (20, 0)
+
+
+def test_none_learns_from_everything_where_the_newest_ask_nothing_new() -> None:
+    log = Interactions.from_arrays(["a"], [0] * 10, [0] * 10, np.arange(10))  # the same item again and again
+    split = split_interactions(log, 1, SplitConfig(kind="none"))
+    assert (len(split.train), len(split.validation)) == (10, 0)
+    at_once = Interactions.from_arrays(["a", "b"], [0, 1], [0, 0], [5, 5])
+    assert len(split_interactions(at_once, 1, SplitConfig(kind="none")).train) == 2
+
+
 def test_positions_cannot_be_split_by_time() -> None:
     log = Interactions.from_arrays(["a"], [0] * 3, [0, 1, 2], [0, 1, 2], time_kind="position")
     with pytest.raises(InputError, match=r"have a position .* cannot be split by time\. Use --split last"):
