@@ -14,7 +14,7 @@ from lmrec.feedback.store import Store, StoredEvent
 
 from .ingest_child import N_THREADS
 
-N_KILLS = 40
+N_KILLS = 75  # and 25 of the whole service: tests/flow/test_torture.py
 
 
 @dataclass
@@ -84,7 +84,7 @@ def test_no_kill_loses_or_doubles_what_was_acknowledged(tmp_path: Path) -> None:
             first = max(0, min((acknowledged.n_events[thread] for thread in range(N_THREADS)), default=0) - 5)
             print(kill_round, first, file=parent.stdin, flush=True)
             child = int(parent.stdout.readline())
-            time.sleep(chance.uniform(0.0, 0.25))  # from before the tables are made to well into ingest
+            time.sleep(chance.uniform(0.0, 0.2))  # from before the tables are made to well into ingest
             os.kill(child, signal.SIGKILL)
             assert parent.stdout.readline() == "ended\n"
             with acks.open() as stream:
