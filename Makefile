@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := 2.13.0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint bench-movielens bench-speed bench-peers bench-peers-setup bench-check clean
+.PHONY: demo test lint torture bench-movielens bench-speed bench-peers bench-peers-setup bench-check bench-soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -27,6 +27,14 @@ bench-movielens: $(VENV)/.demo
 # Every figure of benchmarks/speed and one table of them; SMALL=1: small sizes, in about five minutes.
 bench-speed: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.speed.run $(if $(SMALL),--small) $(if $(ONLY),--only $(ONLY))
+
+# kill -9 at KILLS random moments of ingest, upserts, updates and swaps; the same command goes on where it was stopped.
+torture: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.torture.run $(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+# Ten minutes of load: does memory stay where it is?
+bench-soak: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.speed.serve.soak
 
 # lmrec beside its rivals (benchmarks/peers). Hours; the same command goes on where it was stopped. Choices:
 # DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1 MINUTES=8

@@ -57,6 +57,7 @@ class ServiceState:
         self.serving = Serving(settings.run, store, settings.rules, settings.retry_s)
         self.started_ts = time.time()
         self.failure: LmrecError | None = None
+        self.knows_words = False  # once the language model is loaded; until then who asks with words waits for it
         self.on_failure: Callable[[], None] = _nothing
         self._users: Users | None = None
         self._stopping = Signal()
@@ -104,7 +105,13 @@ class ServiceState:
         self._watcher = Watcher(self._tasks(), self._failed)
         if not self._stopping.is_set():
             self._watcher.start()
-            served.live.warm_up()  # after the first answers are possible: only words need the language model
+            try:
+                served.live.warm_up()  # after the first answers are possible: only words need the language model
+            except Exception as error:  # whoever asks with words will be told
+                self._failed("warm up", error)
+            else:
+                self.knows_words = True
+                log("knows words")
 
     def _tasks(self) -> list[Task]:
         every = self.settings.watch_s

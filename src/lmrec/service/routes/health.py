@@ -35,6 +35,7 @@ async def ready(state: State) -> Response:
             "status": "ready",
             "generation": served.generation,
             "items": served.live.n_items,
+            "knows_words": state.knows_words,
             "store": state.store.where.partition(":")[0].partition("+")[0],
             "problems": state.serving.problems,
         }

@@ -354,6 +354,9 @@ class Ready(Answer):
     status: Literal["ready"]
     generation: str
     items: int
+    knows_words: bool = Field(
+        description="Whether the language model is loaded; before it is, who asks with words or puts items waits for it."
+    )
     store: Literal["sqlite", "postgresql"]
     problems: list[str] = Field(description="What does not hinder serving but needs somebody's eye.")
 

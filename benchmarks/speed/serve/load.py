@@ -9,10 +9,12 @@ than the service does.
 import asyncio
 import json
 import random
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, cast
 
 _OPEN_CONNECTIONS: Final = 64
@@ -203,6 +205,21 @@ def _arrivals(rate: float, stop: float, seed: int) -> Iterator[float]:
     due = time.perf_counter()
     while (due := due + chance.expovariate(rate)) < stop:
         yield due
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_client(plan: Plan) -> dict[str, Any]:
+    """The tally of a client process of its own. It starts without lmrec, which it does not need."""
+    command = (sys.executable, __file__, json.dumps(asdict(plan)))
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=plan.seconds + 60)
+    tally: dict[str, Any] = json.loads(ended.stdout)
+    return tally
 
 
 def main() -> None:

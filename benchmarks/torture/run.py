@@ -12,7 +12,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from typing import Any, Final
 
 import httpx
 
+from benchmarks.speed.serve.load import free_port
 from lmrec.artifacts.generation import read_serving
 from lmrec.data.sources.synthetic import planted_world
 from lmrec.feedback.store import Store
@@ -32,7 +32,7 @@ from lmrec.feedback.walk import walk_events
 from lmrec.workflows.train import fit_run
 
 HERE: Final = Path(__file__).parent
-VICTIMS: Final = HERE / "torture_victims.py"
+VICTIMS: Final = HERE / "victims.py"
 N_EVENT_THREADS: Final = 2
 N_ITEMS: Final = 6
 BACK_S: Final = 5.0
@@ -278,13 +278,6 @@ def events_body(user: str, first: int, n: int) -> dict[str, Any]:
             {"event_id": f"{user}-{at}", "user_id": user, "item_id": str(at % 20), "kind": "click"} for at in ids
         ]
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_run(folder: Path) -> None:
