@@ -1,12 +1,14 @@
 """The objective as a recipe chooses it: over the whole catalog or over drawn negatives, with what was shown or without."""
 
+from dataclasses import replace
 from typing import Literal, Protocol, Self
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from lmrec.fields import IntArray
+from lmrec.fields import BoolArray, IntArray
 from lmrec.training.objectives import Asked, full_softmax, sampled_softmax, shown_softmax
 from lmrec.training.samplers import Sampler, SamplerConfig, ShownSampler, build_sampler
 
@@ -18,6 +20,11 @@ class ObjectiveConfig(BaseModel):
         default="auto",
         description="full: softmax over the whole catalog; sampled: over drawn negatives, corrected for how they were "
         "drawn; auto: full up to objective.max_full_items items, sampled above.",
+    )
+    candidates: Literal["chosen", "all"] = Field(
+        default="chosen",
+        description="chosen: only items with a training event stand in the softmax, for whoever stands there without ever "
+        "being right is learnt to be wrong, which buries new items; all: the whole catalog.",
     )
     max_full_items: int = Field(default=200_000, ge=1, description="auto: the largest catalog of the full softmax.")
     sampler: SamplerConfig = Field(
@@ -75,6 +82,28 @@ class SampledSoftmax:
         return sampled_softmax(asked, self.sampler.draw(asked, rng))
 
 
+class AmongChosen:
+    """Another objective in a catalog of only those items that are `chosen` (N,) at least once in training.
+
+    An item without events is never a target, so as a candidate it would only ever be pushed away from every user, and with
+    it the words that it stands for. Targets and histories must be chosen items.
+    """
+
+    def __init__(self, rest: Objective, chosen: BoolArray) -> None:
+        self.rest = rest
+        self.rows = torch.from_numpy(np.flatnonzero(chosen))
+        self.place = torch.from_numpy(np.maximum(np.cumsum(chosen) - 1, 0))  # where not chosen: any, it is not asked
+
+    def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
+        device = asked.item_vec.device
+        place = self.place.to(device)
+        seen = replace(asked.seen, item_idx=place[asked.seen.item_idx]) if asked.seen is not None else None
+        among = replace(
+            asked, item_vec=asked.item_vec[self.rows.to(device)], target=place[asked.target], seen=seen, shown=None
+        )
+        return self.rest(among, rng)
+
+
 class WithShown:
     """Another objective plus `weight` times `objectives.shown_softmax`."""
 
@@ -90,6 +119,12 @@ class WithShown:
 
 def build_objective(config: ObjectiveConfig, item_counts: IntArray) -> Objective:
     """item_counts: (N,) training events of each item."""
-    samples = config.samples(len(item_counts))
-    objective: Objective = SampledSoftmax(build_sampler(config.sampler, item_counts)) if samples else FullSoftmax()
+    chosen = np.asarray(item_counts > 0)
+    among = config.candidates == "chosen" and not chosen.all()
+    counts = item_counts[chosen] if among else item_counts
+    objective: Objective = FullSoftmax()
+    if config.samples(len(counts)):
+        objective = SampledSoftmax(build_sampler(config.sampler, counts))
+    if among:
+        objective = AmongChosen(objective, chosen)
     return WithShown(objective, config.shown, config.shown_negatives) if config.shown else objective

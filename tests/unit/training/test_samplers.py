@@ -12,7 +12,7 @@ from lmrec.fields import IntArray
 from lmrec.recipe import load_recipe
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
-from lmrec.training.losses import FullSoftmax, ObjectiveConfig, SampledSoftmax, WithShown, build_objective
+from lmrec.training.losses import AmongChosen, FullSoftmax, ObjectiveConfig, SampledSoftmax, WithShown, build_objective
 from lmrec.training.objectives import (
     Asked,
     DrawnNegatives,
@@ -146,6 +146,29 @@ def test_targets_of_no_list_add_nothing() -> None:
     assert WithShown(FullSoftmax(), 3.0, None)(replace(asked, shown=nothing), rng) == plain
     assert WithShown(FullSoftmax(), 3.0, 2)(replace(asked, shown=nothing), rng) == plain
     assert WithShown(FullSoftmax(), 3.0, None)(asked, rng) == plain
+
+
+def test_items_that_nobody_chose_are_no_candidates_and_feel_nothing() -> None:
+    chosen = np.arange(N_ITEMS) != 2
+    asked, rng = make_asked(with_seen=True), np.random.default_rng(0)
+    asked.item_vec.requires_grad_(True)
+    loss = AmongChosen(FullSoftmax(), chosen)(asked, rng)
+    (gradient,) = torch.autograd.grad(loss, asked.item_vec)
+    assert not gradient[2].any()
+    assert gradient[[1, 3, 9]].any(1).all()
+    seen = Seen(torch.tensor([[0, 7, 2]] * N_TARGETS), torch.ones(N_TARGETS, 3, dtype=torch.bool))
+    without = asked.user_vec, asked.item_vec, asked.target, asked.weight, asked.scale, seen
+    torch.testing.assert_close(loss, full_softmax_plain(*without))
+
+
+def test_the_catalog_of_candidates_is_what_the_recipe_says() -> None:
+    counts = np.array([0, 3, 1, 0])
+    assert isinstance(build_objective(ObjectiveConfig(), counts), AmongChosen)
+    assert isinstance(build_objective(ObjectiveConfig(candidates="all"), counts), FullSoftmax)
+    assert isinstance(build_objective(ObjectiveConfig(), counts + 1), FullSoftmax)
+    among = build_objective(ObjectiveConfig(kind="sampled"), counts)
+    assert isinstance(among, AmongChosen)
+    assert isinstance(among.rest, SampledSoftmax)
 
 
 def test_in_batch_never_draws_an_item_without_events_and_mixed_does() -> None:
