@@ -6,16 +6,17 @@ from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
 from benchmarks.peers.work import Effort, Place, save_row
 from lmrec.artifacts.run import RunFolder
-from lmrec.workflows.judge import FROZEN, FUSED, TUNED, judge_run, own_name
+from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, own_name
 from lmrec.workflows.train import fit_run
 
 OWN = "lmrec"
 # What else the run knows is shown too, where it is not what it serves.
-PARTS = {FROZEN: "lmrec_frozen", TUNED: "lmrec_tuned", FUSED: "lmrec_fused"}
+PARTS = {FROZEN: "lmrec_frozen", TUNED: "lmrec_tuned", REFIT: "lmrec_refit", FUSED: "lmrec_fused"}
 TITLES = {
     OWN: "**lmrec** (default recipe)",
-    "lmrec_frozen": "lmrec, towers alone, PLM frozen",
-    "lmrec_tuned": "lmrec, towers alone, PLM tuned",
+    "lmrec_frozen": "lmrec, towers alone, PLM frozen, learnt from training alone",
+    "lmrec_tuned": "lmrec, towers alone, PLM tuned, learnt from training alone",
+    "lmrec_refit": "lmrec, towers alone",
     "lmrec_fused": "lmrec, fused",
 }
 

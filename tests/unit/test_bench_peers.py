@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from benchmarks.peers import check, results, steps
+from benchmarks.peers import check, own, results, steps
 from benchmarks.peers.__main__ import OUT_OF_TIME, choose_systems, main
 from benchmarks.peers.cells import Cell, choose_cells
 from benchmarks.peers.exchange import measure_handed_over, write_split
@@ -21,11 +21,13 @@ from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.spaces import draw_settings
 from benchmarks.peers.work import METRICS, Effort, Place, load_row
 from lmrec.artifacts.files import read_json
+from lmrec.artifacts.run import RunFolder
 from lmrec.errors import DataError, InputError, LmrecError
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.models.collaborative import Popularity
 from lmrec.topk import exclude_items, top_k
 from lmrec.workflows.fuse import log_arrays
+from lmrec.workflows.judge import judge_run, own_name
 from lmrec.workflows.prepare import Prepared
 
 N_ITEMS, N_USERS = 30, 40
@@ -156,6 +158,24 @@ def test_a_shared_fit_gives_what_a_fit_of_its_own_gives(prepared: Prepared) -> N
     for trial in steps.try_inside(rival, drawn, np.zeros((N_ITEMS, 1)), train, asked, recipes):
         alone = evaluate(rival.make(trial["settings"], 0, None).fit(train), asked, N_ITEMS, recipes["x"].evaluation)
         assert trial["validation"]["x"] == pytest.approx(alone.aggregate["ndcg@10"])
+
+
+def test_lmrec_fits_its_recipe_and_leaves_its_row_beside_its_parts(
+    place: Place, prepared: Prepared, quick_choices: list[str], tmp_path: Path
+) -> None:
+    quick = tuple(choice for choice in quick_choices if not choice.startswith(("data.", "template.")))
+    here, effort = Place(tmp_path, place.cell), replace(EFFORT, own_overrides=quick)
+    own.run_own(here, effort, "x", 0)
+    facts, evaluation = load_row(here.row("x", own.OWN, 0), prepared.split.test, N_ITEMS)
+    assert facts["seconds"] > 0
+    assert facts["peak_mb"] > 0
+    assert set(facts["settings"]) == {"recipe", "fusion"}
+    judged = judge_run(here.folder / own.OWN / "x-0", ["baselines.names=[]"])
+    served = judged.evaluations[own_name(RunFolder(here.folder / own.OWN / "x-0"))]
+    np.testing.assert_array_equal(evaluation.metrics["ndcg@10"], served.metrics["ndcg@10"])
+    parts = {path.stem.rpartition("-")[0] for path in (here.folder / "rows" / "x").glob("*.json")}
+    assert parts <= set(own.TITLES)
+    assert len(parts) == len(judged.evaluations)
 
 
 def test_the_table_compares_with_the_best_rival(place: Place, prepared: Prepared, tmp_path: Path) -> None:
