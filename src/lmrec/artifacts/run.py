@@ -10,6 +10,7 @@ metrics.jsonl       one line an epoch           tensorboard/   the same for Tens
 training_state/     there while a training can be resumed, as is refit_state/
 evaluation.json     the judge's table           report.html    the same with pictures
 cases.parquet       where the relevant items of each judged case stood, for every row of that table
+ensemble.json       for an ensemble of runs, in place of checkpoint/ and vectors/: see ensemble.py
 impressions.json    the judge's table of what was shown, where the data knows that
 """
 
@@ -84,6 +85,16 @@ class RunFolder:
     @property
     def evaluation_file(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def ensemble_file(self) -> Path:
+        return self.path / "ensemble.json"
+
+    @property
+    def member_paths(self) -> list[Path]:
+        """The run folders inside an ensemble, in its order."""
+        folders = [path for path in (self.path / "members").glob("*") if path.name.isdigit()]
+        return sorted(folders, key=lambda path: int(path.name))
 
     @property
     def impressions_file(self) -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lmrec.cli.comparing import add_comparing
+from lmrec.cli.ensembling import add_ensembling
 from lmrec.cli.experimenting import add_experimenting
 from lmrec.cli.guard import GuardedGroup
 from lmrec.cli.serving import add_serving
@@ -312,6 +313,7 @@ def data_fetch(
 
 
 add_comparing(app)
+add_ensembling(app)
 add_serving(app)
 add_updating(app)
 add_experimenting(app)

@@ -1,7 +1,7 @@
 """Scores of histories, of words, and of both over the rows of a snapshot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmrec.fields import ITEM_ID, IntArray, Ragged
+from lmrec.retrieval.ensemble import EnsembleScorer
 from lmrec.retrieval.live_catalog import LiveCatalog
 from lmrec.retrieval.scorer import ItemBank, Scorer
 from lmrec.retrieval.snapshot import Snapshot
@@ -20,7 +21,7 @@ from lmrec.text.template import Template
 class LiveScorer:
     """A generation's model, asked about rows of a snapshot instead of the bank that it came with."""
 
-    scorer: Scorer
+    scorer: Scorer | EnsembleScorer
     template: Template
     catalog: LiveCatalog
     text_column: str  # where typed words go: the template's first column of text
@@ -56,8 +57,7 @@ class LiveScorer:
                 [self.template.render_history([read[int(place)] for place in history]) for history in places]
             )
 
-        model = replace(self.scorer, bank=bank, encode_histories=encode_histories)
-        return model.query(asked)
+        return self.scorer.asked_over(bank, encode_histories).query(asked)
 
     @torch.no_grad()
     def standings(self, snapshot: Snapshot, query: Tensor, histories: Sequence[Sequence[int]]) -> list[Standing]:

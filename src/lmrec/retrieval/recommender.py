@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lmrec.artifacts.checkpoint import Checkpoint, ItemVectors, load_vectors, read_checkpoint
+from lmrec.artifacts.ensemble import EnsembleKind, read_ensemble
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
@@ -22,6 +23,7 @@ from lmrec.models.encoder import encode_tokens
 from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.bank import GrowingBank
+from lmrec.retrieval.ensemble import AnyScorer, EnsembleScorer, RankedEnsemble
 from lmrec.retrieval.index import ItemIndex, RowMask
 from lmrec.retrieval.nearest import merged, nearest_rows
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -77,6 +79,21 @@ def to_frame(recommendations: Iterable[Recommendation]) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, eq=False)
+class Ensemble:
+    """The runs that answer as one, and how: see `lmrec.retrieval.ensemble`."""
+
+    members: "tuple[Recommender, ...]"
+    weights: tuple[float, ...]
+    by: EnsembleKind
+
+    def scorer(self, members: Sequence[AnyScorer]) -> EnsembleScorer | RankedEnsemble:
+        """These members' scorers as one, whichever part of the log they know."""
+        single = tuple(member for member in members if isinstance(member, Scorer))
+        assert len(single) == len(self.weights), "an ensemble has no ensembles as members"
+        return (RankedEnsemble if self.by == "ranks" else EnsembleScorer)("ensemble", single, self.weights)
+
+
+@dataclass(frozen=True, eq=False)
 class Recommender:
     """A trained run, ready to answer. A known item costs no pass of the language model; only new words do."""
 
@@ -87,6 +104,7 @@ class Recommender:
     towers: TwoTower
     vectors: ItemVectors
     fusion: Fusion
+    ensemble: "Ensemble | None" = None
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -100,6 +118,8 @@ class Recommender:
             raise RunFolderError(
                 f"the data in {run.data} is missing or damaged ({reason}). Fit the run again"
             ) from error
+        if run.ensemble_file.exists():
+            return cls._load_ensemble(run, catalog, interactions)
         checkpoint = read_checkpoint(run.checkpoint)
         return cls(
             run=run,
@@ -109,6 +129,27 @@ class Recommender:
             towers=checkpoint.load_towers(),
             vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
             fusion=checkpoint.load_fusion(),
+        )
+
+    @classmethod
+    def _load_ensemble(cls, run: RunFolder, catalog: Catalog, interactions: Interactions) -> Self:
+        description = read_ensemble(run)
+        members = tuple(cls.load(path) for path in run.member_paths)
+        if any(member.catalog.fingerprint != catalog.fingerprint for member in members):
+            raise RunFolderError(f"a member of the ensemble '{run.path}' has another catalog. Make the ensemble again")
+        first = members[0]
+        text_vec, item_vec = (
+            torch.cat([getattr(member.vectors, name) for member in members], dim=1) for name in ("text_vec", "item_vec")
+        )
+        return cls(
+            run=run,
+            catalog=catalog,
+            interactions=interactions,
+            checkpoint=replace(first.checkpoint, fingerprint=description.fingerprint),
+            towers=first.towers,
+            vectors=ItemVectors(text_vec, item_vec),
+            fusion=Fusion(),
+            ensemble=Ensemble(members, description.weights, description.by),
         )
 
     def recommend(
@@ -191,16 +232,35 @@ class Recommender:
         catalog = self.catalog.with_items(items)
         fresh = catalog.frame.tail(len(items))
         text_vec = self.encode_texts(self.checkpoint.template.render_items(fresh))
-        with torch.no_grad():
-            item_vec = self.towers.item_tower.project(text_vec)
+        item_vec = self.scorer.bank_rows(text_vec).item_vec
         vectors = ItemVectors(
             torch.cat([self.vectors.text_vec, text_vec]), torch.cat([self.vectors.item_vec, item_vec])
         )
-        return replace(self, catalog=catalog, vectors=vectors)
+        if self.ensemble is None:
+            return replace(self, catalog=catalog, vectors=vectors)
+        members = tuple(member.add_items(items) for member in self.ensemble.members)
+        return replace(self, catalog=catalog, vectors=vectors, ensemble=replace(self.ensemble, members=members))
 
     @cached_property
-    def scorer(self) -> Scorer:
-        return self.towers_scorer.fused(self.fusion)
+    def scorer(self) -> Scorer | EnsembleScorer:
+        """What can be searched and served. Raises InputError for an ensemble by ranks."""
+        if self.ensemble is None:
+            return self.towers_scorer.fused(self.fusion)
+        if self.ensemble.by == "ranks":
+            raise InputError(
+                f"'{self.run.path}' is an ensemble by ranks: it recommends to users and histories and is judged, but ranks of "
+                "a whole catalog are no product that could be served, searched by words or turned round. Make one by scores"
+            )
+        found = self.ensemble.scorer([member.scorer for member in self.ensemble.members])
+        assert isinstance(found, EnsembleScorer)
+        return found
+
+    @cached_property
+    def list_scorer(self) -> AnyScorer:
+        """What makes lists for histories; every run has it."""
+        if self.ensemble is None or self.ensemble.by != "ranks":
+            return self.scorer
+        return self.ensemble.scorer([member.scorer for member in self.ensemble.members])
 
     @cached_property
     def towers_scorer(self) -> Scorer:
@@ -273,7 +333,7 @@ class Recommender:
         for start in range(0, len(histories), _BLOCK):
             block = histories.slice(start, min(start + _BLOCK, len(histories)))
             if self.index is None:
-                lists = self._lists(self.scorer.score(block), block if exclude_seen else None, k, allowed)
+                lists = self._lists(self.list_scorer.score(block), block if exclude_seen else None, k, allowed)
             else:
                 lists = self._searched(self.index, block, exclude_seen, k, allowed)
             answers += [
@@ -328,7 +388,9 @@ class Recommender:
         return tuple(self.catalog.titles[item] for item in self._histories.all(np.array([user]))[0][::-1][:n])
 
     def encode_texts(self, texts: list[str]) -> Tensor:
-        """(n, Dt) vectors of rendered texts by the run's language model."""
+        """(n, Dt) vectors of rendered texts by the run's language model, or by each member's side by side."""
+        if self.ensemble is not None:
+            return torch.cat([member.encode_texts(texts) for member in self.ensemble.members], dim=1)
         if self.checkpoint.configs.item.source == "id":
             raise InputError(
                 "this run was fitted with item.source 'id' and knows no words. Fit with 'text+id' to answer words or to "
@@ -338,9 +400,8 @@ class Recommender:
         tokens = tokenize_texts(self._tokenizer, texts, config.max_tokens)
         return torch.from_numpy(encode_tokens(self._encoder, tokens.ids, config.batch_tokens, _CPU))
 
-    @torch.no_grad()
     def _item_vec_of_text(self, text: str) -> Tensor:
-        return self.towers.item_tower.project(self._text_vec_of(text))
+        return self.scorer.bank_rows(self._text_vec_of(text)).item_vec
 
     def _text_vec_of(self, text: str) -> Tensor:
         """(1, Dt) of typed words, as the words of an item."""

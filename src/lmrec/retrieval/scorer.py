@@ -53,6 +53,10 @@ class Scorer:
         """The same model over another bank; nothing is copied."""
         return replace(self, bank=bank)
 
+    def asked_over(self, bank: ItemBank, encode_histories: HistoryEncoder) -> "Scorer":
+        """The same model over rows that histories name, reading texts of histories by `encode_histories`."""
+        return replace(self, bank=bank, encode_histories=encode_histories)
+
     @torch.no_grad()
     def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None, origin: IntArray | None = None) -> ItemBank:
         """Rows of the bank for items that exist only as words, text_vec (n, Dt), unless their item_vec (n, D) is given.

@@ -97,7 +97,8 @@ def judge_impressions(
 ) -> ImpressionTable | None:
     """The table of what was shown, written to impressions.json; None where the data holds no lists or no cut in time.
 
-    own: the run's models by row name. served: the one of them that the run answers with.
+    own: the run's models by row name. served: the one of them that is stacked with live counts, by weights from validation:
+    what the run answers with, or where that has learnt from validation too, what it was before.
     """
     file = run.data / "impressions.parquet"
     if not file.exists() or split.cut_ts is None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lmrec.artifacts.checkpoint import read_checkpoint
+from lmrec.artifacts.ensemble import read_ensemble
 from lmrec.artifacts.files import write_json
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.history import Cases
@@ -29,6 +30,7 @@ from lmrec.models.ease import EASE
 from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
 from lmrec.recipe import BaselineName, Recipe, load_recipe
+from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.learner import encode_histories
@@ -103,7 +105,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         notes[rival.name] = note
         ask(rival.fit(log_arrays(split.train_and_validation, n_items)), rival.name)
     baselines = set(evaluations)
-    own = _own_scorers(run, recommender)
+    own = _own_scorers(run, recommender, split)
     if own_name(run) == FUSED:
         weights = recommender.checkpoint.fusion
         own.append((FUSED, fair_scorer(recommender, split)))
@@ -112,8 +114,8 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
             f"{towers} + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts"
             f" + {weights.popularity:g} x recent popularity; weights from validation, counts from training and validation"
         )
-    for name, scorer in own:
-        ask(scorer, name)
+    for name, one in own:
+        ask(one, name)
         if name == REFIT:
             notes[REFIT] = "the chosen stage's towers, taught again with validation"
     cases = next(iter(evaluations.values())).cases
@@ -134,7 +136,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     data = str(run.read_record()["data_fingerprint"])
     kept = JudgedCases.of(evaluations, table.form, recipe.evaluation.metric, data, questions, own_name(run))
     kept.save_parquet(run.cases_file)
-    shown = judge_impressions(run, recipe, recommender, split, dict(own), own_name(run), show)
+    shown = judge_impressions(run, recipe, recommender, split, dict(own), _unvalidated_name(run), show)
     return Judgement(table, evaluations, cases, shown)
 
 
@@ -193,9 +195,15 @@ def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recip
     return rivals[best], f"{settings} (best of {len(rivals)} on validation, then fitted to training and validation)"
 
 
-def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, Scorer]]:
-    """The run's stages as validation chose them, and the towers that it serves where they are none of these."""
-    stages: dict[str, Scorer] = {}
+def _own_scorers(run: RunFolder, recommender: Recommender, split: Split) -> list[tuple[str, AnyScorer]]:
+    """The run's stages as validation chose them, and the towers that it serves where they are none of these; an ensemble's
+    members, and itself."""
+    if recommender.ensemble is not None:
+        names = read_ensemble(run).names
+        members = zip(names, recommender.ensemble.members, strict=True)
+        own = [(f"member {name}", fair_scorer(member, split)) for name, member in members]
+        return [*own, (own_name(run), fair_scorer(recommender, split))]
+    stages: dict[str, AnyScorer] = {}
     if run.frozen_towers_file.exists():
         stages[FROZEN] = frozen_scorer(run, recommender)
     if run.tuned_stage_file.exists():
@@ -208,9 +216,11 @@ def _own_scorers(run: RunFolder, recommender: Recommender) -> list[tuple[str, Sc
     return sorted(stages.items(), key=lambda stage: order.index(stage[0]))
 
 
-def fair_scorer(recommender: Recommender, split: Split) -> Scorer:
+def fair_scorer(recommender: Recommender, split: Split) -> AnyScorer:
     """The run's model for questions of the test part: the counts that it serves know the answers, so they are made again
     from what came before."""
+    if recommender.ensemble is not None:
+        return recommender.ensemble.scorer([fair_scorer(member, split) for member in recommender.ensemble.members])
     weights = recommender.checkpoint.fusion
     fusion = fit_fusion(weights, split.train_and_validation, recommender.catalog.n_items)
     return recommender.towers_scorer.fused(fusion)
@@ -218,6 +228,8 @@ def fair_scorer(recommender: Recommender, split: Split) -> Scorer:
 
 def own_name(run: RunFolder) -> str:
     """What the model that the run serves is called in tables."""
+    if run.ensemble_file.exists():
+        return f"ensemble by {read_ensemble(run).by}"
     if read_checkpoint(run.checkpoint).fusion.any:
         return FUSED
     return REFIT if has_refit(run) else _stage_of(run)
@@ -226,6 +238,13 @@ def own_name(run: RunFolder) -> str:
 def has_refit(run: RunFolder) -> bool:
     """Whether the served towers learnt again, with the validation part."""
     return bool(run.read_record()["training"]["refit_epochs"])
+
+
+def _unvalidated_name(run: RunFolder) -> str:
+    """The row of the model that has not learnt from validation, by which weights may be chosen there."""
+    if run.ensemble_file.exists() or not has_refit(run):
+        return own_name(run)
+    return _stage_of(run)
 
 
 def _stage_of(run: RunFolder) -> str:

@@ -113,6 +113,10 @@ def update_run(
     is at work; InputError, StoreError; Interrupted on Ctrl-C or SIGTERM.
     """
     run = open_run(path)
+    if run.ensemble_file.exists():
+        raise InputError(
+            f"'{path}' is an ensemble, which learns nothing itself. Update a run of one model, or fit its members anew"
+        )
     with locked(run.path / LOCK, "update"), stop_on_interrupt() as should_stop:
         _remove_leftovers(run)
         news = read_news(path, store_url)

@@ -1,0 +1,154 @@
+"""Ensemble: several fitted runs as one run folder, by scores or by ranks, equal or with weights learnt on validation."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lmrec.artifacts.ensemble import EnsembleDescription, EnsembleKind, save_ensemble
+from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run
+from lmrec.data.history import Cases, HistoryIndex
+from lmrec.data.split import Split, split_interactions
+from lmrec.errors import InputError
+from lmrec.fields import BoolArray, FloatArray, Ragged
+from lmrec.models.stacking import fit_stack
+from lmrec.recipe import load_recipe
+from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.scorer import Scorer
+from lmrec.topk import exclude_items, top_k
+from lmrec.workflows.fuse import fit_fusion
+
+_N_SCALED = 500  # histories by which members' scores are brought to one scale
+_N_LEARNT = 2000  # validation cases that weights are learnt on
+_POOL = 50  # items of each member's list that stand against the relevant ones
+
+
+def ensemble_runs(
+    paths: Sequence[Path | str], out: Path | str, by: EnsembleKind = "scores", learn: bool = False
+) -> RunFolder:
+    """Make a run folder that holds the runs and answers as their ensemble; the members are copied, sharing files.
+
+    by scores: the sum, each member's brought to unit spread, or weighted as `learn` finds on validation. by ranks: the sum
+    of reciprocal ranks. Raises InputError for runs that cannot answer together: other items, events, splits or templates.
+    """
+    if len(paths) < 2:
+        raise InputError(f"an ensemble has at least two members; got {len(paths)}")
+    if learn and by == "ranks":
+        raise InputError("reciprocal ranks have no weights to learn: leave out --learn, or put together by scores")
+    runs = [open_run(path) for path in paths]
+    members = [Recommender.load(path) for path in paths]
+    _check(runs, members)
+    recipe = load_recipe(runs[0].recipe_file)
+    weights = (1.0,) * len(members)
+    if by == "scores":
+        split = split_interactions(members[0].interactions, members[0].catalog.n_items, recipe.split)
+        weights = _learnt(runs, members, split, recipe.evaluation.exclude_seen) if learn else _unit_spread(members)
+    run = create_run(out, resume=False)
+    try:
+        shutil.rmtree(run.data)
+        shutil.copytree(runs[0].data, run.data)
+        shutil.copy2(runs[0].recipe_file, run.recipe_file)
+        names = tuple(path.path.name for path in runs)
+        save_ensemble(run, [one.path for one in runs], EnsembleDescription(by, names, weights, learn))
+        first = runs[0].read_record()
+        run.update_record(
+            **{
+                **first,
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "notes": [f"an ensemble by {by} of {', '.join(str(path) for path in paths)}"],
+                **describe_environment(),
+            }
+        )
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
+        raise
+    return run
+
+
+def _check(runs: Sequence[RunFolder], members: Sequence[Recommender]) -> None:
+    first = members[0]
+    for run, member in zip(runs, members, strict=True):
+        if member.ensemble is not None:
+            raise InputError(f"'{run.path}' is an ensemble itself. Give its members: {run.path}/members/0, ...")
+        for what, same in (
+            ("other items", member.catalog.fingerprint == first.catalog.fingerprint),
+            ("other events", member.interactions.fingerprint == first.interactions.fingerprint),
+            ("another split", _split_of(run) == _split_of(runs[0])),
+            ("another template", member.checkpoint.template == first.checkpoint.template),
+            ("no words where the first has some", _knows_words(member) == _knows_words(first)),
+        ):
+            if not same:
+                raise InputError(
+                    f"'{run.path}' and '{runs[0].path}' cannot answer together: {what}. Fit both on the same data, split and "
+                    "template, such as with two seeds or two encoders"
+                )
+        if member.checkpoint.configs.user_model.kind == "text":
+            raise InputError(
+                f"'{run.path}' reads histories as text (user_model.kind 'text'), which no ensemble does. Leave it out"
+            )
+
+
+def _split_of(run: RunFolder) -> object:
+    return load_recipe(run.recipe_file).split
+
+
+def _knows_words(member: Recommender) -> bool:
+    return member.checkpoint.configs.item.source != "id"
+
+
+def _unit_spread(members: Sequence[Recommender]) -> tuple[float, ...]:
+    """1 / the mean deviation of a member's scores over the catalog, so that none is louder than another."""
+    index = HistoryIndex.from_interactions(members[0].interactions)
+    users = np.random.default_rng(0).permutation(index.n_users)[:_N_SCALED]
+    histories = index.all(np.sort(users))
+    return tuple(float(1.0 / max(member.scorer.score(histories).std(axis=1).mean(), 1e-9)) for member in members)
+
+
+def _learnt(
+    runs: Sequence[RunFolder], members: Sequence[Recommender], split: Split, exclude_seen: bool
+) -> tuple[float, ...]:
+    """What foretells best, among what the members put on top, what came next in validation."""
+    for run in runs:
+        if run.read_record()["training"].get("refit_epochs"):
+            raise InputError(
+                f"'{run.path}' has learnt from validation (training.refit), so no weights can be learnt there. Fit with "
+                "--set training.refit=false, or make the ensemble without --learn"
+            )
+    cases = split.validation.sample(_N_LEARNT, 0)
+    if not len(cases):
+        raise InputError("weights are learnt on validation, and this split has none. Make the ensemble without --learn")
+    n_items = members[0].catalog.n_items
+    scorers = [
+        member.towers_scorer.fused(fit_fusion(member.checkpoint.fusion, split.train, n_items)) for member in members
+    ]
+    parts, pools, chosen = pool_scores(scorers, cases, exclude_seen)
+    names = [run.path.name for run in runs]
+    stack = fit_stack(names, parts, pools, chosen, nonnegative=True)
+    if not any(stack.weights):
+        raise InputError("validation gives no member any weight. Make the ensemble without --learn")
+    return tuple(weight / scale for weight, scale in zip(stack.weights, stack.scale, strict=True))
+
+
+def pool_scores(
+    scorers: Sequence[Scorer], cases: Cases, exclude_seen: bool, pool: int = _POOL
+) -> tuple[FloatArray, Ragged, BoolArray]:
+    """For each case the items at the top of any scorer's list, and the relevant ones: (S, F) all scorers' scores of them,
+    the items as rows, and (S,) which are relevant. What is relevant was found by nobody in cases that none answered, and
+    stands in its pool all the same."""
+    rows: list[FloatArray] = []
+    items: list[np.ndarray] = []
+    for start in range(0, len(cases), 256):
+        part = cases.take(np.arange(start, min(start + 256, len(cases))))
+        scores = [scorer.score(part.history) for scorer in scorers]
+        seen_out = [exclude_items(one, part.history) if exclude_seen else one for one in scores]
+        tops = [top_k(one, pool) for one in seen_out]
+        for case in range(len(part)):
+            found = np.unique(np.concatenate([*(top[case] for top in tops), part.relevant[case]]))
+            found = found[found >= 0]
+            items.append(found)
+            rows.append(np.stack([one[case, found] for one in scores], axis=1))
+    pools = Ragged.from_rows(items)
+    relevant = np.concatenate([np.isin(items[case], cases.relevant[case]) for case in range(len(cases))])
+    return np.concatenate(rows).astype(np.float64), pools, relevant
