@@ -21,7 +21,7 @@ KINDS = ("towers", "fused", "ensemble")
 def served(request: pytest.FixtureRequest, fitted: Any) -> Scorer | EnsembleScorer:
     recommender = Recommender.load(fitted)
     towers = recommender.towers_scorer
-    weights = FusionWeights(transitions=20.0, content=4.0)
+    weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4)
     fused = towers.fused(fit_fusion(weights, recommender.interactions, recommender.catalog.n_items))
     kinds: dict[str, Scorer | EnsembleScorer] = {
         "towers": towers,
@@ -56,7 +56,7 @@ def test_one_item_and_one_history_get_what_all_get(served: Scorer | EnsembleScor
 
 def test_rows_are_made_alike_wherever_they_come_from(served: Scorer | EnsembleScorer) -> None:
     bank = served.bank
-    again = served.bank_rows(bank.text_vec, bank.item_vec)
+    again = served.bank_rows(bank.text_vec, bank.item_vec, np.arange(bank.n_items))
     for name in ("text_vec", "item_vec", "matrix"):
         torch.testing.assert_close(getattr(again, name), getattr(bank, name))
     fresh = served.bank_rows(bank.text_vec[:3])

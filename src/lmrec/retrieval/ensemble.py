@@ -49,14 +49,17 @@ class EnsembleScorer:
         """Members read item vectors, never texts of histories (`workflows.ensemble` refuses such)."""
         return self.over(bank)
 
-    def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None) -> ItemBank:
+    def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None, origin: IntArray | None = None) -> ItemBank:
         """As `Scorer.bank_rows`, the members' vectors side by side."""
         texts = _split(text_vec, [member.bank.text_vec for member in self.members])
         items: Sequence[Tensor | None] = [None] * len(self.members)
         if item_vec is not None:
             items = _split(item_vec, [member.bank.item_vec for member in self.members])
         return _side_by_side(
-            [member.bank_rows(text, item) for member, text, item in zip(self.members, texts, items, strict=True)]
+            [
+                member.bank_rows(text, item, origin)
+                for member, text, item in zip(self.members, texts, items, strict=True)
+            ]
         )
 
     def query(self, history: Ragged) -> Tensor:
