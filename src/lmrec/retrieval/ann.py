@@ -32,7 +32,7 @@ class IndexConfig(BaseModel):
         default=30.0, gt=0, description="Codes (items x width bytes, in MB) above which auto makes lists."
     )
     recall: float = Field(
-        default=0.995, gt=0, le=1, description="Lists are read until this share of the true first 100 is found."
+        default=0.992, gt=0, le=1, description="Lists are read until this share of the true first 100 is found."
     )
 
 

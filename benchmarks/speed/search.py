@@ -1,0 +1,172 @@
+"""Search: the first 100 of up to a million MiniLM vectors, scored whole by codes, by lists, and by the plain product.
+
+Rows are real MiniLM vectors of real texts (benchmarks/speed/vectors.py) as far as they have been encoded, and above that
+number mixes of two of them (a share of 0.3 to 0.7 of one, at unit length), which is what mean pooling makes of a text that
+joins two. Queries are real vectors that are no rows. Wall times on a busy machine tell of the machine: each figure also
+gives the processor time of the thread that searched.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.speed.figure import Figure, percentile
+from benchmarks.speed.pictures import draw_growth
+from benchmarks.speed.run import results_folder
+from benchmarks.speed.vectors import text_vectors
+from lmrec.fields import IntArray
+from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, true_first
+from lmrec.retrieval.bank import BankView, GrowingBank
+from lmrec.retrieval.index import ItemIndex
+from lmrec.retrieval.scorer import ItemBank
+from lmrec.retrieval.standing import Standing
+
+K = 100
+N_QUERIES = 400
+N_SLOW = 40  # queries of what takes longest
+Vectors = npt.NDArray[np.float32]
+Search = Callable[[Vectors], IntArray]  # (1, Q) -> (K,)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds: of the wall and of the processor."""
+
+    wall_p50: float
+    wall_p99: float
+    busy_p50: float
+    busy_p99: float
+
+
+def main(small: bool) -> list[Figure]:
+    torch.set_num_threads(1)
+    sizes = (5_000, 20_000) if small else (10_000, 30_000, 100_000, 300_000, 1_000_000)
+    real = text_vectors(1_000_000)
+    if len(real) < 2 * N_QUERIES:
+        raise SystemExit("no vectors yet: python -m benchmarks.speed.vectors 20000")
+    real = np.random.default_rng(1).permutation(real)
+    queries, base = real[:N_QUERIES], real[N_QUERIES:]
+    rows: dict[int, dict[str, object]] = {}
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for n in sizes:
+            matrix = rows_of(base, n, Path(folder) / "matrix.npy")
+            rows[n], found = measure_size(matrix, queries, min(len(base), n), Path(folder))
+            if n in (sizes[-2] if small else 100_000, sizes[-1]):
+                figures += found
+            print(n, rows[n], flush=True)
+    folder_of_results = results_folder(small)
+    (folder_of_results / "search_sizes.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    series = {
+        name: {float(n): float(row[key]) for n, row in rows.items()}  # type: ignore[arg-type]
+        for name, key in (("plain product", "plain_ms"), ("all, by codes", "codes_ms"), ("lists", "lists_ms"))
+    }
+    draw_growth(folder_of_results / "search.png", series, "items x 384", "ms a query (processor, median)", "First 100")
+    return figures
+
+
+def measure_size(
+    matrix: Vectors, queries: Vectors, n_real: int, folder: Path
+) -> tuple[dict[str, object], list[Figure]]:
+    n, width = matrix.shape
+    truth = true_first(matrix, queries, K)
+    began = time.process_time()
+    index = build_index(matrix, IndexConfig(kind="lists"), queries[: N_QUERIES // 2])
+    built_s = time.process_time() - began
+    assert index is not None
+    index.save(folder / "index", "bench")
+    index_mb = sum(file.stat().st_size for file in (folder / "index").iterdir()) / 1e6
+    began = time.perf_counter()
+    opened = ItemIndex.open(folder / "index", "bench", width)
+    open_s = time.perf_counter() - began
+
+    def by_lists(query: Vectors) -> IntArray:
+        rows, _ = opened.search(query, K, lambda at: matrix[at])
+        return np.asarray(rows[0])
+
+    view = bank_view(matrix)
+    arms: dict[str, Search] = {
+        "plain": lambda query: torch.topk(torch.from_numpy(query) @ view.base.matrix.T, K).indices[0].numpy(),
+        "codes": lambda query: whole_by_codes(view, query),
+        "lists": by_lists,
+    }
+    latency = {name: latency_of(arms[name], queries if name == "lists" else queries[:N_SLOW]) for name in arms}
+    recall = {name: recall_of(arms[name], queries, truth) for name in ("lists",)}
+    lists, size = latency["lists"], f"{n:,} x {width}, {n_real:,} of them encoded texts, the rest mixes of two"
+    note = f"processor p50 {lists.busy_p50:.2f} p99 {lists.busy_p99:.2f} ms, wall p50 {lists.wall_p50:.2f} ms; {size}"
+    read = f"{index.n_probe} of {index.n_lists} lists read"
+    limit = 1.5 if n <= 100_000 else 10.0
+    figures = [
+        Figure(f"search {n:,}, p99", lists.wall_p99, limit, "ms", "limit", note),
+        Figure(f"search {n:,}, p99 of processor time", lists.busy_p99, limit, "ms", "limit", note),
+        Figure(f"search {n:,}, median", lists.busy_p50, latency["plain"].busy_p50, "ms", "plain product", size),
+        Figure(f"search {n:,}, recall@{K}", recall["lists"], 0.99, "share", "limit", read),
+        Figure(f"index {n:,}, its file", index_mb, 600.0, "MB", "limit", "mapped; rows for exact scores stay on disk"),
+        Figure(f"index {n:,}, opened", open_s, 1.0, "s", "limit", f"built in {built_s:.0f} s of processor time"),
+    ]
+    row: dict[str, object] = {f"{name}_ms": one.busy_p50 for name, one in latency.items()}
+    row |= {f"{name}_p99_ms": one.busy_p99 for name, one in latency.items()}
+    row |= {f"{name}_recall": value for name, value in recall.items()}
+    row |= {
+        "built_s": built_s,
+        "index_mb": index_mb,
+        "open_s": open_s,
+        "n_probe": index.n_probe,
+        "n_lists": index.n_lists,
+    }
+    return {**row, "n_real": n_real}, figures
+
+
+def whole_by_codes(view: BankView, query: Vectors) -> IntArray:
+    """As the live recommender scores a catalog whole."""
+    asked = torch.from_numpy(query)
+    rough = view.rough_scores(asked)
+    standing = Standing(rough.scores[0], float(rough.off[0]), lambda at: (view.matrix_rows(at) @ asked[0]).numpy())
+    return np.array(standing.best(K)[0], np.int64)
+
+
+def bank_view(matrix: Vectors) -> BankView:
+    rows = torch.from_numpy(matrix)
+    none = torch.empty(len(matrix), 0)
+    return GrowingBank(ItemBank(none, none, rows)).view()
+
+
+def rows_of(base: Vectors, n: int, file: Path) -> Vectors:
+    """(n, 384) in a file that is mapped: rows of `base`, then mixes of two of them."""
+    made = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(n, base.shape[1]))
+    n_real = min(n, len(base))
+    made[:n_real] = base[:n_real]
+    rng = np.random.default_rng(2)
+    for start in range(n_real, n, 50_000):
+        stop = min(start + 50_000, n)
+        one, other = (base[rng.integers(len(base), size=stop - start)] for _ in range(2))
+        share = rng.uniform(0.3, 0.7, (stop - start, 1)).astype(np.float32)
+        mixed = share * one + (1 - share) * other
+        made[start:stop] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    made.flush()
+    return made
+
+
+def latency_of(search: Search, queries: Vectors) -> Latency:
+    for query in queries[:10]:
+        search(query[None])
+    wall, busy = [], []
+    for query in queries:
+        began, began_busy = time.perf_counter(), time.thread_time()
+        search(query[None])
+        wall.append(1e3 * (time.perf_counter() - began))
+        busy.append(1e3 * (time.thread_time() - began_busy))
+    return Latency(percentile(wall, 0.5), percentile(wall, 0.99), percentile(busy, 0.5), percentile(busy, 0.99))
+
+
+def recall_of(search: Search, queries: Vectors, truth: IntArray) -> float:
+    """Over the second half of the queries: the lists were chosen on the first."""
+    half = len(queries) // 2
+    return mean_overlap(np.stack([search(query[None]) for query in queries[half:]]), truth[half:])
