@@ -212,12 +212,12 @@ class Torture:
 
     def _wait_ready(self) -> None:
         end = time.monotonic() + GIVE_UP_S
-        while time.monotonic() < end:
+        while time.monotonic() < end and self._process_id is not None and is_running(self._process_id):
             with suppress(httpx.HTTPError):
                 if httpx.get(f"{self._url}/readyz").status_code == 200:
                     return
             time.sleep(0.01)
-        raise TortureError(f"the service was not back in {GIVE_UP_S:g} s; see {self.log}")
+        raise TortureError(f"the service ended by itself, or was not back in {GIVE_UP_S:g} s; see {self.log}")
 
     def _check(self, number: int, load: Load) -> None:
         """What was acknowledged is there, once, and what is served is what the pointer says or what was before it."""
@@ -278,6 +278,14 @@ def events_body(user: str, first: int, n: int) -> dict[str, Any]:
             {"event_id": f"{user}-{at}", "user_id": user, "item_id": str(at % 20), "kind": "click"} for at in ids
         ]
     }
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def make_run(folder: Path) -> None:

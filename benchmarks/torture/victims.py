@@ -10,7 +10,10 @@ import shutil
 import sys
 from pathlib import Path
 
-import lmrec.workflows.update  # noqa: F401  imported before the first fork
+import transformers.models.auto.tokenization_auto
+import transformers.models.bert.modeling_bert  # noqa: F401  seconds to import, so before the first fork
+
+import lmrec.workflows.update  # noqa: F401
 from lmrec.artifacts.generation import finish_generation, new_generation_folder, promote, rollback
 from lmrec.artifacts.run import open_run
 from lmrec.errors import LmrecError

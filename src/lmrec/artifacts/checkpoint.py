@@ -87,7 +87,7 @@ class Checkpoint:
             weights = load_file(file)
             rest = {name: weights.pop(name) for name in ("text_vec",) if name in weights}
             towers.load_state_dict(weights)
-        except (RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise RunFolderError(f"{file} does not fit its checkpoint.json ({error}). Fit the run again") from error
         return towers.eval(), rest
 

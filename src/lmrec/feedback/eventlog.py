@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lmrec.feedback.events import Added, Event, StoredEvent
+from lmrec.feedback.events import Added, Event, StoredEvent, Tally, counts_as_good
 from lmrec.feedback.tables import AUDIT, EVENTS, FORGOTTEN_EVENTS
 from lmrec.fields import UserId
 
@@ -31,6 +31,13 @@ _HISTORY = (
 )
 _AFTER = (
     select(*_EVENT_COLUMNS, EVENTS.c.seq)
+    .where(EVENTS.c.seq > bindparam("after_seq"))
+    .order_by(EVENTS.c.seq)
+    .limit(bindparam("n_events"))
+)
+_TALLY_COLUMNS = (EVENTS.c.seq, EVENTS.c.item_id, EVENTS.c.kind, EVENTS.c.value, EVENTS.c.time_ts, EVENTS.c.flags)
+_TALLY = (
+    select(*_TALLY_COLUMNS)
     .where(EVENTS.c.seq > bindparam("after_seq"))
     .order_by(EVENTS.c.seq)
     .limit(bindparam("n_events"))
@@ -73,6 +80,15 @@ def events_after(connection: Connection, seq: int, limit: int) -> list[StoredEve
 def events_of_user(connection: Connection, user_id: UserId) -> list[StoredEvent]:
     """All of them, in the order they came in."""
     return [_stored(row) for row in connection.execute(_OF_USER, {"user_id": user_id})]
+
+
+def tally_after(connection: Connection, seq: int, limit: int) -> list[Tally]:
+    """As `events_after`, but only what counting takes, a fifth of the time: a start reads hundreds of thousands."""
+    rows = connection.execute(_TALLY, {"after_seq": seq, "n_events": limit}).all()
+    return [
+        Tally(number, item_id, time_ts, counts_as_good(kind, value), "unknown_item" not in flags)
+        for number, item_id, kind, value, time_ts, flags in rows
+    ]
 
 
 def last_seq(connection: Connection) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from lmrec.errors import InputError, nearest
 from lmrec.feedback.checks import check_text
@@ -45,6 +45,16 @@ class StoredEvent:
     received_ts: float
 
 
+class Tally(NamedTuple):
+    """What an event counts for: `good`, as `is_positive` says, and `known`, whether its item was known when it came."""
+
+    seq: int
+    item_id: ItemId
+    time_ts: float
+    good: bool
+    known: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """What became of the events of one call: new ones, and ones whose `event_id` was known already."""
@@ -59,9 +69,14 @@ def is_positive(event: Event) -> bool:
     >>> is_positive(Event("e1", "u", "i", "rating", 0.0, value=2.0)), is_positive(Event("e2", "u", "i", "rating", 0.0))
     (False, True)
     """
-    if event.kind == "rating":
-        return event.value is None or event.value >= LIKED_STARS
-    return event.kind in POSITIVE_KINDS
+    return counts_as_good(event.kind, event.value)
+
+
+def counts_as_good(kind: str, value: float | None) -> bool:
+    """`is_positive` of an event that is not put together."""
+    if kind == "rating":
+        return value is None or value >= LIKED_STARS
+    return kind in POSITIVE_KINDS
 
 
 def check_event(event: Event) -> None:

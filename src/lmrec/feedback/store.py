@@ -19,7 +19,7 @@ from lmrec.feedback.audit import AuditRow
 from lmrec.feedback.checks import check_count, check_text
 from lmrec.feedback.database import Database, parse_address
 from lmrec.feedback.errors import StoreBusyError, StoreError
-from lmrec.feedback.events import Added, Event, StoredEvent, check_event
+from lmrec.feedback.events import Added, Event, StoredEvent, Tally, check_event
 from lmrec.feedback.experiments import ExperimentRow
 from lmrec.feedback.items import ItemChange, ItemPut
 from lmrec.feedback.keys import KeyRow, Scope
@@ -33,7 +33,7 @@ from lmrec.fields import ItemId, UserId
 
 __all__ = [
     "Added", "AuditRow", "Event", "ExperimentRow", "ItemChange", "ItemPut", "KeyRow", "ReviewRow", "ReviewStatus",
-    "RuleRow", "Scope", "Shown", "Store", "StoreBusyError", "StoreError", "StoredEvent", "UserExport",
+    "RuleRow", "Scope", "Shown", "Store", "StoreBusyError", "StoreError", "StoredEvent", "Tally", "UserExport",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -124,6 +124,13 @@ class Store:
         check_count("limit", limit)
         with self._database.read() as connection:
             return eventlog.events_after(connection, seq, limit)
+
+    def tally_after(self, seq: int, limit: int) -> list[Tally]:
+        """`events_after`, of each event only what counting takes."""
+        check_count("seq", seq)
+        check_count("limit", limit)
+        with self._database.read() as connection:
+            return eventlog.tally_after(connection, seq, limit)
 
     def last_seq(self) -> int:
         """The highest number of an event, 0 without events."""

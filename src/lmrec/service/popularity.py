@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable, Mapping
 
-from lmrec.feedback.events import is_positive
 from lmrec.feedback.store import Store
-from lmrec.feedback.walk import walk_events
 from lmrec.fields import ItemId
 from lmrec.retrieval.popularity import HALF_LIFE_S
 
 _MAX_BACK = 200_000  # newest events that are counted at the start; what is older has faded or is in the training log
+_PAGE = 20_000
 _SMALLEST = 1e-3
 
 
@@ -28,15 +27,14 @@ class LiveCounts:
 
     def update(self) -> bool:
         """Take in the events that came since; whether there were any."""
-        start = self._seq
-        for stored in walk_events(self._store, start):
-            event = stored.event
-            if is_positive(event) and "unknown_item" not in event.flags:
-                # A clock that is ahead must not make an event worth more than one of now.
-                age_s = self._origin_ts - min(event.time_ts, self._clock())
-                worth = float(2.0 ** (-age_s / HALF_LIFE_S))
-                self._counts[event.item_id] = self._counts.get(event.item_id, 0.0) + worth
-            self._seq = stored.seq
+        start, now = self._seq, self._clock()
+        while page := self._store.tally_after(self._seq, _PAGE):
+            for _, item_id, time_ts, good, known in page:
+                if good and known:
+                    # A clock that is ahead must not make an event worth more than one of now.
+                    worth = 2.0 ** ((min(time_ts, now) - self._origin_ts) / HALF_LIFE_S)
+                    self._counts[item_id] = self._counts.get(item_id, 0.0) + worth
+            self._seq = page[-1].seq
         return self._seq > start
 
     def weights(self) -> Mapping[ItemId, float]:

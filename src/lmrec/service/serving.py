@@ -92,14 +92,24 @@ class Serving:
         Raises RunFolderError where it is missing or damaged; what was served before is served still.
         """
         with self._loading:
-            name = read_serving(self._run)
-            if self._lineup is not None and self._lineup.current.generation == name:
-                return self._lineup.current
             start = time.monotonic()
-            served = self._read(name)
+            name, served = self._read_pointed()
+            if self._lineup is not None and self._lineup.current is served:
+                return served
             self._adopt(Lineup(served))
             log("serving", generation=name, items=served.live.n_items, seconds=round(time.monotonic() - start, 2))
             return served
+
+    def _read_pointed(self) -> tuple[str, Served]:
+        """The generation that the pointer names, and its name. Where the pointer moves on while it is read, it may be gone
+        halfway: then the next one."""
+        while True:
+            name = read_serving(self._run)
+            try:
+                return name, self._read(name)
+            except LmrecError:
+                if read_pointer(self._run).generation == name:
+                    raise
 
     def _read(self, name: str) -> Served:
         """A generation with all changes, for nobody yet; the one in memory, where it is there for an experiment."""
