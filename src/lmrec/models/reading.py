@@ -260,7 +260,7 @@ def empty_states(n_tokens: int, width: int, limit_mb: int, folder: Path | None) 
 def attention_for_learning(device: torch.device) -> AbstractContextManager[Any]:
     """Plain attention where a CPU learns in bf16: torch's fused one is several times slower there, backwards.
 
-    Measured by benchmarks/speed/tuning.py. In fp32, and where nothing is learnt, the fused one is the faster.
+    In fp32, and where nothing is learnt, the fused one is the faster.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
