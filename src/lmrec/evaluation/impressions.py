@@ -193,13 +193,16 @@ def fit_click_rule(scores: FloatArray, candidates: Ragged, clicked: BoolArray) -
     return replace(rule, threshold=_best_threshold(rule.chance(scores, candidates), clicked))
 
 
-def evaluate_lists(scorer: ListScorer, asked: ShownLists, validation: ShownLists) -> ListEvaluation:
+def evaluate_lists(
+    scorer: ListScorer, asked: ShownLists, validation: ShownLists, before: ListScorer | None = None
+) -> ListEvaluation:
     """Measure a scorer on the lists asked; its click rule comes from the validation lists.
 
+    before: the same system as it was before it learnt from validation, which makes the rule; unset: it never has.
     Every list needs a click and a candidate that was not clicked. Raises InputError where that fails or scores do not fit.
     """
     scores = _scores_of(scorer, asked)
-    past = _scores_of(scorer, validation)
+    past = _scores_of(before or scorer, validation)
     rule = fit_click_rule(past, validation.candidates, validation.clicked)
     foretold, clicked = rule.chance(scores, asked.candidates) >= rule.threshold, asked.clicked
     cells = (foretold & clicked, foretold & ~clicked, ~foretold & clicked, ~foretold & ~clicked)

@@ -15,10 +15,10 @@ from lmrec.errors import InputError
 from lmrec.fields import BoolArray, FloatArray, Ragged
 from lmrec.models.stacking import fit_stack
 from lmrec.recipe import load_recipe
+from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
-from lmrec.retrieval.scorer import Scorer
 from lmrec.topk import exclude_items, top_k
-from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.judge import training_scorer
 
 _N_SCALED = 500  # histories by which members' scores are brought to one scale
 _N_LEARNT = 2000  # validation cases that weights are learnt on
@@ -110,19 +110,10 @@ def _learnt(
     runs: Sequence[RunFolder], members: Sequence[Recommender], split: Split, exclude_seen: bool
 ) -> tuple[float, ...]:
     """What foretells best, among what the members put on top, what came next in validation."""
-    for run in runs:
-        if run.read_record()["training"].get("refit_epochs"):
-            raise InputError(
-                f"'{run.path}' has learnt from validation (training.refit), so no weights can be learnt there. Fit with "
-                "--set training.refit=false, or make the ensemble without --learn"
-            )
     cases = split.validation.sample(_N_LEARNT, 0)
     if not len(cases):
         raise InputError("weights are learnt on validation, and this split has none. Make the ensemble without --learn")
-    n_items = members[0].catalog.n_items
-    scorers = [
-        member.towers_scorer.fused(fit_fusion(member.checkpoint.fusion, split.train, n_items)) for member in members
-    ]
+    scorers = [training_scorer(member, split) for member in members]
     parts, pools, chosen = pool_scores(scorers, cases, exclude_seen)
     names = [run.path.name for run in runs]
     stack = fit_stack(names, parts, pools, chosen, nonnegative=True)
@@ -132,7 +123,7 @@ def _learnt(
 
 
 def pool_scores(
-    scorers: Sequence[Scorer], cases: Cases, exclude_seen: bool, pool: int = _POOL
+    scorers: Sequence[AnyScorer], cases: Cases, exclude_seen: bool, pool: int = _POOL
 ) -> tuple[FloatArray, Ragged, BoolArray]:
     """For each case the items at the top of any scorer's list, and the relevant ones: (S, F) all scorers' scores of them,
     the items as rows, and (S,) which are relevant. What is relevant was found by nobody in cases that none answered, and

@@ -5,8 +5,8 @@ are judged. A history is what its user did strictly before the list; live counts
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -86,19 +86,27 @@ class _Clicked:
         return score_lists(self.model, history.last(self.model.config.max_history), candidates)
 
 
+@dataclass(frozen=True, eq=False)
+class OwnModel:
+    """A model of the run. asked: as it answers what came after all that it learnt. before: the same without what it learnt
+    from validation, which is what may choose anything there."""
+
+    asked: Scorer
+    before: Scorer
+
+
 def judge_impressions(
     run: RunFolder,
     recipe: Recipe,
     recommender: Recommender,
     split: Split,
-    own: Mapping[str, Scorer],
+    own: Callable[[], Mapping[str, OwnModel]],
     served: str,
     show: bool,
 ) -> ImpressionTable | None:
     """The table of what was shown, written to impressions.json; None where the data holds no lists or no cut in time.
 
-    own: the run's models by row name. served: the one of them that is stacked with live counts, by weights from validation:
-    what the run answers with, or where that has learnt from validation too, what it was before.
+    own: makes the run's models, by row name; served: the one of them that the run answers with.
     """
     file = run.data / "impressions.parquet"
     if not file.exists() or split.cut_ts is None:
@@ -111,11 +119,12 @@ def judge_impressions(
     words = _words(recommender, recipe, show)
     labels = label_rows(recommender.catalog)
 
-    popularity = Popularity().fit(log_arrays(split.train_and_validation, n_items))
+    def whole(name: str, scorer: Scorer) -> CatalogScorer:
+        return CatalogScorer(name, scorer, n_items)
+
     rate = _best([scorer.fit(parts.shown) for scorer in ClickRate.candidates()], parts.validation, notes)
     match = _best(LabelMatch.candidates(words, labels), parts.validation, notes)
     nrms = _train_nrms(torch.from_numpy(words), parts, notes, show)
-    ours = [CatalogScorer(name, scorer, n_items) for name, scorer in own.items()]
     plain: list[ListScorer] = [
         rate,
         ClicksSoFar(parts.shown),
@@ -124,19 +133,27 @@ def judge_impressions(
         LabelMatch(words, labels, LabelMatchConfig(words=0.0)),
         nrms,
     ]
+    models = own()
     without = stack_lists(STACKED_RIVALS, plain, parts.validation)
-    with_ours = stack_lists(STACKED, [CatalogScorer(served, own[served], n_items), *plain], parts.validation)
-    for stacked in (without, with_ours):
+    before = stack_lists(STACKED, [whole(served, models[served].before), *plain], parts.validation)
+    with_ours = replace(before, scorers=(whole(served, models[served].asked), *plain))
+    for stacked in (without, before):
         notes[stacked.name] = f"weights from validation lists, in deviations of each part: {stacked.stack.words()}"
-    rivals: list[ListScorer] = [CatalogScorer(popularity.name, popularity, n_items), rate, match, nrms, without]
+    counted = [Popularity().fit(log_arrays(log, n_items)) for log in (split.train_and_validation, split.train)]
+    popular, popular_before = (whole(one.name, one) for one in counted)
+    rivals: list[tuple[ListScorer, ListScorer]] = [(popular, popular_before)]
+    rivals += [(one, one) for one in (rate, match, nrms, without)]
+    ours: list[tuple[ListScorer, ListScorer]] = [
+        (whole(name, model.asked), whole(name, model.before)) for name, model in models.items()
+    ]
     with progress_bar("judge impressions", show) as bar:
         found = []
-        for scorer in [*rivals, *ours, with_ours]:
-            found.append(evaluate_lists(scorer, parts.test, parts.validation))
+        for asked, earlier in [*rivals, *ours, (with_ours, before)]:
+            found.append(evaluate_lists(asked, parts.test, parts.validation, earlier))
             bar(len(found), len(rivals) + len(ours) + 1)
     table = build_impression_table(
         found,
-        [rival.name for rival in rivals],
+        [rival.name for rival, _ in rivals],
         _sentence(parts, split, recommender.interactions),
         float(parts.test.clicked.mean()),
         recipe.evaluation,

@@ -37,7 +37,7 @@ from lmrec.training.learner import encode_histories
 from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.fuse import fit_fusion, log_arrays
 from lmrec.workflows.idonly import train_id_only
-from lmrec.workflows.impressions import judge_impressions
+from lmrec.workflows.impressions import OwnModel, judge_impressions
 from lmrec.workflows.train import history_tokens
 
 TUNED = "PLM tuned (second stage)"
@@ -136,7 +136,11 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     data = str(run.read_record()["data_fingerprint"])
     kept = JudgedCases.of(evaluations, table.form, recipe.evaluation.metric, data, questions, own_name(run))
     kept.save_parquet(run.cases_file)
-    shown = judge_impressions(run, recipe, recommender, split, dict(own), _unvalidated_name(run), show)
+
+    def own_models() -> dict[str, OwnModel]:
+        return {name: OwnModel(one, _before_validation(name, one, recommender, split)) for name, one in own}
+
+    shown = judge_impressions(run, recipe, recommender, split, own_models, own_name(run), show)
     return Judgement(table, evaluations, cases, shown)
 
 
@@ -240,11 +244,27 @@ def has_refit(run: RunFolder) -> bool:
     return bool(run.read_record()["training"]["refit_epochs"])
 
 
-def _unvalidated_name(run: RunFolder) -> str:
-    """The row of the model that has not learnt from validation, by which weights may be chosen there."""
-    if run.ensemble_file.exists() or not has_refit(run):
-        return own_name(run)
-    return _stage_of(run)
+def _before_validation(name: str, scorer: AnyScorer, recommender: Recommender, split: Split) -> AnyScorer:
+    """What the row's model was before it learnt from the validation part."""
+    if name in (FROZEN, TUNED):
+        return scorer
+    if recommender.ensemble is not None:
+        names = read_ensemble(recommender.run).names
+        for member_name, member in zip(names, recommender.ensemble.members, strict=True):
+            if name == f"member {member_name}":
+                return training_scorer(member, split)
+    return training_scorer(recommender, split)
+
+
+def training_scorer(recommender: Recommender, split: Split) -> AnyScorer:
+    """The run's model for questions of the validation part: towers and counts that know training alone."""
+    if recommender.ensemble is not None:
+        return recommender.ensemble.scorer([training_scorer(member, split) for member in recommender.ensemble.members])
+    run, towers = recommender.run, recommender.towers_scorer
+    if has_refit(run):
+        is_tuned = _stage_of(run) == TUNED
+        towers = tuned_scorer(recommender) if is_tuned else frozen_scorer(run, recommender)
+    return towers.fused(fit_fusion(recommender.checkpoint.fusion, split.train, recommender.catalog.n_items))
 
 
 def _stage_of(run: RunFolder) -> str:
