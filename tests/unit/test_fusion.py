@@ -67,9 +67,15 @@ def test_a_fused_score_is_the_sum_of_its_parts(plain: Scorer, text_vec: torch.Te
 
 def test_new_items_have_no_popularity_and_known_ones_keep_theirs(plain: Scorer, text_vec: torch.Tensor) -> None:
     fused = plain.fused(Fusion(FusionWeights(popularity=1.0), None, np.arange(1.0, 7.0)))
-    assert fused.bank_rows(text_vec[:2]).matrix[:, -1].tolist() == [0.0, 0.0]
-    assert fused.bank_rows(text_vec[:3], origin=np.array([5, -1, 0])).matrix[:, -1].tolist() == [6.0, 0.0, 1.0]
-    assert fused.bank.matrix[:, -1].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    asked = float(fused.query(Ragged.from_rows([[]]))[0, -1])  # what a popularity counts in the product
+
+    def popularity_in(matrix: torch.Tensor) -> list[float]:
+        assert matrix[:, -1].abs().max() <= 0.5  # an index codes all numbers of a row with one step
+        return (asked * matrix[:, -1]).round(decimals=5).tolist()
+
+    assert popularity_in(fused.bank_rows(text_vec[:2]).matrix) == [0.0, 0.0]
+    assert popularity_in(fused.bank_rows(text_vec[:3], origin=np.array([5, -1, 0])).matrix) == [6.0, 0.0, 1.0]
+    assert popularity_in(fused.bank.matrix) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
 
 def test_popularity_follows_its_items_into_another_catalog() -> None:

@@ -6,6 +6,7 @@ part: so a search index over the matrix answers exactly what the judge has judge
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from lmrec.models.two_tower import TwoTower
 
 HistoryEncoder = Callable[[list[IntArray]], Tensor]  # histories as item rows -> (B, Dt) text vectors
 
+_LARGEST_OF_UNIT = 0.5  # about the largest number of a unit vector of some hundred numbers
 _BATCH = 256  # histories computed together
 
 
@@ -72,10 +74,17 @@ class Scorer:
             columns.append(self._popularity_of(np.full(len(text_vec), -1) if origin is None else origin).to(text_vec))
         return replace(plain, matrix=torch.cat(columns, dim=1)) if len(columns) > 1 else plain
 
+    @cached_property
+    def _popularity_unit(self) -> float:
+        """What popularity is divided by in rows and multiplied by in queries. Undivided it would be the largest number of all
+        rows, and the step of an index's 8-bit codes, too coarse for the unit vectors beside it."""
+        assert self.fusion.popularity is not None
+        return max(float(self.fusion.popularity.max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
+
     def _popularity_of(self, origin: IntArray) -> Tensor:
         """(n, 1), zero for items that the log does not know."""
         assert self.fusion.popularity is not None
-        known = np.append(self.fusion.popularity, 0.0).astype(np.float32)  # the last is for -1
+        known = np.append(self.fusion.popularity / self._popularity_unit, 0.0).astype(np.float32)  # the last is for -1
         return torch.from_numpy(known[np.where(origin < len(known) - 1, origin, -1)]).unsqueeze(1)
 
     def fused(self, fusion: Fusion) -> "Scorer":
@@ -99,7 +108,7 @@ class Scorer:
         if weights.content:
             columns.append(weights.content * self._content(history))
         if self.fusion.popularity is not None:
-            columns.append(scaled.new_full((len(history), 1), weights.popularity))
+            columns.append(scaled.new_full((len(history), 1), weights.popularity * self._popularity_unit))
         return torch.cat(columns, dim=1) if len(columns) > 1 else scaled
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
