@@ -87,10 +87,21 @@ class Ledger:
         self.events: dict[str, int] = known.get("events", {})
         self.items: dict[str, list[str | None]] = known.get("items", {})
         self.rounds: list[dict[str, Any]] = known.get("rounds", [])
+        self._n_begun: int = known.get("begun", len(self.rounds))
+        if self._n_begun > len(self.rounds) + known.get("cut", 0):  # the torture itself was ended within a round
+            self.items = {}
+        self._n_cut = self._n_begun - len(self.rounds)
+
+    def begin(self) -> int:
+        """A number for the next round, never given again: what a round did that was cut off is not known."""
+        self._n_begun += 1
+        self.save()
+        return self._n_begun
 
     def save(self) -> None:
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps({"events": self.events, "items": self.items, "rounds": self.rounds}))
+        known = {"events": self.events, "items": self.items, "rounds": self.rounds}
+        fresh.write_text(json.dumps({**known, "begun": self._n_begun, "cut": self._n_cut}))
         os.replace(fresh, self._file)
 
 
@@ -185,7 +196,7 @@ class Torture:
 
     def round(self) -> dict[str, Any]:
         """One kill, the start after it, and what was found. Raises TortureError."""
-        number, victim = len(self.ledger.rounds), self._chance.choice(_MIX)
+        number, victim = self.ledger.begin(), self._chance.choice(_MIX)
         if self._process_id is None:
             self._process_id = self._service.start("serve", self._port)
         with Load(self._url, self.ledger, number) as load:
@@ -253,9 +264,10 @@ class Torture:
     def check_all(self) -> int:
         """Every event of every round, by the store itself, each once; how many."""
         if self._process_id is not None:
-            if self._service.kill(self._process_id, signal.SIGTERM) != 0:
+            self._wait_ready()  # it may have been started a moment ago
+            process_id, self._process_id = self._process_id, None
+            if self._service.kill(process_id, signal.SIGTERM) != 0:
                 raise TortureError(f"the service did not stop well; see {self.log}")
-            self._process_id = None
         with Store.open(self.store) as store:
             held = Counter(stored.event.event_id for stored in walk_events(store, 0))
             if store.count_events() != len(held):
