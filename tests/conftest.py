@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,12 @@ def fitted(world_folder: Path, quick_choices: list[str], tmp_path_factory: pytes
     out = tmp_path_factory.mktemp("fitted") / "run"
     fit_run(world_folder / "items.csv", world_folder / "events.csv", out=out, overrides=quick_choices, show=False)
     return out
+
+
+@pytest.fixture
+def run(fitted: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to be changed."""
+    return Path(shutil.copytree(fitted, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lmrec.artifacts.generation import finish_generation, new_generation_folder, promote
@@ -524,8 +523,3 @@ def test_when_the_service_is_gone_the_page_says_so(chromium: Browser, run: Path)
         page.unroute("**/*")
         page.get_by_role("button", name="Try again").click()
         expect(page.locator("tbody tr").first).to_contain_text("Whale")
-
-
-@pytest.fixture
-def run(fitted: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(fitted, tmp_path / "run"))

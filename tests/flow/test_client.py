@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,12 +19,9 @@ from lmrec.service.settings import Limits
 
 from .running import NEW_ITEM, WORDS, Running, new_generation, running
 
+pytestmark = pytest.mark.usefixtures("service_logs")
+
 ENDED_BY_PROMETHEUS = {("GET", "/metrics")}  # read by other programs than this client
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs(service_logs: io.StringIO) -> io.StringIO:
-    return service_logs
 
 
 @pytest.fixture(scope="module")

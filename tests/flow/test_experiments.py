@@ -1,8 +1,6 @@
 """Two generations side by side, as clients meet it: users keep their arm, a shadow is asked and not shown, and it ends."""
 
-import io
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,9 @@ from lmrec.service.schemas.answers import ExperimentList, ExperimentRead, Recomm
 
 from .running import NEW_ITEM, Running, new_generation, running, until
 
+pytestmark = pytest.mark.usefixtures("service_logs")
+
 USERS = [f"visitor{n}" for n in range(24)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs(service_logs: io.StringIO) -> io.StringIO:
-    return service_logs
-
-
-@pytest.fixture
-def run(fitted: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(fitted, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -142,6 +132,7 @@ def test_a_rollback_ends_it_and_nobody_is_left_behind(own: Running, run: Path, o
     assert {generation for _, generation in arms_of(own).values()} == {"0", other}
     rollback(run, "fewer clicks")
     until(lambda: not own.get("/v1/experiments/back")["running"])
+    until(lambda: own.recommend(k=1)["generation"] == "0")  # it is ended before the swap, so that nobody is dealt an old arm
     assert set(arms_of(own).values()) == {(None, "0")}
     ended = own.get("/v1/experiments/back")
     assert "generation 0 came to be served" in ended["why"]

@@ -1,7 +1,6 @@
 """Ten thousand broken bodies: none is a fault of ours, none hangs, and the service is as well after them as before."""
 
 import http.client
-import io
 import json
 import random
 import shutil
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from .running import Running, running
+
+pytestmark = pytest.mark.usefixtures("service_logs")
 
 N_BODIES: Final = 10_000
 PATIENCE_S: Final = 20.0
@@ -41,11 +42,6 @@ RAW: Final = (
     b"", b"{", b"]", b"null", b"0", b'"', b"NaN", b"[1e999]", b"\xff\xfe{}", b'{"a":1}{"b":2}', b"[" * 50_000, b'{"k":' * 3_000,
     b'{"k": 1' + b"0" * 5_000 + b"}", b"\x00" * 64, b"--boundary\r\n", b"k=3&user_id=u", b'{"user_id": "\\ud800"}',
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs(service_logs: io.StringIO) -> io.StringIO:
-    return service_logs
 
 
 @pytest.fixture(scope="module")

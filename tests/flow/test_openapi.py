@@ -1,7 +1,6 @@
 """The API against its own description: whatever fits the description is answered as it says, whatever does not is refused
 with a reason, and nothing is a fault of ours or hangs."""
 
-import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from .running import running
 
+pytestmark = pytest.mark.usefixtures("service_logs")
+
 EXAMPLES: Final = 8  # for each operation and mode
 
 # No description says which columns this catalog has and of which types, or what was started before.
@@ -25,11 +26,6 @@ _OF_THIS_CATALOG: Final = re.compile(
     r"which items do not have|the catalog lacks|items have no|the filter|a filter|reads the field|the rule|"
     r"already|all together 1|is no ISO 8601 moment|is not the path's"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs(service_logs: io.StringIO) -> io.StringIO:
-    return service_logs
 
 
 @pytest.fixture(scope="module")

@@ -30,15 +30,7 @@ from lmrec.service.state import open_state
 
 from .running import NEW_ITEM, WORDS, Running, new_generation, running, until
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs(service_logs: io.StringIO) -> io.StringIO:
-    return service_logs
-
-
-@pytest.fixture
-def run(fitted: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(fitted, tmp_path / "run"))
+pytestmark = pytest.mark.usefixtures("service_logs")
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +292,7 @@ def test_one_wrong_question_of_a_batch_is_named(shared: Running) -> None:
     assert "questions.1.k is 0" in response.json()["error"]["message"]
 
 
-def test_a_fault_of_ours_is_500_without_internals(own: Running, quiet_logs: io.StringIO) -> None:
+def test_a_fault_of_ours_is_500_without_internals(own: Running, service_logs: io.StringIO) -> None:
     def defect(item_id: str) -> bool:
         raise KeyError("secret user")
 
@@ -312,9 +304,9 @@ def test_a_fault_of_ours_is_500_without_internals(own: Running, quiet_logs: io.S
     assert "secret" not in response.text
     request_id = response.headers["X-Request-ID"]
     assert request_id in response.json()["error"]["message"]
-    failures = [json.loads(line) for line in quiet_logs.getvalue().splitlines() if '"failure"' in line]
+    failures = [json.loads(line) for line in service_logs.getvalue().splitlines() if '"failure"' in line]
     assert any(line["request_id"] == request_id and line["error"] == "KeyError" for line in failures)
-    assert "secret user" not in quiet_logs.getvalue()
+    assert "secret user" not in service_logs.getvalue()
 
 
 # ---- items
@@ -709,12 +701,12 @@ def test_stats_for_the_console(own: Running) -> None:
     assert any(entry["route"] == "POST /v1/recommendations" for entry in stats["times"])
 
 
-def test_logs_hold_no_personal_data(own: Running, quiet_logs: io.StringIO) -> None:
+def test_logs_hold_no_personal_data(own: Running, service_logs: io.StringIO) -> None:
     own.post("/v1/events", event("ev-secret", "film0", user_id="user-secret"))
     own.recommend(user_id="user-secret", text="text secret words", k=1)
     own.get("/v1/users/user-secret")
     own.client.get("/v1/items?query=query-secret")
-    text = quiet_logs.getvalue()
+    text = service_logs.getvalue()
     assert '"/v1/users/{user_id}"' in text
     assert "secret" not in text.replace("secret user", "")
 
