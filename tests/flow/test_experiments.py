@@ -132,7 +132,9 @@ def test_a_rollback_ends_it_and_nobody_is_left_behind(own: Running, run: Path, o
     assert {generation for _, generation in arms_of(own).values()} == {"0", other}
     rollback(run, "fewer clicks")
     until(lambda: not own.get("/v1/experiments/back")["running"])
-    until(lambda: own.recommend(k=1)["generation"] == "0")  # it is ended before the swap, so that nobody is dealt an old arm
+    until(
+        lambda: own.recommend(k=1)["generation"] == "0"
+    )  # it is ended before the swap, so that nobody is dealt an old arm
     assert set(arms_of(own).values()) == {(None, "0")}
     ended = own.get("/v1/experiments/back")
     assert "generation 0 came to be served" in ended["why"]
