@@ -5,6 +5,8 @@ history one by one, and each is credited with the change of the score; this is d
 newest and once the other way round (each part-history being read in its own order of time), and the two are averaged: a
 Shapley value over two of the H! orders, at 2 H scores instead of 2^H. Words are credited with what the score loses when
 they alone are left out of the item's text, so they need not add up. All is said of the model's own score, before boosts.
+A free text counts as the newest item of the history: it is credited like one, and each of its words with what the score loses
+without that word.
 """
 
 import math
@@ -15,8 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmrec.fields import ITEM_ID, FloatArray, ItemId
+from lmrec.retrieval.answers import LiveQuery
+from lmrec.retrieval.filters import Filter
+from lmrec.retrieval.live_lists import read_text, without_unwanted
 from lmrec.retrieval.rules import SegmentRules
 from lmrec.retrieval.standing import Standing
+from lmrec.retrieval.wishes import Wish, read_wish
 
 if TYPE_CHECKING:
     from lmrec.retrieval.live import LiveRecommender, LiveState
@@ -45,7 +51,8 @@ class Explanation:
     """contributions: oldest first. place: from 1 among what may be shown, None where the item itself may not.
 
     smallest_change: the fewest history items found (greedily, at most 5) without which the item is off the first k; None
-    where it is not on them, or no such few do. because: a sentence, None where no item of the history speaks for it.
+    where it is not on them, or no such few do. because: a sentence, None where nothing of the history speaks for it.
+    text: what the free text gave, None without one; text_words: what each of its words did.
     """
 
     item_id: ItemId
@@ -57,6 +64,8 @@ class Explanation:
     words: tuple[WordAttribution, ...]
     smallest_change: tuple[Contribution, ...] | None
     because: str | None
+    text: float | None = None
+    text_words: tuple[WordAttribution, ...] = ()
 
 
 def explain(
@@ -66,23 +75,31 @@ def explain(
     k: int = 10,
     words: bool = True,
     segment: str | None = None,
+    text: str | None = None,
 ) -> Explanation:
-    """Raises UnknownIdError where the catalog lacks the item. Of a history the newest items that the model reads count."""
+    """Raises UnknownIdError where the catalog lacks the item, InputError for a text that cannot be read. Of a history the
+    newest items that the model reads count."""
     state = live.state
     snapshot = state.snapshot
     row = live.known_row(snapshot, item_id)
     rows = snapshot.known_rows(history)
-    recent = rows[-live.scorer.scorer.max_history :]
-    scores, gained = contributions(live, snapshot, recent, [row])
-    values, base, score = gained[:, 0], float(scores[0, 0]), float(scores[len(recent), 0])
+    wish = Wish("") if text is None else read_wish(read_text(text))
+    wanted = wish.wanted or None
+    recent = rows[-live.scorer.scorer.max_history + (wanted is not None) :]
+    scores, gained = contributions(live, snapshot, recent, [row], wanted)
+    values, base, score = gained[: len(recent), 0], float(scores[0, 0]), float(scores[-1, 0])
     credited = tuple(
         Contribution(snapshot.ids[at], snapshot.titles[at], float(value))
         for at, value in zip(recent, values, strict=True)
     )
-    others = _Others(live, state, state.rules.of(segment), row, frozenset(rows) - {row})
+    left_out = without_unwanted(snapshot, LiveQuery(), wish).filter
+    others = _Others(live, state, state.rules.of(segment), row, frozenset(rows) - {row}, wanted, left_out)
     place = others.place(recent)
     change = _smallest_change(others, recent, values, k) if place is not None and place <= k else None
-    strongest = max(credited, key=lambda one: one.contribution, default=None)
+    reasons = [(one.title, one.contribution) for one in credited]
+    if wanted is not None:
+        reasons.append((f"'{wanted}'", float(gained[-1, 0])))
+    strongest, most = max(reasons, key=lambda one: one[1], default=("", 0.0))
     return Explanation(
         item_id=item_id,
         title=snapshot.titles[row],
@@ -90,26 +107,42 @@ def explain(
         base=base,
         place=place,
         contributions=credited,
-        words=_words(live, state, recent, row) if words else (),
+        words=_words(live, state, recent, wanted, row) if words else (),
         smallest_change=None if change is None else tuple(credited[at] for at in change),
-        because=f"because of {strongest.title}" if strongest is not None and strongest.contribution > 0 else None,
+        because=f"because of {strongest}" if most > 0 else None,
+        text=None if wanted is None else float(gained[-1, 0]),
+        text_words=_text_words(live, snapshot, recent, wanted, row) if words and wanted is not None else (),
     )
 
 
 def contributions(
-    live: "LiveRecommender", snapshot: "Snapshot", history: Sequence[int], rows: Sequence[int]
+    live: "LiveRecommender", snapshot: "Snapshot", history: Sequence[int], rows: Sequence[int], text: str | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """(H + 1, K) the scores of K rows for each beginning of the history, from none of it to all, and (H, K) what each
-    item of the history gave each of them."""
-    n = len(history)
-    forward = [history[:end] for end in range(n + 1)]
-    backward = [history[start:] for start in range(n, -1, -1)]
-    scores = live.scorer.scores_of_rows(snapshot, [*forward, *backward], rows)  # (2 H + 2, K)
-    joined_last, joined_first = scores[: n + 1], scores[n + 1 :]
+    item of the history gave each of them. With a text, which stands after the newest item, one more of each."""
+    n, ends = len(history), [None] if text is None else [None, text]
+    forward = [(history[:end], None) for end in range(n + 1)] + [(history, end) for end in ends[1:]]
+    backward = [(history[n:], end) for end in ends[:-1]] + [(history[start:], ends[-1]) for start in range(n, -1, -1)]
+    asked, texts = zip(*forward, *backward, strict=True)
+    scores = live.scorer.scores_of_rows(snapshot, asked, rows, texts)
+    joined_last, joined_first = scores[: len(forward)], scores[len(forward) :]
     return joined_last, (np.diff(joined_last, axis=0) + np.diff(joined_first, axis=0)[::-1]) / 2.0
 
 
-def _words(live: "LiveRecommender", state: "LiveState", history: list[int], row: int) -> tuple[WordAttribution, ...]:
+def _text_words(
+    live: "LiveRecommender", snapshot: "Snapshot", history: list[int], text: str, row: int
+) -> tuple[WordAttribution, ...]:
+    """Each word that somebody typed, and what the score loses without it."""
+    said = text.split()[:MAX_WORDS]
+    without = [" ".join([*said[:at], *said[at + 1 :]]) or None for at in range(len(said))]
+    asked = [" ".join(said), *without]
+    scores = live.scorer.scores_of_rows(snapshot, [history] * len(asked), [row], asked)[:, 0]
+    return tuple(WordAttribution(word, float(scores[0] - lost)) for word, lost in zip(said, scores[1:], strict=True))
+
+
+def _words(
+    live: "LiveRecommender", state: "LiveState", history: list[int], text: str | None, row: int
+) -> tuple[WordAttribution, ...]:
     """Each word of the item's text, in order, and what the score loses without it; one batch for all of them."""
     if live.recommender.checkpoint.configs.item.source == "id":
         return ()
@@ -121,7 +154,7 @@ def _words(live: "LiveRecommender", state: "LiveState", history: list[int], row:
     without = [" ".join([*said[:at], *said[at + 1 :]]) for at in range(len(said))]
     text_vec = live.scorer.catalog.encode_texts([" ".join(said), *without])
     learnt = snapshot.bank.take(np.array([row])).item_vec - live.scorer.scorer.bank_rows(text_vec[:1]).item_vec
-    scores = live.scorer.scores_of_words(snapshot, history, text_vec, learnt)
+    scores = live.scorer.scores_of_words(snapshot, history, text, text_vec, learnt)
     return tuple(WordAttribution(word, float(scores[0] - lost)) for word, lost in zip(said, scores[1:], strict=True))
 
 
@@ -134,6 +167,8 @@ class _Others:
     rules: SegmentRules
     row: int
     seen: frozenset[int]
+    text: str | None
+    left_out: Filter | None
 
     def place(self, history: list[int]) -> int | None:
         ahead = self._count_ahead(history)
@@ -160,11 +195,11 @@ class _Others:
 
     def _standings(self, histories: list[list[int]]) -> list[Standing]:
         scorer, snapshot = self.live.scorer, self.state.snapshot
-        query = scorer.query(snapshot, histories, [None] * len(histories))
+        query = scorer.query(snapshot, histories, [self.text] * len(histories))
         found = scorer.standings(snapshot, query, histories)
         standings = [standing.lifted(self.rules.adjustment) for standing in found]
         for standing in standings:
-            standing.hide(snapshot, self.rules, None, self.seen)
+            standing.hide(snapshot, self.rules, self.left_out, self.seen)
         return standings
 
 

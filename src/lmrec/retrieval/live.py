@@ -4,6 +4,7 @@ Readers take one immutable state and never wait; writers take turns, make the ne
 assignment. So an answer that began after a change returned has seen it, and one under way ends with what it began with.
 """
 
+import json
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lmrec.errors import InputError, UnknownIdError
 from lmrec.fields import ItemId
 from lmrec.retrieval.answers import EncodedItem, ItemChange, LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.casting import cast_items, fitting_fields
-from lmrec.retrieval.filters import Filter
+from lmrec.retrieval.filters import Filter, parse_filter
 from lmrec.retrieval.live_catalog import LiveCatalog
 from lmrec.retrieval.live_lists import ListMaker, read_text, title_mask
 from lmrec.retrieval.live_scorer import LiveScorer
@@ -28,6 +29,9 @@ from lmrec.retrieval.snapshot import Snapshot
 __all__ = [
     "EncodedItem", "ItemChange", "LiveAnswer", "LiveCatalog", "LiveItem", "LiveQuery", "LiveRecommender", "LiveState",
 ]  # fmt: skip
+
+_MAX_FILTERS = 1_000  # kept as they were read
+_MAX_KEY = 2_000  # characters of a filter that is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,7 @@ class LiveRecommender:
         self._rules: Mapping[str, Rule] = dict(rules or {})
         self._review = Review()
         self._versions: dict[ItemId, int] = {}
+        self._filters: dict[str, Filter] = {}
         self._version = 0
         self._writing = threading.Lock()
         self._compacting = threading.Lock()
@@ -80,6 +85,20 @@ class LiveRecommender:
     def schema(self) -> Mapping[str, pl.DataType]:
         """The catalog's columns and their types: `parse_filter(spec, live.schema)`."""
         return self.state.snapshot.schema
+
+    def read_filter(self, spec: Mapping[str, Any]) -> Filter:
+        """`parse_filter` for this catalog, whose columns never change; filters that came lately are not read again.
+
+        Raises InputError as that does."""
+        key = json.dumps(spec, sort_keys=True, default=dict)
+        known = self._filters.get(key)
+        if known is None:
+            known = parse_filter(spec, self.schema)
+            if len(key) <= _MAX_KEY:
+                if len(self._filters) >= _MAX_FILTERS:
+                    self._filters.clear()
+                self._filters[key] = known
+        return known
 
     def warm_up(self) -> None:
         """Load what the first request in words would otherwise wait for."""

@@ -40,7 +40,7 @@ class ListMaker:
         for query in queries:
             _check(query)
         wishes = [Wish("") if query.text is None else read_wish(read_text(query.text)) for query in queries]
-        queries = [_without(snapshot, query, wish) for query, wish in zip(queries, wishes, strict=True)]
+        queries = [without_unwanted(snapshot, query, wish) for query, wish in zip(queries, wishes, strict=True)]
         texts = [wish.wanted or None for wish in wishes]
         known = [snapshot.known_rows(query.history) for query in queries]
         in_forces = [rules.of(query.segment) for query in queries]
@@ -197,7 +197,7 @@ def title_mask(snapshot: Snapshot, words: str) -> BoolArray:
     return mask
 
 
-def _without(snapshot: Snapshot, query: LiveQuery, wish: Wish) -> LiveQuery:
+def without_unwanted(snapshot: Snapshot, query: LiveQuery, wish: Wish) -> LiveQuery:
     """The query, whose filter also leaves out items that name in a column of text what is not wanted."""
     columns = tuple(name for name, dtype in snapshot.schema.items() if dtype == pl.String and name != ITEM_ID)
     if not wish.unwanted or not columns:

@@ -106,10 +106,14 @@ class LiveScorer:
         return added
 
     def scores_of_rows(
-        self, snapshot: Snapshot, histories: Sequence[Sequence[int]], rows: Sequence[int]
+        self,
+        snapshot: Snapshot,
+        histories: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        texts: Sequence[str | None] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """(B, M) the scores that the histories give to some rows."""
-        query = self.query(snapshot, histories, [None] * len(histories))
+        """(B, M) the scores that the histories, with the texts beside them, give to some rows."""
+        query = self.query(snapshot, histories, texts or [None] * len(histories))
         chosen = np.asarray(rows, np.int64)
         scores: npt.NDArray[np.float64] = (query @ snapshot.bank.take(chosen).matrix.T).double().numpy()
         added = self.scorer.sparse(self._known_to_training(snapshot, histories), snapshot.n_origin + snapshot.n_rows)
@@ -120,11 +124,11 @@ class LiveScorer:
 
     @torch.no_grad()
     def scores_of_words(
-        self, snapshot: Snapshot, history: Sequence[int], text_vec: Tensor, learnt: Tensor
+        self, snapshot: Snapshot, history: Sequence[int], text: str | None, text_vec: Tensor, learnt: Tensor
     ) -> npt.NDArray[np.float64]:
-        """(n,) the history's product with items of these text vectors (n, Dt), to whose item vectors `learnt` (1, D) is
-        added: an item's own rows if its words were others."""
-        query = self.query(snapshot, [history], [None])
+        """(n,) the product of the history, with the text beside it, and items of these text vectors (n, Dt), to whose item
+        vectors `learnt` (1, D) is added: an item's own rows if its words were others."""
+        query = self.query(snapshot, [history], [text])
         item_vec = self.scorer.bank_rows(text_vec).item_vec + learnt
         bank = self.scorer.bank_rows(text_vec, item_vec)
         scores: npt.NDArray[np.float64] = (bank.matrix @ query[0]).double().numpy()

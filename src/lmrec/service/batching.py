@@ -97,8 +97,7 @@ class Batcher(Generic[Question, Answer]):
                 continue
             self._observe(len(wanted))
             outcomes = self._outcomes([entry.question for entry in wanted])
-            for entry, outcome in zip(wanted, outcomes, strict=True):
-                _deliver(entry, outcome)
+            _deliver(list(zip(wanted, outcomes, strict=True)))
 
     def _next_batch(self) -> list[_Waiting[Question, Answer]]:
         """Empty once closed and nothing waits any more."""
@@ -116,14 +115,19 @@ class Batcher(Generic[Question, Answer]):
         return [outcome for question in questions for outcome in self._outcomes([question])]
 
 
-def _deliver(entry: _Waiting[Question, Answer], outcome: "Answer | Exception") -> None:
-    def settle() -> None:
-        if entry.future.done():  # its coroutine gave up in the meantime
-            return
-        if isinstance(outcome, Exception):
-            entry.future.set_exception(outcome)
-        else:
-            entry.future.set_result(outcome)
+def _deliver(answered: "Sequence[tuple[_Waiting[Question, Answer], Answer | Exception]]") -> None:
+    """Wakes each event loop once."""
+    for loop in dict.fromkeys(entry.loop for entry, _ in answered):
+        own = [(entry.future, outcome) for entry, outcome in answered if entry.loop is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, own)
 
-    if not entry.loop.is_closed():
-        entry.loop.call_soon_threadsafe(settle)
+
+def _settle(answered: "Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]") -> None:
+    for future, outcome in answered:
+        if future.done():  # its coroutine gave up in the meantime
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

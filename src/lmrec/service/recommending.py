@@ -9,7 +9,7 @@ from lmrec.errors import InputError, nearest
 from lmrec.feedback.shown import Shown
 from lmrec.fields import ITEM_ID
 from lmrec.retrieval.answers import LiveAnswer, LiveItem, LiveQuery
-from lmrec.retrieval.filters import Filter, parse_filter
+from lmrec.retrieval.filters import Filter
 from lmrec.service.lineup import Served
 from lmrec.service.reasons import find_reasons
 from lmrec.service.schemas.questions import RecommendationQuestion
@@ -48,7 +48,7 @@ def answer_asks(asks: Sequence[Ask], served: Served, users: Users) -> list[Liste
 
 def filter_of(spec: Any, served: Served) -> Filter | None:
     plain = plain_filter(spec)
-    return None if plain is None else parse_filter(plain, served.live.schema)
+    return None if plain is None else served.live.read_filter(plain)
 
 
 def full_history(user_id: str | None, history: Sequence[str] | None, users: Users) -> tuple[str, ...]:

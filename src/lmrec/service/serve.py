@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -20,6 +21,9 @@ from lmrec.service.security import check_binding
 from lmrec.service.settings import ServiceSettings
 from lmrec.service.state import ServiceState, open_state
 
+SWITCH_S: Final = 0.0005
+"""How long a thread may keep the interpreter while another one wants it. Python's 5 ms are as long as an answer takes: who
+has just computed one kept the event loop from sending it (docs/LOG.md)."""
 _BACKLOG: Final = 1024  # connections that wait to be taken
 _SETTINGS: Final = "LMREC_SERVICE_SETTINGS"  # how worker processes get the settings
 
@@ -59,11 +63,13 @@ def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda add
 
 def make_server(state: ServiceState) -> uvicorn.Server:
     """A server for one process; `run(sockets=[listen(...)])` answers until `should_exit` is set."""
+    sys.setswitchinterval(SWITCH_S)
     return uvicorn.Server(_config(create_app(state), state.settings))
 
 
 def worker_app() -> FastAPI:
     """The application of one worker process among several."""
+    sys.setswitchinterval(SWITCH_S)
     start_logging()
     return create_app(open_state(ServiceSettings.model_validate_json(os.environ[_SETTINGS])))
 

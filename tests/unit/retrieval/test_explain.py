@@ -38,6 +38,31 @@ def test_contributions_add_up_to_the_score(make_live: MakeLive, choices: dict[st
         assert bool(found.words) == (choices.get("source") != "id")
 
 
+@pytest.mark.parametrize("history", [HISTORY, ()], ids=["with a history", "alone"])
+def test_a_free_text_is_credited_as_the_newest_item(live: LiveRecommender, history: tuple[str, ...]) -> None:
+    text = "rocket galaxy"
+    found = explain(live, history, "12", k=5, text=text)
+    assert found.text is not None
+    total = found.base + sum(one.contribution for one in found.contributions) + found.text
+    assert total == pytest.approx(found.score, abs=1e-4)
+    query = LiveQuery(history=history, text=text, k=100, exclude_seen=False)
+    listed = {item.item_id: (place, item.score) for place, item in enumerate(live.recommend([query])[0].items, start=1)}
+    assert found.score == pytest.approx(listed["12"][1], abs=1e-4)
+    assert [one.word for one in found.text_words] == text.split()
+    without = live.recommend([LiveQuery(history=history, text="galaxy", k=100, exclude_seen=False)])[0].items
+    less = next(item.score for item in without if item.item_id == "12")
+    assert found.text_words[0].attribution == pytest.approx(found.score - less, abs=1e-4)
+
+
+def test_what_a_text_does_not_want_takes_no_place(live: LiveRecommender) -> None:
+    plain = explain(live, HISTORY, "12", text="rocket galaxy", words=False)
+    narrowed = explain(live, HISTORY, "12", text="rocket galaxy, no whales", words=False)
+    assert plain.place is not None
+    assert narrowed.place is not None
+    assert narrowed.place <= plain.place
+    assert narrowed.score == pytest.approx(plain.score, abs=1e-4)
+
+
 def test_a_history_of_one_gave_it_all(live: LiveRecommender) -> None:
     found = explain(live, ("3",), "12")
     (only,) = found.contributions

@@ -20,7 +20,7 @@ async def explain_item(question: ExplanationQuestion, state: State) -> Response:
     def find() -> dict[str, Any]:
         served = state.serving.lineup.served_for(question.user_id)  # who made the list explains it
         history = full_history(question.user_id, question.history, state.users)
-        found = explain(served.live, history, question.item_id, question.k, question.words)
+        found = explain(served.live, history, question.item_id, question.k, question.words, text=question.text)
         return {**_body(found), "generation": served.generation}
 
     return answer(await state.read(find))
@@ -38,4 +38,6 @@ def _body(found: Explanation) -> dict[str, Any]:
         "words": [vars(entry) for entry in found.words],
         "smallest_change": None if change is None else [vars(entry) for entry in change],
         "because": found.because,
+        "text": found.text,
+        "text_words": [vars(entry) for entry in found.text_words],
     }

@@ -76,7 +76,7 @@ class WordAttribution(Answer):
 
 
 class ExplanationAnswer(Answer):
-    """`base` and the contributions add up to `score`."""
+    """`base`, the contributions and what the text gave add up to `score`."""
 
     item_id: str
     title: str
@@ -89,6 +89,8 @@ class ExplanationAnswer(Answer):
         description="The smallest set of past items found without which the item leaves the top k; null where none was."
     )
     because: str | None
+    text: float | None = Field(description="What the free text gave; null where the question had none.")
+    text_words: list[WordAttribution] = Field(description="Which words of the free text moved the score.")
     generation: str
 
 

@@ -169,17 +169,22 @@ class SearchQuestion(Words):
 
 
 class ExplanationQuestion(Words):
-    """Why this item: for a user, for a list of items, or both."""
+    """Why this item: for a user, a list of items, words, or all of these."""
 
     item_id: Id
     user_id: Id | None = None
     history: _History | None = None
+    text: Text | None = Field(default=None, description="What somebody says they want; counts as the newest item.")
     k: K = Field(
         default=10, description="The length of the list that the smallest change of history would drop the item from."
     )
     words: bool = Field(default=True, description="Also which words of the item's text moved the score.")
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "50", "user_id": "42"}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"item_id": "50", "user_id": "42"}, {"item_id": "50", "text": "a heist in vegas"}]
+        }
+    )
 
 
 class EventIn(Words):
