@@ -319,7 +319,7 @@ def test_versions_are_never_given_twice(store: Store, url: str) -> None:
 def test_a_shown_list_comes_back_by_its_request(store: Store) -> None:
     named, unnamed = make_shown("r1"), make_shown("r2", user_id=None)
     store.add_shown(named)
-    store.queue_shown(unnamed).result()
+    store.queue_shown([unnamed]).result()
     assert (store.shown("r1"), store.shown("r2"), store.shown("r3")) == (named, unnamed, None)
 
 

@@ -1,6 +1,6 @@
 """Lists that were shown, by request id: what joins a click to the list it came from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,9 +57,10 @@ def shown_row(shown: Shown) -> dict[str, Any]:
     }
 
 
-def add_shown(connection: Connection, row: dict[str, Any]) -> None:
+def add_shown(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """A request id that is known keeps its first list."""
-    connection.execute(insert_or_skip(connection.dialect.name, SHOWN), row)
+    if rows:
+        connection.execute(insert_or_skip(connection.dialect.name, SHOWN), list(rows))
 
 
 def shown(connection: Connection, request_id: str) -> Shown | None:

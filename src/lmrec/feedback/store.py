@@ -168,12 +168,12 @@ class Store:
 
     def add_shown(self, shown_: Shown) -> None:
         """Keep a list that was shown. A request id that is known keeps its first list."""
-        self._wait(self.queue_shown(shown_))
+        self._wait(self.queue_shown([shown_]))
 
-    def queue_shown(self, shown_: Shown) -> "Future[None]":
-        """As `add_shown`, for who need not wait for the commit before answering."""
-        row = shown.shown_row(shown_)
-        return self._writer.submit(lambda connection: shown.add_shown(connection, row))
+    def queue_shown(self, lists: Sequence[Shown]) -> "Future[None]":
+        """As `add_shown`, several at once, for who need not wait for the commit before answering."""
+        rows = [shown.shown_row(one) for one in lists]
+        return self._writer.submit(lambda connection: shown.add_shown(connection, rows), n_rows=max(1, len(rows)))
 
     def shown(self, request_id: str) -> Shown | None:
         check_text("request_id", request_id)

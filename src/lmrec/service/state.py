@@ -4,16 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from threading import Event as Signal
 from threading import Thread
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from lmrec.artifacts.run import open_run
 from lmrec.errors import LmrecError
-from lmrec.feedback.errors import StoreError
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
 from lmrec.service.arms import answer_by_arm, answer_in_shadow
@@ -27,13 +25,12 @@ from lmrec.service.recommending import Ask, Listed
 from lmrec.service.security import KeyRing
 from lmrec.service.serving import Serving
 from lmrec.service.settings import ServiceSettings
+from lmrec.service.shown_lists import ShownLists
 from lmrec.service.traffic import Traffic
 from lmrec.service.users import TrainingLog, Users
 from lmrec.service.watching import Task, Watcher
 
 Work: TypeAlias = Callable[[], Any]
-
-_MAX_WAITING_ROWS: Final = 10_000  # of the store; beyond it shown lists are not recorded
 
 
 class ServiceState:
@@ -54,6 +51,7 @@ class ServiceState:
         self.lists = ListStatistics()
         self.in_flight = InFlight(limits.max_in_flight)
         self.keys = KeyRing(store)
+        self.shown = ShownLists(store, self.metrics.shown_lost.inc)
         self.serving = Serving(settings.run, store, settings.rules, settings.retry_s)
         self.started_ts = time.time()
         self.failure: LmrecError | None = None
@@ -85,6 +83,7 @@ class ServiceState:
             self._watcher.close()
         for lane in (self._quick, self._slow, self._words, self._writes, self._shadow):
             lane.close()
+        self.shown.close()
         self.store.close()
         log("stopped")
 
@@ -164,7 +163,7 @@ class ServiceState:
             self.metrics.lists.labels(basis).inc()
             shadow = self.serving.lineup.shadow_for(ask.question.user_id or ask.request_id)
             if shadow is None:
-                self._keep(entry.shown)
+                self.shown.add(entry.shown)
             else:
                 self._behind(self._ask_shadow(ask, entry.shown, shadow))
         return [entry.body for entry in listed]
@@ -175,10 +174,10 @@ class ServiceState:
             await self._shadow.ask((ask, shown, shadow))
         except LmrecError:
             self.metrics.shadow_lost.inc()
-            self._keep(shown)
+            self.shown.add(shown)
         except Exception as error:  # nobody waits for this task, so nobody else would say it
             self._failed("shadow", error)
-            self._keep(shown)
+            self.shown.add(shown)
 
     def _behind(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -187,22 +186,8 @@ class ServiceState:
 
     def _answer_shadows(self, asked: Sequence[tuple[Ask, Shown, Served]]) -> list[None]:
         for shown in answer_in_shadow(asked, self.users):
-            self._keep(shown)  # here, so that `close`, which waits for the lanes, loses none
+            self.shown.add(shown)  # here, so that `close`, which waits for the lanes, loses none
         return [None] * len(asked)
-
-    def _keep(self, shown: Shown) -> None:
-        """Write down what is shown behind the answer's back. Events go first: where much waits, this is let go."""
-        if self.store.n_waiting_rows > _MAX_WAITING_ROWS:
-            self.metrics.shown_lost.inc()
-            return
-        try:
-            self.store.queue_shown(shown).add_done_callback(self._kept)
-        except StoreError:
-            self.metrics.shown_lost.inc()
-
-    def _kept(self, written: "Future[None]") -> None:
-        if written.cancelled() or written.exception() is not None:
-            self.metrics.shown_lost.inc()
 
     async def read(self, work: Work) -> Any:
         """Work that uses the model and changes nothing."""

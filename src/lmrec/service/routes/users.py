@@ -44,6 +44,7 @@ async def forget_user(user_id: IdPath, state: State, actor: Actor) -> Response:
     """
 
     def forget() -> dict[str, Any]:
+        state.shown.flush()
         removed = state.store.forget_user(user_id, by=actor)
         state.users.refresh_forgotten()
         return {"user_id": user_id, "events_removed": removed}
@@ -52,6 +53,7 @@ async def forget_user(user_id: IdPath, state: State, actor: Actor) -> Response:
 
 
 def _export(state: ServiceState, user_id: str) -> dict[str, Any]:
+    state.shown.flush()
     held = state.store.export_user(user_id)
     live = state.serving.current.live
     titles: dict[str, str] = {}
