@@ -42,7 +42,8 @@ class ShownLists:
             self._lost(1)
 
     def flush(self) -> None:
-        """All lists added before are in the store: who asks what is held of a user, or has it deleted, means them too."""
+        """All lists added before are in the store: who counts lists, asks what is held of a user,
+        or has it deleted, means them too."""
         with self._writing:
             with self._changed:
                 batch, self._waiting = self._waiting, []

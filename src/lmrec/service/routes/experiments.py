@@ -32,6 +32,7 @@ async def list_experiments(state: State, days: Annotated[float, Query(ge=0.01, l
     since = time.time() - days * 86_400
 
     def measure() -> dict[str, Any]:
+        state.shown.flush()
         return {
             "since": since,
             "generations": [
@@ -82,6 +83,7 @@ async def get_experiment(name: _Name, state: State) -> Response:
 
     def read() -> dict[str, Any]:
         row = _find(state, name)
+        state.shown.flush()
         return {**_body(row, state), **read_experiment(state.store, row)}
 
     return answer(await run_in_threadpool(read))
