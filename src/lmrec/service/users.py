@@ -128,6 +128,8 @@ class KeptHistories:
             self._mark = (-1, -1)  # what is being read right now is not kept either
 
     def read(self, user_ids: Sequence[UserId | None], read: Callable[[UserId], UserHistory]) -> list[UserHistory]:
+        if not any(user_id is not None for user_id in user_ids):
+            return [UserHistory() for _ in user_ids]  # nobody's history needs no store, which may be away
         mark = self._catch_up()
         with self._lock:
             known = {user_id: self._histories.get(user_id) for user_id in user_ids if user_id is not None}
