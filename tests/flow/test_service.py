@@ -629,6 +629,7 @@ def test_a_store_that_is_gone_is_503_and_nothing_is_acknowledged(own: Running, r
         assert response.status_code == 503
         assert str(run) not in response.text
     assert "new" not in own.shown()
+    assert not file.exists(), "nobody made an empty store in its place, which would share the log of the old one"
     file.with_name("away.db").rename(file)
     assert own.post("/v1/events", event("e1", "film0"))["accepted"] == 1
     assert own.get("/readyz")["status"] == "ready"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -131,7 +132,11 @@ def parse_address(address: str) -> URL:
 
 def _engine(url: URL, **settings: Any) -> Engine:
     if url.drivername == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": BUSY_WAIT_S}, **settings)
+        # Never made anew: where the file was moved away, an empty one in its place would share the old one's log.
+        in_place = URL.create(
+            "sqlite", database=f"file:{quote(url.database or '')}", query={"mode": "rw", "uri": "true"}
+        )
+        engine = create_engine(in_place, connect_args={"timeout": BUSY_WAIT_S}, **settings)
         event.listen(engine, "connect", _set_up_sqlite)
         if "isolation_level" not in settings:
             event.listen(engine, "begin", _begin_immediate)

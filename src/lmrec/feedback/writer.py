@@ -138,7 +138,10 @@ class GroupWriter:
         return results
 
     def _explain(self, error: Exception) -> Exception:
-        return explain_failure(error, self._database.where)
+        explained = explain_failure(error, self._database.where)
+        if explained is not error:
+            explained.__cause__ = error  # a future has no `raise ... from`
+        return explained
 
 
 @contextmanager
