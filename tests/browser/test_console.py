@@ -131,7 +131,11 @@ def test_words_alone_and_a_stranger(visit: Visit) -> None:
     page.get_by_role("radio", name="In words").check()
     page.get_by_label("What somebody says they want").fill("a wild tale of a reef")
     expect(page.locator(".basis")).to_contain_text("From the words alone")
-    expect(page.get_by_role("button", name=re.compile("^Why"))).to_have_count(0)  # there is no past item to name
+    page.get_by_role("button", name=re.compile("^Why")).first.click()
+    why = page.locator(".why:visible")
+    expect(why.locator(".moved li").first).to_contain_text("The words asked with")
+    expect(why.locator(".words").first).to_have_text("a wild tale of a reef")
+    expect(why).to_contain_text("There is no past item to take away.")
 
 
 # ---- catalog

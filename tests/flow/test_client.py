@@ -64,6 +64,9 @@ def test_likeness_search_and_reasons(client: Client) -> None:
     assert client.search(title, k=2).items[0].item_id == "film5"
     found = client.explain("film9", history=["film0", "film1"], words=False)
     assert found.base + sum(entry.contribution for entry in found.contributions) == pytest.approx(found.score, abs=1e-4)
+    asked = client.explain("film9", text=WORDS)
+    assert asked.base + (asked.text or 0) == pytest.approx(asked.score, abs=1e-4)
+    assert [entry.word for entry in asked.text_words] == WORDS.split()
 
 
 def test_the_catalog_rules_reviews_and_the_audit(client: Client) -> None:

@@ -56,6 +56,7 @@ class Explaining(TypedDict, total=False):
 
     user_id: str | None
     history: Sequence[str] | None
+    text: str | None
     k: int
     words: bool
 

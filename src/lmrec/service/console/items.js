@@ -93,27 +93,29 @@ function whyButton(item, reasons) {
   return { button, panel };
 }
 
-/** Who or what an item is explained for: {user_id} or {history}. */
+/** Who or what an item is explained for: {user_id}, {history} or {text}, or words beside one of the first two. */
 export const askReasons = (who, k) => (item) => post("/v1/explanations", { ...who, item_id: item.item_id, k });
 
 const SHOWN = 8;
 
-/** What moved a score: past items, words, and what would have kept the item off the list. */
+/** What moved a score: past items, what was asked for, words, and what would have kept the item off the list. */
 function explanation(found) {
-  const strongest = [...found.contributions].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution));
+  const asked = found.text === null ? [] : [{ title: "The words asked with", contribution: found.text }];
+  const strongest = [...asked, ...found.contributions].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution));
   const shown = strongest.slice(0, SHOWN);
   const rest = strongest.slice(SHOWN);
   const top = Math.max(1e-9, ...shown.map((entry) => Math.abs(entry.contribution)));
   return [
-    h("p", { class: "because" }, found.because ? `${capital(found.because)}.` : "Nothing in the history speaks for it."),
-    h("h3", null, "Past items"),
+    h("p", { class: "because" }, found.because ? `${capital(found.because)}.` : "Nothing that is known of them speaks for it."),
+    h("h3", null, asked.length === 0 ? "Past items" : "What was asked, and past items"),
     h(
       "ul",
       { class: "moved" },
       shown.map((entry) => contribution(entry.title, entry.contribution, top)),
       rest.length > 0 && contribution(`${rest.length} others together`, rest.reduce((sum, entry) => sum + entry.contribution, 0), top),
-      h("li", { class: "sum" }, h("span", null, `Without any history ${decimal(found.base)}, with all of it`), h("b", null, decimal(found.score))),
+      h("li", { class: "sum" }, h("span", null, `Without all of this ${decimal(found.base)}, with it`), h("b", null, decimal(found.score))),
     ),
+    found.text_words.length > 0 && [h("h3", null, "Words asked with"), wordLine(found.text_words)],
     found.words.length > 0 && [h("h3", null, "Words of its text"), wordLine(found.words)],
     h("h3", null, "What would take it off the list"),
     h("p", null, change(found)),
@@ -140,6 +142,7 @@ function wordLine(words) {
 
 function change(found) {
   if (found.place === null) return "It may not be shown at present: a rule or the review queue holds it back.";
+  if (found.contributions.length === 0) return "There is no past item to take away.";
   if (found.smallest_change === null) return "No few items of the history: it would stay without any five of them.";
   const titles = found.smallest_change.map((entry) => entry.title);
   return `Without ${titles.join(" and ")} it would not be among the first.`;

@@ -114,13 +114,11 @@ export function render(root, { params, signal }) {
   }
 
   function results({ answer, ms }, asked) {
-    const who = "user_id" in asked ? { user_id: asked.user_id } : { history: asked.history };
-    const reasons = answer.n_history > 0 ? askReasons(who, answer.items.length) : null;
+    const reasons = answer.n_history > 0 || asked.text ? askReasons(asked, answer.items.length) : null;
     const add = (item) => state.mode === "items" && h("button", { type: "button", class: "quiet", "aria-label": `Add ${item.title} to the made-up history`, onclick: () => addItem(item) }, "Add");
     return [
       h("p", { class: "basis" }, basis(answer), answer.not_wanted && ` Left out: what names ${answer.not_wanted.join(" or ")}.`, h("small", null, ` Generation ${answer.generation}${answer.arm ? ` (${answer.arm})` : ""}, ${milliseconds(ms)}.`)),
       answer.items.length > 0 ? rankedList(answer.items, { reasons, more: add }) : empty("Nothing is left to show", "The filter and the rules leave no item. Loosen the filter, or look at the rules."),
-      answer.n_history > 0 && answer.basis.includes("text") && h("p", { class: "hint" }, "Reasons speak of the past items; the words came on top."),
     ];
   }
 
