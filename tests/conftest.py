@@ -177,6 +177,33 @@ def tiny_gpt(tiny_tokenizer: "PreTrainedTokenizerFast", tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="session")
+def tiny_llama(tiny_gpt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a Llama of 2 layers that writes, with the tokenizer of the other GPT type."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "llama"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def quick_choices(tiny_bert: Path) -> list[str]:
     """--set values for one fast epoch a stage; the attributes that tell the answer stay out of the words."""
     return [

@@ -23,6 +23,7 @@ from lmrec.retrieval.ann import IndexConfig
 from lmrec.text.template import TemplateConfig
 from lmrec.training.continual import UpdateConfig
 from lmrec.training.losses import ObjectiveConfig
+from lmrec.training.pairs import RerankerConfig
 from lmrec.training.trainer import TrainingConfig
 
 BaselineName = Literal[
@@ -61,6 +62,7 @@ class Recipe(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     update: UpdateConfig = UpdateConfig()
+    reranker: RerankerConfig = RerankerConfig()
     index: IndexConfig = IndexConfig()
 
     @property

@@ -169,7 +169,8 @@ def test_every_choice_is_described() -> None:
     rows = describe_keys()
     assert [key for key, _, _ in rows] == list(leaves(Recipe()))
     for key, default, effect in rows:
-        assert default or key == "template.item", key  # there, empty means every text column
+        # Empty there means every text column, the run's own language model, and no words of one's own.
+        assert default or key in ("template.item", "reranker.name", "reranker.prompt"), key
         assert len(effect) > 10, f"{key} says nothing about its effect"
 
 

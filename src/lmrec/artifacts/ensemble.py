@@ -3,14 +3,13 @@
 ensemble.json    kind, names, weights, fingerprint       members/0, 1, ...    their run folders, files shared where possible
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lmrec.artifacts.files import fingerprint_files, read_json, write_json
+from lmrec.artifacts.files import fingerprint_files, read_json, share_file, write_json
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import RunFolderError
 
@@ -38,9 +37,9 @@ def save_ensemble(run: RunFolder, members: Sequence[Path], description: Ensemble
         for name in _NEEDED:
             source = member / name
             if source.is_dir():
-                shutil.copytree(source, target / name, copy_function=_share)
+                shutil.copytree(source, target / name, copy_function=share_file)
             else:
-                _share(str(source), str(target / name))
+                share_file(str(source), str(target / name))
     checkpoints = [path / "checkpoint" / "checkpoint.json" for path in run.member_paths]
     write_json(run.ensemble_file, {**asdict(description), "fingerprint": fingerprint_files(*checkpoints)})
 
@@ -59,11 +58,3 @@ def read_ensemble(run: RunFolder) -> EnsembleDescription:
             f"'{run.path}' names {len(found.names)} members and holds {len(run.member_paths)}. Make it again"
         )
     return found
-
-
-def _share(source: str, target: str) -> None:
-    """Weights are never written in place, so two names of one file do no harm."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -50,6 +50,14 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"{path} is damaged ({error}). Restore it, or fit the run again") from error
 
 
+def share_file(source: str, target: str) -> None:
+    """Two names of one file where the disk can, else a copy: for files that are never written in place."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def fingerprint_files(*paths: Path) -> str:
     """16 hex characters of the files' contents, in the order given."""
     digest = hashlib.sha256()

@@ -11,6 +11,8 @@ training_state/     there while a training can be resumed, as is refit_state/
 evaluation.json     the judge's table           report.html    the same with pictures
 cases.parquet       where the relevant items of each judged case stood, for every row of that table
 ensemble.json       for an ensemble of runs, in place of checkpoint/ and vectors/: see ensemble.py
+reranker/           what puts the best of a list in order, where it was taught: see reranker.py
+reranking.json      the judge's table of that, and of single pairs
 impressions.json    the judge's table of what was shown, where the data knows that
 """
 
@@ -99,6 +101,19 @@ class RunFolder:
     @property
     def impressions_file(self) -> Path:
         return self.path / "impressions.json"
+
+    @property
+    def reranker(self) -> Path:
+        return self.path / "reranker"
+
+    @property
+    def reranker_state(self) -> Path:
+        """What an interrupted `lmrec fit-reranker` goes on from."""
+        return self.path / "reranker_state"
+
+    @property
+    def reranking_file(self) -> Path:
+        return self.path / "reranking.json"
 
     @property
     def cases_file(self) -> Path:

@@ -10,6 +10,7 @@ from lmrec.cli.comparing import add_comparing
 from lmrec.cli.ensembling import add_ensembling
 from lmrec.cli.experimenting import add_experimenting
 from lmrec.cli.guard import GuardedGroup
+from lmrec.cli.reranking import add_reranking
 from lmrec.cli.serving import add_serving
 from lmrec.cli.show import print_data, print_json, print_notes, say
 from lmrec.cli.updating import add_updating
@@ -170,7 +171,7 @@ def evaluate(
 ) -> None:
     """Judge a run against tuned baselines, over the whole catalog; write evaluation.json and report.html.
 
-    --set takes evaluation.*, baselines.* and split.target here.
+    --set takes evaluation.*, baselines.*, split.target and reranker.judge_cases here.
     """
     _judge(run, set_ or (), not quiet, as_json)
 
@@ -198,6 +199,9 @@ def recommend(
     text: Annotated[Optional[str], typer.Option("--text", help="Words: what somebody is looking for.")] = None,
     k: KOption = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Also items that the history holds.")] = False,
+    rerank: Annotated[
+        bool, typer.Option("--rerank/--no-rerank", help="Let the run's reranker, if it has one, read the best.")
+    ] = True,
     new_items: Annotated[
         Optional[Path], typer.Option("--new-items", help="Items added after training: a table like --items of fit.")
     ] = None,
@@ -211,7 +215,9 @@ def recommend(
     from lmrec.cli.show import print_recommendations
     from lmrec.cli.tables import writer_for
 
-    question = Question(user=user, users=users, history=history, text=text, k=k, exclude_seen=not include_seen)
+    question = Question(
+        user=user, users=users, history=history, text=text, k=k, exclude_seen=not include_seen, rerank=rerank
+    )
     write = writer_for(out) if out is not None else None  # a wrong ending is refused before any work
     answers = answer(load_recommender(run, new_items), question)
     if write is not None:
@@ -314,12 +320,14 @@ def data_fetch(
 
 add_comparing(app)
 add_ensembling(app)
+add_reranking(app)
 add_serving(app)
 add_updating(app)
 add_experimenting(app)
 
 
 def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> None:
+    from lmrec.cli.reranking import print_reranking
     from lmrec.cli.show import print_rich, print_table
     from lmrec.workflows.judge import judge_run
     from lmrec.workflows.report import report_run
@@ -333,6 +341,7 @@ def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> No
                 "run": str(run),
                 "table": judgement.table.as_dict(),
                 **({"impressions": shown.as_dict()} if shown is not None else {}),
+                **({"reranking": judgement.reranking.as_dict()} if judgement.reranking is not None else {}),
                 "report": str(page),
             }
         )
@@ -340,6 +349,8 @@ def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> No
         print_table(judgement.table)
         if judgement.impressions is not None:
             print_rich(judgement.impressions.rich())
+        if judgement.reranking is not None:
+            print_reranking(judgement.reranking)
         say(f"Report: {page}")
 
 

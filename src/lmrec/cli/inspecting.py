@@ -40,6 +40,13 @@ def inspect_run(path: Path, as_json: bool) -> None:
         shown = read_impression_table(run)
         if shown is not None:
             print_rich(shown.rich())
+    if run.reranking_file.exists():
+        from lmrec.cli.reranking import print_reranking
+        from lmrec.workflows.reranked import read_reranking
+
+        reading = read_reranking(run)
+        if reading is not None:
+            print_reranking(reading)
     print_rows("Files", files)
 
 

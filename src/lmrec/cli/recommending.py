@@ -20,6 +20,7 @@ class Question:
     text: str | None
     k: int
     exclude_seen: bool
+    rerank: bool = True
 
 
 def load_recommender(run: Path, new_items: Path | None) -> Recommender:
@@ -33,16 +34,16 @@ def answer(recommender: Recommender, question: Question) -> list[Recommendation]
     if len(asked) != 1:
         got = ", ".join(f"--{name}" for name in asked) or "none of them"
         raise InputError(f"say for whom: one of --user, --users, --history, --text; got {got}")
-    k, exclude_seen = question.k, question.exclude_seen
+    k, exclude_seen, rerank = question.k, question.exclude_seen, question.rerank
     if question.text is not None:
         return [recommender.recommend_for_text(question.text, k)]
     if question.history is not None:
         items = [item.strip() for item in question.history.split(",") if item.strip()]
         if not items:
             raise InputError("--history is empty. Give item ids, oldest first: --history 50,181")
-        return recommender.recommend(histories=[items], k=k, exclude_seen=exclude_seen)
+        return recommender.recommend(histories=[items], k=k, exclude_seen=exclude_seen, rerank=rerank)
     ids = [question.user] if question.user is not None else read_user_ids(question.users or Path())
-    answers = recommender.recommend(users=ids, k=k, exclude_seen=exclude_seen)
+    answers = recommender.recommend(users=ids, k=k, exclude_seen=exclude_seen, rerank=rerank)
     unknown = [found.user_id for found in answers if found.basis == "nothing"]
     if unknown:
         named = ", ".join(f"'{user}'" for user in unknown[:3]) + (" ..." if len(unknown) > 3 else "")

@@ -119,6 +119,12 @@ def split_interactions(interactions: Interactions, n_items: int, config: SplitCo
     )
 
 
+def held_out(interactions: Interactions, n_items: int, config: SplitConfig) -> tuple[Interactions, Interactions]:
+    """The events of the validation part and of the test part, as `split_interactions` parts them."""
+    masks, _ = _hold_out(interactions, n_items, config)
+    return interactions.select(masks.validation), interactions.select(masks.test)
+
+
 def build_cases(interactions: Interactions, held: BoolArray, n_items: int) -> Cases:
     """One question for each user and instant of the held-out events (E,): what did the user meet for the first time?
 

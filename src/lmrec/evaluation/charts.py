@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from lmrec.errors import MissingExtraError
+from lmrec.evaluation.calibration import ReliabilityBin
 from lmrec.evaluation.table import Estimate, JudgementTable
 
 if TYPE_CHECKING:
@@ -127,6 +128,25 @@ def draw_slices(table: JudgementTable, candidate: str) -> str:
                 )
 
     return render_svg(draw, _height(len(parts)), "slices", f"{table.metric} by slice")
+
+
+def draw_reliability(bins: Sequence[ReliabilityBin], raw_bins: Sequence[ReliabilityBin]) -> str:
+    """How often predictions of each size came true, after the temperature (filled) and before (hollow); true ones stand on
+    the diagonal."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.add_axes((0.15, 0.17, 0.8, 0.78))
+        axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.0, linestyle=(0, (3, 3)), zorder=0)
+        for points, colour, fill in ((raw_bins, MUTED, PAPER), (bins, ACCENT, ACCENT)):
+            sure, true = [one.confidence for one in points], [one.truth for one in points]
+            axes.plot(sure, true, color=colour, marker="o", markersize=6, markerfacecolor=fill, linewidth=1.0)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.tick_params(length=0)
+        axes.set_xlabel("predicted probability")
+        axes.set_ylabel("came true")
+
+    return render_svg(draw, 3.2, "reliability", "reliability of probabilities")
 
 
 def draw_curve(curves: Curve, key: str, label: str, mark_best: bool = False) -> str | None:

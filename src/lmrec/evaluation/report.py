@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmrec.errors import MissingExtraError
-from lmrec.evaluation.charts import Curve, draw_curve, draw_slices, draw_systems
+from lmrec.evaluation.charts import Curve, draw_curve, draw_reliability, draw_slices, draw_systems
+from lmrec.evaluation.pairs import RerankJudgement
 from lmrec.evaluation.slices import DEFINITIONS
 from lmrec.evaluation.table import JudgementTable, TableRow
 
@@ -49,6 +50,7 @@ class ReportData:
     recipe: the resolved recipe as TOML.
     facts: (label, value): versions, commit, seeds, fingerprints, times.
     notes: anything the reader should know, a sentence each.
+    reranking: what reading the best of each list is worth, where the run has a reranker.
     """
 
     title: str
@@ -62,6 +64,7 @@ class ReportData:
     recipe: str = ""
     facts: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    reranking: RerankJudgement | None = None
 
 
 @dataclass(frozen=True)
@@ -154,12 +157,14 @@ def label_of(metric: str) -> str:
 
 def _charts(data: ReportData) -> dict[str, str]:
     validation = f"Validation {label_of(data.curve_metric)}" if data.curve_metric else "Validation metric"
+    pairs = data.reranking.pairs if data.reranking is not None else None
     drawn = {
         "systems": draw_systems(data.table, data.candidate),
         "slices": draw_slices(data.table, data.candidate) if data.table.slices else None,
         "loss": draw_curve(data.curves, "loss", "Training loss"),
         "metric": draw_curve(data.curves, "metric", validation, mark_best=True),
         "lr": draw_curve(data.curves, "lr", "Learning rate"),
+        "reliability": draw_reliability(pairs.bins, pairs.raw_bins) if pairs is not None and pairs.bins else None,
     }
     return {name: svg for name, svg in drawn.items() if svg is not None}
 

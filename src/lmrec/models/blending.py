@@ -1,4 +1,4 @@
-"""Rankings made one without a common scale: reciprocal ranks. No torch."""
+"""Rankings made one without a common scale: reciprocal ranks, or scores at unit spread. No torch."""
 
 import numpy as np
 import numpy.typing as npt
@@ -28,3 +28,17 @@ def reciprocal_ranks(scores: FloatArray, constant: float = CONSTANT) -> npt.NDAr
     ranks = np.empty((n_rows, n_items), np.float64)
     np.put_along_axis(ranks, order, mean_rank[group].reshape(n_rows, n_items), axis=1)
     return np.asarray(1.0 / (constant + ranks), np.float32)
+
+
+def blend_standardized(first: FloatArray, second: FloatArray, share: float) -> FloatArray:
+    """(K,) (1 - share) * first + share * second of one list, each less its mean and over its deviation in the list.
+
+    >>> blend_standardized(np.array([3.0, 1.0]), np.array([10.0, 30.0]), 0.25).tolist()
+    [0.5, -0.5]
+    """
+    return (1.0 - share) * _standardized(first) + share * _standardized(second)
+
+
+def _standardized(values: FloatArray) -> FloatArray:
+    spread = float(values.std())
+    return np.asarray((values - values.mean()) / (spread if spread > 1e-12 else 1.0))

@@ -88,7 +88,7 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
             "folder with config.json and model.safetensors, or a hub name that this machine can reach"
         ) from error
     encoder = TextEncoder(backbone.float(), config.pooling)
-    limit = _max_tokens_of(backbone)
+    limit = max_tokens_of(backbone)
     if limit is not None and config.max_tokens > limit:
         raise RecipeError(
             f"encoder.max_tokens is {config.max_tokens}, and {config.name} reads at most {limit}. Lower it"
@@ -99,7 +99,7 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
     return encoder
 
 
-def _max_tokens_of(backbone: nn.Module) -> int | None:
+def max_tokens_of(backbone: nn.Module) -> int | None:
     """How many tokens the model has places for; RoBERTa-type models keep the places up to the padding id for padding."""
     limit: int | None = getattr(backbone.config, "max_position_embeddings", None)
     for name, module in backbone.named_modules():
@@ -126,7 +126,7 @@ def choose_trainable(encoder: TextEncoder, config: EncoderConfig) -> list[nn.Par
     return [parameter for parameter in encoder.parameters() if parameter.requires_grad]
 
 
-def transformer_layers(encoder: TextEncoder) -> list[nn.Module]:
+def transformer_layers(encoder: nn.Module) -> list[nn.Module]:
     """The model's stack of layers, bottom first: its longest list of modules of one class."""
     stacks = [list(m) for m in encoder.modules() if isinstance(m, nn.ModuleList) and len({type(x) for x in m}) == 1]
     return max(stacks, key=len, default=[])

@@ -51,7 +51,7 @@ class LiveRecommender:
         template, schema = recommender.checkpoint.template, recommender.catalog.frame.schema
         text_column = next((name for name in template.columns if schema[name] == pl.String), template.columns[0])
         self.scorer = LiveScorer(recommender.scorer, template, self._catalog, text_column)
-        self._lists = ListMaker(self.scorer)
+        self._lists = ListMaker(self.scorer, recommender.reranker)
         self._rules: Mapping[str, Rule] = dict(rules or {})
         self._review = Review()
         self._versions: dict[ItemId, int] = {}
@@ -104,6 +104,13 @@ class LiveRecommender:
         """Load what the first request in words would otherwise wait for."""
         if self.recommender.checkpoint.configs.item.source != "id":
             self._catalog.encode_texts(["words"])
+        if self.recommender.reranker is not None:
+            self.recommender.reranker.score([["words"]], [["words"]])
+
+    @property
+    def reads(self) -> bool:
+        """Whether a language model reads the best of each list: then no answer is quick."""
+        return self.recommender.reranker is not None
 
     def get_item(self, item_id: ItemId) -> LiveItem | None:
         """An item of the catalog, shown or not; its score is 0."""

@@ -15,6 +15,7 @@ from lmrec.retrieval.casting import Fields, checked_text
 from lmrec.retrieval.diversity import diversify
 from lmrec.retrieval.filters import Filter, leaving_out, words_filter
 from lmrec.retrieval.live_scorer import LiveScorer
+from lmrec.retrieval.reranker import Reranker
 from lmrec.retrieval.rules import CompiledRules, SegmentRules, place_pins
 from lmrec.retrieval.searched import Ask, Searched, can_search, search_index
 from lmrec.retrieval.snapshot import Snapshot
@@ -35,6 +36,7 @@ class ListMaker:
     """Answers over the snapshot and rules that it is given; keeps nothing."""
 
     scorer: LiveScorer
+    reranker: Reranker | None = None
 
     def recommend(self, snapshot: Snapshot, rules: CompiledRules, queries: Sequence[LiveQuery]) -> list[LiveAnswer]:
         for query in queries:
@@ -51,7 +53,8 @@ class ListMaker:
         standings = self._standings(snapshot, known, texts, in_forces, excluded, queries)
         answers = []
         for at, (query, standing, in_force) in enumerate(zip(queries, standings, in_forces, strict=True)):
-            rows, scores = self._choose(snapshot, standing, query, in_force)
+            words = self._words_read(snapshot, known[at], texts[at])
+            rows, scores = self._choose(snapshot, standing, query, in_force, words)
             items = self.items(snapshot, rows, scores, rules.rule_ids, in_force, columns=query.columns)
             basis = _basis(known[at], texts[at])
             answers.append(LiveAnswer(tuple(items), basis, len(known[at]), wishes[at].unwanted))
@@ -139,7 +142,8 @@ class ListMaker:
         asked = [at for at in range(len(known)) if known[at] or texts[at] is not None]
         users = self.scorer.query(snapshot, [known[at] for at in asked], [texts[at] for at in asked]) if asked else None
         asks = [
-            Ask(known[at], in_forces[at], query.filter, excluded[at], _pool(query)) for at, query in enumerate(queries)
+            Ask(known[at], in_forces[at], query.filter, excluded[at], self._pool(query))
+            for at, query in enumerate(queries)
         ]
         standings: dict[int, Standing | Searched] = {}
         searched = [place for place, at in enumerate(asked) if can_search(snapshot, asks[at])]
@@ -164,12 +168,19 @@ class ListMaker:
         return [standings[at] for at in range(len(queries))]
 
     def _choose(
-        self, snapshot: Snapshot, standing: Standing | Searched, query: LiveQuery, rules: SegmentRules
+        self,
+        snapshot: Snapshot,
+        standing: Standing | Searched,
+        query: LiveQuery,
+        rules: SegmentRules,
+        words: Sequence[str],
     ) -> tuple[list[int], list[float]]:
-        """The rows to show, in order, and their scores: of the best those asked for, made various, with pins at their
-        places."""
+        """The rows to show, in order, and their scores: of the best those asked for, read beside `words` where there are any,
+        made various, with pins at their places."""
         pins = [pin for pin in rules.pins if standing.is_shown(pin.row)]
-        pool, score_of = standing.best(_pool(query), [pin.row for pin in pins])
+        pool, score_of = standing.best(self._pool(query), [pin.row for pin in pins])
+        if words and self.reranker is not None:
+            pool, score_of = self._read(snapshot, self.reranker, words, pool, score_of)
         rows = pool[: query.k]
         if query.diversity > 0:
             vectors = snapshot.bank.take(np.array(pool, np.int64)).item_vec.numpy()
@@ -177,6 +188,29 @@ class ListMaker:
             rows = [pool[place] for place in diversify(scores, vectors, query.k, query.diversity)]
         rows = place_pins(rows, pins, query.k) if pins else rows
         return rows, [score_of[row] for row in rows]
+
+    def _words_read(self, snapshot: Snapshot, history: Sequence[int], text: str | None) -> list[str]:
+        """What a reranker reads of somebody: texts, oldest first, a question in words last; none where nothing reads."""
+        if self.reranker is None:
+            return []
+        newest = np.array(history[-self.reranker.description.max_tokens :], np.int64)
+        return [*self.scorer.texts_of(snapshot, newest), *([self.scorer.words(text)] if text is not None else [])]
+
+    def _read(
+        self, snapshot: Snapshot, reranker: Reranker, words: Sequence[str], pool: list[int], score_of: dict[int, float]
+    ) -> tuple[list[int], dict[int, float]]:
+        """The pool with its best in the order of reading; a row takes the score of the place that it moves to."""
+        n = reranker.description.top_k
+        best = pool[:n]
+        scores = [score_of[row] for row in best]
+        order = reranker.reorder(words, self.scorer.texts_of(snapshot, np.array(best, np.int64)), scores)
+        moved = [best[int(place)] for place in order]
+        return [*moved, *pool[n:]], {**score_of, **dict(zip(moved, scores, strict=True))}
+
+    def _pool(self, query: LiveQuery) -> int:
+        """How many of the best a list is made of."""
+        wanted = max(_POOL * query.k, _MIN_POOL) if query.diversity > 0 else query.k
+        return wanted if self.reranker is None else max(wanted, self.reranker.description.top_k)
 
 
 def read_text(text: str) -> str:
@@ -220,11 +254,6 @@ def _popularity(snapshot: Snapshot, rules: SegmentRules, popular: bool) -> npt.N
     if not popular:
         return np.full(snapshot.n_rows, -np.inf, np.float32)
     return snapshot.popularity if rules.adjustment is None else snapshot.popularity * np.exp(rules.adjustment)
-
-
-def _pool(query: LiveQuery) -> int:
-    """How many of the best a list is made of."""
-    return max(_POOL * query.k, _MIN_POOL) if query.diversity > 0 else query.k
 
 
 def _basis(history: Sequence[int], text: str | None) -> Basis:

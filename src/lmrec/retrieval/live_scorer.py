@@ -52,7 +52,7 @@ class LiveScorer:
         )
 
         def encode_histories(places: list[IntArray]) -> Tensor:
-            read = [*self._texts_of(snapshot, rows), *(self.words(text) for text in words)]
+            read = [*self.texts_of(snapshot, rows), *(self.words(text) for text in words)]
             return self.catalog.encode_texts(
                 [self.template.render_history([read[int(place)] for place in history]) for history in places]
             )
@@ -143,7 +143,8 @@ class LiveScorer:
         rows = Ragged.from_rows([list(history) for history in histories])
         return Ragged(snapshot.origins(rows.values), rows.offsets)
 
-    def _texts_of(self, snapshot: Snapshot, rows: IntArray) -> list[str]:
+    def texts_of(self, snapshot: Snapshot, rows: IntArray) -> list[str]:
+        """The words of rows."""
         fields = snapshot.fields([int(row) for row in rows])
         return [
             self.template.render_item({**row, ITEM_ID: snapshot.ids[at]}) for at, row in zip(rows, fields, strict=True)

@@ -26,6 +26,7 @@ from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.ensemble import AnyScorer, EnsembleScorer, RankedEnsemble
 from lmrec.retrieval.index import ItemIndex, RowMask
 from lmrec.retrieval.nearest import merged, nearest_rows
+from lmrec.retrieval.reranker import Reranker
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
 from lmrec.topk import exclude_items, top_k
@@ -105,6 +106,7 @@ class Recommender:
     vectors: ItemVectors
     fusion: Fusion
     ensemble: "Ensemble | None" = None
+    reranker: Reranker | None = None
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -129,6 +131,7 @@ class Recommender:
             towers=checkpoint.load_towers(),
             vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
             fusion=checkpoint.load_fusion(),
+            reranker=_open_reranker(run, checkpoint),
         )
 
     @classmethod
@@ -150,6 +153,7 @@ class Recommender:
             vectors=ItemVectors(text_vec, item_vec),
             fusion=Fusion(),
             ensemble=Ensemble(members, description.weights, description.by),
+            reranker=_open_reranker(run, first.checkpoint),
         )
 
     def recommend(
@@ -159,9 +163,11 @@ class Recommender:
         k: int = 10,
         exclude_seen: bool = True,
         filter: ItemFilter | None = None,
+        rerank: bool = True,
     ) -> list[Recommendation]:
         """The k best items for each user, or for each history (item ids, oldest first) of users never seen.
 
+        rerank: let the run's reranker, where it has one, put the best in order.
         filter: a polars expression over the catalog's columns, such as `pl.col("year") > "1990"`, or the allowed item
         ids. A user id that the run does not know gets a newcomer's list (`basis` is "nothing").
         Raises InputError for k below 1 and where both or neither of users and histories are given, UnknownIdError for
@@ -176,9 +182,9 @@ class Recommender:
                 )
             known = [[self.catalog.index_of(str(item)) for item in history] for history in histories]
             names: list[UserId | None] = [None] * len(known)
-            return self._answer(names, Ragged.from_rows(known), k, exclude_seen, filter)
+            return self._answer(names, Ragged.from_rows(known), k, exclude_seen, filter, rerank)
         ids = [str(user) for user in ([users] if users is None or isinstance(users, str | int) else users)]
-        return self._answer(list(ids), self._histories_of(ids), k, exclude_seen, filter)
+        return self._answer(list(ids), self._histories_of(ids), k, exclude_seen, filter, rerank)
 
     def recommend_for_text(self, text: str, k: int = 10, filter: ItemFilter | None = None) -> Recommendation:
         """Items for someone of whom only words are known, such as "light comedies for a rainy day".
@@ -306,7 +312,8 @@ class Recommender:
         return self.checkpoint.load_encoder()
 
     @cached_property
-    def _texts(self) -> list[str]:
+    def texts(self) -> list[str]:
+        """The words of each item, in catalog order."""
         return self.checkpoint.template.render_items(self.catalog.frame)
 
     @property
@@ -327,20 +334,37 @@ class Recommender:
         k: int,
         exclude_seen: bool,
         item_filter: ItemFilter | None,
+        rerank: bool,
     ) -> list[Recommendation]:
+        _check_k(k)
         allowed = _allowed(self.catalog, item_filter)
+        reranker = self.reranker if rerank else None
+        fetched = k if reranker is None else max(k, reranker.description.top_k)
         answers: list[Recommendation] = []
         for start in range(0, len(histories), _BLOCK):
             block = histories.slice(start, min(start + _BLOCK, len(histories)))
             if self.index is None:
-                lists = self._lists(self.list_scorer.score(block), block if exclude_seen else None, k, allowed)
+                lists = self._lists(self.list_scorer.score(block), block if exclude_seen else None, fetched, allowed)
             else:
-                lists = self._searched(self.index, block, exclude_seen, k, allowed)
+                lists = self._searched(self.index, block, exclude_seen, fetched, allowed)
+            if reranker is not None:
+                lists = [self._reordered(reranker, block[at], found)[:k] for at, found in enumerate(lists)]
             answers += [
                 Recommendation(name, "history" if n else "nothing", int(n), items)
                 for name, n, items in zip(names[start : start + _BLOCK], block.lengths, lists, strict=True)
             ]
         return answers
+
+    def _reordered(
+        self, reranker: Reranker, history: IntArray, items: tuple[ScoredItem, ...]
+    ) -> tuple[ScoredItem, ...]:
+        """The best of a list in the reranker's order; an item takes the score of the place that it moves to."""
+        best, rest = items[: reranker.description.top_k], items[reranker.description.top_k :]
+        words = [self.texts[self.catalog.index_of(item.item_id)] for item in best]
+        scores = [item.score for item in best]
+        order = reranker.reorder([self.texts[int(item)] for item in history], words, scores)
+        moved = (replace(best[int(place)], score=score) for place, score in zip(order, scores, strict=True))
+        return (*moved, *rest)
 
     def _searched(
         self, index: ItemIndex, histories: Ragged, exclude_seen: bool, k: int, allowed: BoolArray | None
@@ -415,7 +439,11 @@ class Recommender:
 
     def _encode_histories(self, histories: list[IntArray]) -> Tensor:
         template = self.checkpoint.template
-        return self.encode_texts([template.render_history([self._texts[i] for i in items]) for items in histories])
+        return self.encode_texts([template.render_history([self.texts[i] for i in items]) for items in histories])
+
+
+def _open_reranker(run: RunFolder, checkpoint: Checkpoint) -> Reranker | None:
+    return Reranker.open(run.reranker, checkpoint.template.fingerprint) if run.reranker.exists() else None
 
 
 def _allowed(catalog: Catalog, item_filter: ItemFilter | None) -> BoolArray | None:

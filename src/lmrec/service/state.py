@@ -156,7 +156,9 @@ class ServiceState:
 
     async def recommend(self, asks: Sequence[Ask]) -> list[dict[str, Any]]:
         """The JSON answers, in order; what was shown is written down and counted."""
-        listed = await asyncio.gather(*((self._quick if ask.is_quick else self._slow).ask(ask) for ask in asks))
+        reads = self.serving.current.live.reads
+        lanes = (self._quick if ask.is_quick and not reads else self._slow for ask in asks)
+        listed = await asyncio.gather(*(lane.ask(ask) for lane, ask in zip(lanes, asks, strict=True)))
         for ask, entry in zip(asks, listed, strict=True):
             basis = entry.body["basis"]
             self.lists.add(entry.shown.item_ids, basis == "popular")

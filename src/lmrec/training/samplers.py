@@ -57,8 +57,12 @@ class FixedSampler:
         self.log_q, self.n_negatives = np.log(weight / weight.sum()), n_negatives
         self._edges = np.cumsum(weight / weight.sum())
 
+    def draw_items(self, n: int, rng: np.random.Generator) -> IntArray:
+        """(n,) items, with replacement."""
+        return draw_from(self._edges, n, rng)
+
     def draw(self, asked: Asked, rng: np.random.Generator) -> DrawnNegatives:
-        items = draw_from(self._edges, self.n_negatives, rng)
+        items = self.draw_items(self.n_negatives, rng)
         return collect(items, np.log(self.n_negatives) + self.log_q[items], asked)
 
 

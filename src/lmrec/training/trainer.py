@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
 from lmrec.errors import Interrupted, TrainingError
+from lmrec.models.precision import has_fast_bf16
 from lmrec.progress import Bar, progress_bar
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner, Regime
@@ -95,13 +96,9 @@ def plan_stages(config: TrainingConfig, can_tune: bool) -> list[Stage]:
 
 
 def choose_precision(config: TrainingConfig) -> Literal["no", "bf16"]:
-    """bf16 only where the hardware has it: emulated, it is several times slower than fp32."""
-    if config.precision != "auto":
-        return "bf16" if config.precision == "bf16" else "no"
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    able = torch.cpu.get_capabilities()
-    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
+    """bf16 where it is asked for, or where nothing is and the hardware has it."""
+    wanted = has_fast_bf16() if config.precision == "auto" else config.precision == "bf16"
+    return "bf16" if wanted else "no"
 
 
 class Trainer:

@@ -20,6 +20,7 @@ from lmrec.errors import InputError
 from lmrec.evaluation.casefile import JudgedCases, fingerprint_questions
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
 from lmrec.evaluation.impressions import ImpressionTable
+from lmrec.evaluation.pairs import RerankJudgement
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 from lmrec.fields import FloatArray, IntArray, Ragged
@@ -38,6 +39,7 @@ from lmrec.workflows.encode import read_texts, untuned_vectors
 from lmrec.workflows.fuse import fit_fusion, log_arrays
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.impressions import OwnModel, judge_impressions
+from lmrec.workflows.reranked import judge_reranking
 from lmrec.workflows.train import history_tokens
 
 TUNED = "PLM tuned (second stage)"
@@ -63,12 +65,14 @@ class Rival(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """`evaluations` are by row name; `cases` are what was asked. `impressions`: where the data knows what was shown."""
+    """`evaluations` are by row name; `cases` are what was asked. `impressions`: where the data knows what was shown;
+    `reranking`: where the run has a reranker, of which a part of the cases is asked."""
 
     table: JudgementTable
     evaluations: dict[str, Evaluation]
     cases: Cases
     impressions: ImpressionTable | None = None
+    reranking: RerankJudgement | None = None
 
 
 def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True) -> Judgement:
@@ -141,7 +145,9 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         return {name: OwnModel(one, _before_validation(name, one, recommender, split)) for name, one in own}
 
     shown = judge_impressions(run, recipe, recommender, split, own_models, own_name(run), show)
-    return Judgement(table, evaluations, cases, shown)
+    served = dict(own)[own_name(run)]
+    reranked = judge_reranking(run, recipe, recommender, split, served, own_name(run), table.form, show)
+    return Judgement(table, evaluations, cases, shown, reranked)
 
 
 def read_table_of(run: RunFolder) -> JudgementTable | None:
@@ -154,10 +160,10 @@ def read_table_of(run: RunFolder) -> JudgementTable | None:
 def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if not (key.startswith(("evaluation.", "baselines.")) or key == "split.target"):
+        if not (key.startswith(("evaluation.", "baselines.")) or key in ("split.target", "reranker.judge_cases")):
             raise InputError(
-                f"--set {key} cannot change after training. Here evaluation.*, baselines.* and split.target can; for the "
-                "rest fit a new run"
+                f"--set {key} cannot change after training. Here evaluation.*, baselines.*, split.target and "
+                "reranker.judge_cases can; for the rest fit a new run"
             )
     return load_recipe(run.recipe_file, overrides)
 

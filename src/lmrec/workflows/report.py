@@ -15,6 +15,7 @@ from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.topk import exclude_items, top_k
 from lmrec.workflows.judge import fair_scorer, own_name, read_table_of
+from lmrec.workflows.reranked import read_reranking
 
 _N_EXAMPLES = 4
 _SHOWN_HISTORY = 8
@@ -56,6 +57,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
                 *sorted(record["versions"].items()),
             ],
             notes=record["notes"],
+            reranking=read_reranking(run) if run.reranker.exists() else None,
         ),
     )
 

@@ -316,7 +316,7 @@ def _training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
 
 def replace_judging(recipe: Recipe) -> Recipe:
     """The recipe with what cannot change the weights at its default, so that it may change between stop and resume."""
-    return recipe.model_copy(update={"baselines": type(recipe.baselines)()})
+    return recipe.model_copy(update={"baselines": type(recipe.baselines)(), "reranker": type(recipe.reranker)()})
 
 
 def _bare(weights: Weights) -> Weights:

@@ -32,6 +32,7 @@ from lmrec.artifacts.generation import (
     read_serving,
 )
 from lmrec.artifacts.lock import locked
+from lmrec.artifacts.reranker import share_reranker
 from lmrec.artifacts.run import RunFolder, describe_environment, open_run
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.interactions import Interactions
@@ -302,6 +303,8 @@ def _save(
         fusion,
     )
     _share_unchanged(served.folder / "encoder", folder.checkpoint / "encoder")
+    if news.folder.reranker.exists():  # it reads texts alone, and an update leaves their template as it is
+        share_reranker(news.folder.reranker, folder.reranker)
     vectors = compute_item_vectors(warm.learner.towers, warm.learner.text_vec)
     save_vectors(folder.vectors_file, vectors, checkpoint, dataset.catalog.fingerprint)
     scorer = learner_scorer("index", warm.learner, recipe).fused(fusion)

@@ -1,0 +1,97 @@
+"""A reranker on disk, beside the run whose lists it puts in order: RUN/reranker/, safetensors and json.
+
+model/           the classifier and its tokenizer, as transformers saves them
+reranker.json    what it was taught, how its input looks, calibration, weight beside the retriever, fingerprints
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
+from lmrec.errors import RunFolderError
+from lmrec.models.cross_encoder import CrossEncoder, PairTask, load_cross_encoder
+from lmrec.text.pairs import PairLayout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_DESCRIPTION = "reranker.json"
+
+
+@dataclass(frozen=True)
+class RerankerDescription:
+    """weight: the reranker's share in the order of the retriever's best top_k, 0 (none) to 1 (alone), from validation.
+
+    values: the ratings that classes stand for. center, spread: what a regression's output is multiplied by and added to.
+    template: fingerprint of the item texts that it was taught. fingerprint: of the weights; empty until saved.
+    """
+
+    task: PairTask
+    layout: PairLayout
+    max_tokens: int
+    top_k: int
+    weight: float
+    temperature: float = 1.0
+    threshold: float = 0.5
+    values: tuple[float, ...] = ()
+    center: float = 0.0
+    spread: float = 1.0
+    template: str = ""
+    fingerprint: str = ""
+
+    @property
+    def n_outputs(self) -> int:
+        """Of the model, for each pair."""
+        return len(self.values) if self.task == "classes" else 1
+
+
+def save_reranker(
+    folder: Path, model: CrossEncoder, tokenizer: "PreTrainedTokenizerBase", description: RerankerDescription
+) -> RerankerDescription:
+    """Write the folder whole, or not at all; returns the description as it was saved."""
+    with replaced_folder(folder) as fresh:
+        model.backbone.save_pretrained(fresh / "model")  # type: ignore[operator]
+        tokenizer.save_pretrained(fresh / "model")
+        fingerprint = fingerprint_files(*sorted((fresh / "model").glob("*.safetensors")))
+        write_json(fresh / _DESCRIPTION, {**asdict(description), "fingerprint": fingerprint})
+    return read_reranker(folder)
+
+
+def share_reranker(source: Path, target: Path) -> None:
+    """The same reranker beside another run of the same item texts; files are shared where the disk can, for nothing here is
+    ever written in place."""
+    shutil.copytree(source, target, copy_function=share_file)
+
+
+def read_reranker(folder: Path) -> RerankerDescription:
+    """Raises RunFolderError where the description is missing or damaged."""
+    values: dict[str, Any] = read_json(folder / _DESCRIPTION)
+    try:
+        layout = PairLayout(**{name: tuple(ids) for name, ids in values["layout"].items()})
+        return RerankerDescription(**{**values, "layout": layout, "values": tuple(values["values"])})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{folder / _DESCRIPTION} is not what lmrec writes ({error}). Type `lmrec fit-reranker` again"
+        ) from error
+
+
+def load_reranker_model(
+    folder: Path, description: RerankerDescription
+) -> "tuple[CrossEncoder, PreTrainedTokenizerBase]":
+    """Raises RunFolderError where the weights are not those that the description tells of."""
+    from lmrec.text.tokens import load_tokenizer
+
+    try:
+        found = fingerprint_files(*sorted((folder / "model").glob("*.safetensors")))
+    except OSError as error:
+        raise RunFolderError(f"{folder / 'model'} cannot be read ({error}). Type `lmrec fit-reranker` again") from error
+    if found != description.fingerprint:
+        raise RunFolderError(
+            f"{folder / 'model'} holds other weights ({found}) than its description ({description.fingerprint}). Type "
+            "`lmrec fit-reranker` again"
+        )
+    tokenizer = load_tokenizer(folder / "model")
+    pad_id = int(tokenizer.pad_token_id or 0)
+    return load_cross_encoder(folder / "model", description.n_outputs, pad_id).eval(), tokenizer

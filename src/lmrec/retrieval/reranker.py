@@ -1,0 +1,168 @@
+"""Putting the retriever's best in order by reading each of them together with the history."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+
+from lmrec.artifacts.reranker import RerankerDescription, load_reranker_model, read_reranker
+from lmrec.errors import RunFolderError
+from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.models.blending import blend_standardized
+from lmrec.models.cross_encoder import CrossEncoder, score_pairs
+from lmrec.models.precision import autocast, has_fast_bf16
+from lmrec.text.pairs import join_pairs, tokenize_parts
+from lmrec.topk import exclude_items, top_k
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BATCH_TOKENS: Final = 4096
+_MAX_KNOWN: Final = 200_000  # texts whose tokens are kept
+
+
+class ListReader(Protocol):
+    """What can score candidates by reading them beside a history: texts in, a number each out, higher is better."""
+
+    def score(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[FloatArray]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reranker:
+    """A reranker, ready to read; `load` is called when it first must.
+
+    Scores are log-odds, expected ratings or ratings, as the task was; in a list only their order and relative size count.
+    """
+
+    description: RerankerDescription
+    load: "Callable[[], tuple[CrossEncoder, PreTrainedTokenizerBase]]"
+    bf16: bool = field(default_factory=has_fast_bf16)
+    _known: dict[str, IntArray] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path, template: str) -> "Reranker":
+        """template: fingerprint of how items are rendered here. Raises RunFolderError where it was taught other texts."""
+        description = read_reranker(folder)
+        if description.template != template:
+            raise RunFolderError(
+                f"{folder} was taught texts of another template ({description.template}, here {template}). Type "
+                "`lmrec fit-reranker` again"
+            )
+        return cls(description, partial(load_reranker_model, folder, description))
+
+    def score(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[FloatArray]:
+        """For each history (texts, oldest first) the scores of its candidates' texts."""
+        outputs = self.outputs(histories, candidates)
+        described = self.description
+        if described.task == "classes":
+            chance = softmax(outputs.astype(np.float64) / described.temperature, axis=1)
+            flat = chance @ np.array(described.values)
+        elif described.task == "regression":
+            flat = described.center + described.spread * outputs[:, 0].astype(np.float64)
+        else:
+            flat = outputs[:, 0].astype(np.float64) / described.temperature
+        edges = np.cumsum([len(one) for one in candidates])[:-1]
+        return list(np.split(flat, edges))
+
+    def outputs(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> FloatArray:
+        """(P, C) the model's own outputs, pair by pair."""
+        recent = [list(history)[-self.description.max_tokens :] for history in histories]
+        texts = list(dict.fromkeys(text for row in (*recent, *candidates) for text in row))
+        place = {text: at for at, text in enumerate(texts)}
+        pairs = join_pairs(
+            self.description.layout,
+            self._tokens_of(texts),
+            Ragged.from_rows([[place[text] for text in row] for row in recent]),
+            Ragged.from_rows([[place[text] for text in row] for row in candidates]),
+            self.description.max_tokens,
+        )
+        model = self.loaded[0]
+        with autocast(torch.device("cpu"), self.bf16):
+            return score_pairs(model, pairs.ids, pairs.item_start, _BATCH_TOKENS)
+
+    def reorder(
+        self, history: Sequence[str], candidates: Sequence[str], scores: Sequence[float] | FloatArray
+    ) -> IntArray:
+        """(K,) the places of the candidates in their new order; `scores` (K,) are the retriever's, best first."""
+        if not history or len(candidates) < 2 or not self.description.weight:
+            return np.arange(len(candidates))
+        (own,) = self.score([history], [candidates])
+        return reading_order(np.asarray(scores), own, self.description.weight)
+
+    def _tokens_of(self, texts: list[str]) -> Ragged:
+        unknown = [text for text in texts if text not in self._known]
+        if len(self._known) + len(unknown) > _MAX_KNOWN:
+            self._known.clear()
+            unknown = texts
+        if unknown:
+            parts = tokenize_parts(self.loaded[1], unknown)
+            self._known.update((text, parts[at]) for at, text in enumerate(unknown))
+        return Ragged.from_rows([self._known[text] for text in texts])
+
+    @cached_property
+    def loaded(self) -> "tuple[CrossEncoder, PreTrainedTokenizerBase]":
+        """The model, in eval, and its tokenizer."""
+        return self.load()
+
+
+def reading_order(retrieved: FloatArray, read: FloatArray, weight: float) -> IntArray:
+    """(K,) places by (1 - weight) * retrieved + weight * read, both at unit spread in this list; ties keep their order."""
+    order: IntArray = np.argsort(-blend_standardized(retrieved, read, weight), kind="stable")
+    return order
+
+
+class BaseScorer(Protocol):
+    def score(self, history: Ragged) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class RerankedScorer:
+    """For the judge: the whole catalog by `base`, its best top_k put in order by reading. An item takes the score of the
+    place that it moves to, so that what stands behind the top_k stays there.
+
+    texts: (N,) of the catalog. exclude_seen: items of the history take no place among the top_k. memo: what was read, so
+    that another weight reads nothing again.
+    """
+
+    name: str
+    base: BaseScorer
+    reader: ListReader
+    texts: Sequence[str]
+    weight: float
+    top_k: int
+    exclude_seen: bool
+    memo: dict[bytes, FloatArray] = field(default_factory=dict)
+
+    def weighted(self, weight: float) -> "RerankedScorer":
+        """The same at another weight."""
+        return replace(self, weight=weight)
+
+    def score(self, history: Ragged) -> npt.NDArray[np.float32]:
+        """(B, N)."""
+        scores = self.base.score(history)
+        shown = exclude_items(scores, history) if self.exclude_seen else scores
+        best = top_k(shown, self.top_k)
+        lists = [row[row >= 0] for row in best]
+        asked = [at for at in range(len(history)) if len(history[at]) and len(lists[at]) > 1] if self.weight else []
+        read = self._read([history[at] for at in asked], [lists[at] for at in asked])
+        for at, own in zip(asked, read, strict=True):
+            rows = lists[at]
+            scores[at, rows[reading_order(scores[at, rows], own, self.weight)]] = scores[at, rows]
+        return scores
+
+    def _read(self, histories: list[IntArray], lists: list[IntArray]) -> list[FloatArray]:
+        keys = [history.tobytes() + b"|" + rows.tobytes() for history, rows in zip(histories, lists, strict=True)]
+        new = [at for at, key in enumerate(keys) if key not in self.memo]
+        if new:
+            found = self.reader.score(
+                [[self.texts[int(item)] for item in histories[at]] for at in new],
+                [[self.texts[int(item)] for item in lists[at]] for at in new],
+            )
+            self.memo.update((keys[at], own) for at, own in zip(new, found, strict=True))
+        return [self.memo[key] for key in keys]

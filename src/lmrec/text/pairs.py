@@ -1,0 +1,133 @@
+"""A history and an item as one row of tokens. Where room is short the history loses its oldest words, the item none.
+
+BERT type:  [CLS] newest | older | oldest [SEP] item [SEP]          GPT type: the words of a prompt around the same parts
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from lmrec.errors import RecipeError
+from lmrec.fields import IntArray, Ragged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HISTORY: Final = "{history}"
+ITEM: Final = "{item}"
+DEFAULT_PROMPT: Final = "Liked, newest first: {history}\nCandidate: {item}\nWould they choose it, yes or no?\nAnswer:"
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """Token ids around the two parts of a pair, and between two items of a history. Saved with the model that learnt it."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    separator: tuple[int, ...]
+
+    @property
+    def n_fixed(self) -> int:
+        """Tokens of a pair that are neither history nor item."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """P pairs. ids: their tokens. item_start: (P,) where the item begins. n_cut: pairs whose history was cut."""
+
+    ids: Ragged
+    item_start: IntArray
+    n_cut: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def split_prompt(prompt: str) -> tuple[str, str, str]:
+    """The words before the history, between it and the item, and after.
+
+    >>> split_prompt("Liked: {history}. Next: {item}?")
+    ('Liked: ', '. Next: ', '?')
+
+    Raises RecipeError where a part is missing, comes twice, or the item comes first.
+    """
+    before, history, rest = prompt.partition(HISTORY)
+    between, item, after = rest.partition(ITEM)
+    if not history or not item or HISTORY in rest or ITEM in before + after:
+        raise RecipeError(
+            f"reranker.prompt '{prompt}' must hold {HISTORY} and after it {ITEM}, each once, such as "
+            "'Liked: {history}. Next: {item}?'"
+        )
+    return before, between, after
+
+
+def build_layout(tokenizer: "PreTrainedTokenizerBase", history_separator: str, prompt: str = "") -> PairLayout:
+    """prompt: words with {history} and {item}; empty: the special tokens of a BERT-type tokenizer, or DEFAULT_PROMPT."""
+    separator = _ids(tokenizer, history_separator)
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    is_bert_type = isinstance(cls, int) and isinstance(sep, int)
+    if is_bert_type and not prompt:
+        return PairLayout((int(cls),), (int(sep),), (int(sep),), separator)
+    before, between, after = (_ids(tokenizer, words) for words in split_prompt(prompt or DEFAULT_PROMPT))
+    if is_bert_type:
+        return PairLayout((int(cls), *before), between, (*after, int(sep)), separator)
+    first = tokenizer.bos_token_id
+    begins = tokenizer("a")["input_ids"][:1] == [first]  # some GPT-type models want a first token, some know none
+    return PairLayout((*((int(first),) if begins else ()), *before), between, after, separator)
+
+
+def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> Ragged:
+    """Token ids of texts that will stand inside a row: no special tokens, nothing cut."""
+    rows: list[list[int]] = []
+    for start in range(0, len(texts), 4096):
+        batch = list(texts[start : start + 4096])
+        rows += tokenizer(batch, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return Ragged.from_rows(rows)
+
+
+def join_pairs(layout: PairLayout, parts: Ragged, history: Ragged, candidates: Ragged, max_tokens: int) -> PairTokens:
+    """Each history (B rows of places in `parts`, oldest first) with each of its candidates (B rows): P pairs, row by row.
+
+    Of the history as much as fits stands in the pair, newest item first. Raises RecipeError where an item alone is longer
+    than `max_tokens` less the fixed tokens: items are never cut.
+    """
+    rows: list[IntArray] = []
+    starts: list[int] = []
+    n_cut = 0
+    before, between, after = (np.array(ids, np.int64) for ids in (layout.before, layout.between, layout.after))
+    for at in range(len(history)):
+        words, is_whole = _newest_first(layout, parts, history[at], max_tokens)
+        for item in candidates[at]:
+            item_ids = parts[int(item)]
+            room = max_tokens - layout.n_fixed - len(item_ids)
+            if room < 0:
+                raise RecipeError(
+                    f"reranker.max_tokens is {max_tokens}, and an item's text takes {len(item_ids)} tokens beside "
+                    f"{layout.n_fixed} fixed ones: an item is never cut. Raise it, or shorten template.max_chars"
+                )
+            kept = words[:room]
+            n_cut += len(kept) < len(words) or not is_whole
+            rows.append(np.concatenate([before, kept, between, item_ids, after]))
+            starts.append(len(before) + len(kept) + len(between))
+    return PairTokens(Ragged.from_rows(rows), np.array(starts, np.int64), n_cut)
+
+
+def _newest_first(layout: PairLayout, parts: Ragged, items: IntArray, max_tokens: int) -> tuple[IntArray, bool]:
+    """At least `max_tokens` of a history's tokens where it has so many, and whether that is all of it."""
+    pieces: list[IntArray] = []
+    n = 0
+    for place, item in enumerate(items[::-1]):
+        if n >= max_tokens:
+            return np.concatenate(pieces), False
+        piece = parts[int(item)] if not place else np.concatenate([layout.separator, parts[int(item)]])
+        pieces.append(piece.astype(np.int64))
+        n += len(piece)
+    return (np.concatenate(pieces) if pieces else np.zeros(0, np.int64)), True
+
+
+def _ids(tokenizer: "PreTrainedTokenizerBase", words: str) -> tuple[int, ...]:
+    return tuple(int(i) for i in tokenizer(words, add_special_tokens=False)["input_ids"]) if words else ()

@@ -1,0 +1,221 @@
+"""The reranker's loop: epochs over tokenised pairs, the best epoch by validation kept, safe Ctrl-C and exact resume."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
+from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
+from lmrec.fields import FloatArray, IntArray
+from lmrec.models.cross_encoder import CrossEncoder, pad_pairs, score_pairs
+from lmrec.models.encoder import transformer_layers
+from lmrec.progress import Bar, progress_bar
+from lmrec.text.pairs import PairTokens
+from lmrec.training.optimizer import learning_rate_factor, parameter_groups, set_learning_rate
+from lmrec.training.pairs import RerankerConfig, pair_loss
+
+_WARMUP_SHARE = 0.1
+_MAX_GRAD_NORM = 1.0
+_BATCH_TOKENS = 4096
+_SAVE_EVERY = 200  # steps: a kill loses no more
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPairs:
+    """P pairs as tokens, and (P,) their labels."""
+
+    tokens: PairTokens
+    labels: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class PairTrainer:
+    """Trains a cross-encoder in place.
+
+    precision: what accelerate calls it, "no" or "bf16". state_folder: where the resumable state is kept; fingerprint: of all
+    that must be the same for it to be taken up again (else training begins anew). record: one flat row an epoch.
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        config: RerankerConfig,
+        seed: int,
+        precision: str,
+        state_folder: Path,
+        fingerprint: str,
+        record: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool] = lambda: False,
+        show: bool = True,
+    ) -> None:
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        choose_pair_weights(model, config)
+        self.model = model.to(self.accelerator.device)
+        self.config, self.seed = config, seed
+        self.state_folder, self.fingerprint = state_folder, fingerprint
+        self.record, self.should_stop, self.show = record, should_stop, show
+        self.state = TrainingState(fingerprint=fingerprint)
+
+    def run(self, train: LabelledPairs, validation: LabelledPairs | None) -> float | None:
+        """Leaves the best weights in the model, on the CPU and in eval. Returns their validation loss, None without one.
+
+        Raises Interrupted after saving, on a stop.
+        """
+        torch.manual_seed(self.seed)
+        base = self.model.backbone.base_model
+        assert isinstance(base, nn.Module)
+        parts = [(base, self.config.learning_rate), (head_of(self.model), self.config.head_learning_rate)]
+        optimizer = torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay), fused=True)
+        resumed = self._resumed()
+        if resumed is not None:
+            self.state = resumed
+            self._load(resumed.weights)
+            optimizer.load_state_dict(_with_moments(optimizer.state_dict(), resumed.moments))
+            assert resumed.rng is not None
+            torch.set_rng_state(resumed.rng)
+        else:
+            self.state.start_stage(0)
+        with progress_bar("train reranker", self.show) as bar:
+            while self.state.epoch < self.config.epochs:
+                self._run_epoch(train, optimizer, bar)
+                self._end_epoch(validation, optimizer, bar)
+        if self.state.best:
+            self._load(self.state.best)
+        self.model.to("cpu").eval()
+        return None if self.state.best_metric is None else -self.state.best_metric
+
+    @torch.no_grad()
+    def outputs(self, pairs: LabelledPairs) -> FloatArray:
+        """(P, C)."""
+        self.model.eval()
+        with self.accelerator.autocast():
+            return score_pairs(self.model, pairs.tokens.ids, pairs.tokens.item_start, _BATCH_TOKENS)
+
+    def _run_epoch(self, train: LabelledPairs, optimizer: Any, bar: Bar) -> None:
+        state, config = self.state, self.config
+        batches = epoch_of_pairs(train.tokens, config.batch_pairs, (self.seed, state.epoch))
+        n_steps = config.epochs * len(batches)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.train()
+        for step in range(state.step, len(batches)):
+            done = state.epoch * len(batches) + step
+            set_learning_rate(optimizer.param_groups, learning_rate_factor(done, n_steps, _WARMUP_SHARE, "linear"))
+            loss = self._loss(train, batches[step])
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the reranker's loss is {loss.item()} in step {done + 1}. Lower reranker.learning_rate and "
+                    "reranker.head_learning_rate"
+                )
+            self.accelerator.backward(loss)
+            torch.nn.utils.clip_grad_norm_(parameters, _MAX_GRAD_NORM)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            state.loss_sum += float(loss.detach())
+            state.step = step + 1
+            bar(done + 1, n_steps)
+            if self.should_stop():
+                self._save(optimizer)
+                raise Interrupted(
+                    f"stopped after step {done + 1} of {n_steps}; nothing is lost. The same command goes on from there"
+                )
+            if (done + 1) % _SAVE_EVERY == 0:
+                self._save(optimizer)
+
+    def _loss(self, train: LabelledPairs, rows: IntArray) -> Tensor:
+        ids, mask = pad_pairs(train.tokens.ids.take(rows), self.model.pad_id)
+        device = self.accelerator.device
+        with self.accelerator.autocast():
+            outputs = self.model(
+                ids.to(device), mask.to(device), torch.from_numpy(train.tokens.item_start[rows]).to(device)
+            )
+        return pair_loss(self.config.task, outputs, torch.from_numpy(train.labels[rows]).to(device))
+
+    def _end_epoch(self, validation: LabelledPairs | None, optimizer: Any, bar: Bar) -> None:
+        state = self.state
+        row: dict[str, Any] = {
+            "stage": "reranker", "epoch": state.epoch + 1, "loss": state.loss_sum / max(1, state.step),
+            "learning_rate": float(optimizer.param_groups[-1]["lr"]),
+        }  # fmt: skip
+        if validation is None:
+            state.keep_last(self._weights())
+        else:
+            outputs = torch.from_numpy(self.outputs(validation))
+            loss = float(pair_loss(self.config.task, outputs, torch.from_numpy(validation.labels)))
+            row["validation_loss"] = loss
+            state.keep_if_better(-loss, self._weights)
+            bar.say(f"val loss {loss:.4f}")
+        self.record(row)
+        state.next_epoch()
+        self._save(optimizer)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        own = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+
+    def _save(self, optimizer: Any) -> None:
+        self.state.weights = self._weights()
+        state = optimizer.state_dict()["state"]
+        self.state.moments = {f"{place}.{name}": v for place, values in state.items() for name, v in values.items()}
+        self.state.rng = torch.get_rng_state()
+        save_training_state(self.state_folder, self.state)
+
+    def _resumed(self) -> TrainingState | None:
+        """What an interrupted training with the same fingerprint left; another one's is of no use."""
+        if not (self.state_folder / "state.json").exists():
+            return None
+        try:
+            return load_training_state(self.state_folder, self.fingerprint)
+        except RunFolderError:
+            return None
+
+
+def choose_pair_weights(model: CrossEncoder, config: RerankerConfig) -> None:
+    """Freeze all but what `config.train` names, and the head. Raises RecipeError where there are fewer layers."""
+    if config.train == "all":
+        model.requires_grad_(True)
+        return
+    model.requires_grad_(False)
+    layers = transformer_layers(model)
+    if config.n_layers > len(layers):
+        raise RecipeError(
+            f"reranker.n_layers is {config.n_layers}, and the model has {len(layers)} layers. Lower it, or set "
+            "reranker.train to 'all'"
+        )
+    pooler = getattr(model.backbone.base_model, "pooler", None)  # BERT type: pretraining may never have used it
+    for part in (*layers[-config.n_layers :], head_of(model), *([pooler] if isinstance(pooler, nn.Module) else [])):
+        part.requires_grad_(True)
+
+
+def head_of(model: CrossEncoder) -> nn.ModuleList:
+    """What stands above the language model: its classifier, which is mostly fresh."""
+    base = model.backbone.base_model
+    return nn.ModuleList([part for part in model.backbone.children() if part is not base])
+
+
+def epoch_of_pairs(tokens: PairTokens, batch_pairs: int, seed: tuple[int, ...]) -> list[IntArray]:
+    """Rows of each batch, in random order; pairs of like length share one. The same seed gives the same."""
+    rng = np.random.default_rng(seed)
+    order = np.argsort(tokens.ids.lengths * rng.uniform(0.8, 1.25, len(tokens)), kind="stable")
+    batches = [order[start : start + batch_pairs] for start in range(0, len(order), batch_pairs)]
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def _with_moments(state: dict[str, Any], moments: dict[str, Tensor]) -> dict[str, Any]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        place, name = key.split(".", 1)
+        nested.setdefault(int(place), {})[name] = value
+    return {**state, "state": nested}

@@ -1,0 +1,202 @@
+"""Teach a run a reranker: pairs from its training part, the weight beside the retriever from validation."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmrec.artifacts.lock import locked
+from lmrec.artifacts.pretrained import locate_pretrained
+from lmrec.artifacts.reranker import RerankerDescription, save_reranker
+from lmrec.artifacts.run import RunFolder, open_run
+from lmrec.data.split import Split, held_out, split_interactions
+from lmrec.errors import InputError
+from lmrec.evaluation.evaluator import evaluate
+from lmrec.evaluation.pairs import PairJudgement, calibrate, judge_pairs
+from lmrec.models.cross_encoder import load_cross_encoder
+from lmrec.progress import progress_bar
+from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.retrieval.ensemble import AnyScorer
+from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.reranker import RerankedScorer, Reranker
+from lmrec.text.pairs import build_layout, join_pairs, tokenize_parts
+from lmrec.text.tokens import load_tokenizer
+from lmrec.training.interrupt import StopWish, stop_on_interrupt
+from lmrec.training.pair_trainer import LabelledPairs, PairTrainer
+from lmrec.training.pairs import read_ratings
+from lmrec.training.trainer import choose_precision
+from lmrec.workflows.judge import training_scorer
+from lmrec.workflows.reranked import negatives_in_words, pairs_of
+
+LOCK = "reranker.lock"
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class RerankerFit:
+    """by_weight: the validation metric at each weight that was tried; the best one is kept (0: reading does not help).
+    pairs: validation pairs, from probabilities. n_cut: training pairs whose history was cut."""
+
+    description: RerankerDescription
+    pairs: PairJudgement
+    metric: str
+    by_weight: dict[float, float]
+    n_pairs: int
+    n_cut: int
+    epochs: list[dict[str, Any]]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return {
+            "description": asdict(self.description),
+            "pairs": self.pairs.as_dict(),
+            "metric": self.metric,
+            "by_weight": {f"{weight:g}": value for weight, value in self.by_weight.items()},
+            "n_pairs": self.n_pairs,
+            "n_cut": self.n_cut,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+        }
+
+
+def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = True) -> RerankerFit:
+    """Teach a fitted run a reranker, in RUN/reranker/, in place of one that it has.
+
+    overrides: `reranker.*` settings. Ctrl-C saves and raises Interrupted; the same call then goes on. The reranker learns from
+    the training part alone. Raises InputError where there is no validation part to choose its weight on, or no ratings where
+    the task needs them.
+    """
+    run = open_run(path)
+    recipe = _recipe_of(run, overrides)
+    with locked(run.path / LOCK, "fit-reranker"), stop_on_interrupt() as should_stop:
+        started = time.monotonic()
+        recommender = Recommender.load(path)
+        split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+        if not len(split.validation):
+            raise InputError(
+                f"'{path}' was fitted without a validation part, on which a reranker's weight is chosen. Fit with "
+                "split.validation above 0"
+            )
+        retriever = training_scorer(recommender, split)
+        taught = _teach(run, recipe, recommender, split, retriever, should_stop, show)
+        by_weight = _search_weight(recipe, recommender, split, taught.reranker, retriever, show)
+        best = max(by_weight, key=by_weight.__getitem__)  # the lowest of equals
+        model, tokenizer = taught.reranker.loaded
+        saved = save_reranker(run.reranker, model, tokenizer, replace(taught.reranker.description, weight=best))
+        fit = RerankerFit(
+            saved,
+            taught.pairs,
+            recipe.evaluation.metric,
+            by_weight,
+            taught.n_pairs,
+            taught.n_cut,
+            taught.epochs,
+            round(time.monotonic() - started, 1),
+        )
+        run.reranking_file.unlink(missing_ok=True)  # it told of the reranker before
+        run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
+        run.update_record(reranker=fit.as_dict())
+        shutil.rmtree(run.reranker_state, ignore_errors=True)
+    return fit
+
+
+@dataclass(frozen=True, eq=False)
+class _Taught:
+    reranker: Reranker
+    pairs: PairJudgement
+    n_pairs: int
+    n_cut: int
+    epochs: list[dict[str, Any]]
+
+
+def _teach(
+    run: RunFolder,
+    recipe: Recipe,
+    recommender: Recommender,
+    split: Split,
+    retriever: AnyScorer,
+    should_stop: StopWish,
+    show: bool,
+) -> _Taught:
+    config, seed = recipe.reranker, recipe.training.seed
+    ratings = read_ratings(config.task, split.train)
+    location = locate_pretrained(config.name) if config.name else recommender.checkpoint.folder / "encoder"
+    tokenizer = load_tokenizer(location)
+    pad_id = int(tokenizer.pad_token_id or 0)
+    template = recommender.checkpoint.template
+    layout = build_layout(tokenizer, template.history_separator, config.prompt)
+    description = RerankerDescription(
+        task=config.task, layout=layout, max_tokens=config.max_tokens, top_k=config.top_k, weight=1.0,
+        values=ratings.values, center=ratings.center, spread=ratings.spread, template=template.fingerprint,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = load_cross_encoder(
+        location, description.n_outputs, pad_id, config.name, max_tokens=config.max_tokens, dropout=config.dropout
+    )
+    validation, _ = held_out(recommender.interactions, recommender.catalog.n_items, recipe.split)
+    item_tokens = tokenize_parts(tokenizer, recommender.texts)
+    parts: list[LabelledPairs] = []
+    with progress_bar("draw pairs", show) as bar:
+        for number, (part, n_events) in enumerate(
+            [(split.train, config.n_events), (validation, config.validation_events)]
+        ):
+            pairs = pairs_of(config, recipe, recommender, split, part, n_events, retriever, ratings, number)
+            tokens = join_pairs(layout, item_tokens, pairs.history, pairs.candidates, config.max_tokens)
+            parts.append(LabelledPairs(tokens, pairs.labels))
+            bar(number + 1, 2)
+    train, held = parts
+    epochs: list[dict[str, Any]] = []
+    fingerprint = _fingerprint(recipe, recommender)
+    precision = choose_precision(recipe.training)
+    trainer = PairTrainer(
+        model, config, seed, precision, run.reranker_state, fingerprint, epochs.append, should_stop, show
+    )
+    trainer.run(train, held)
+    outputs = trainer.outputs(held)
+    calibration = calibrate(config.task, outputs, held.labels)
+    judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config))
+    description = replace(description, temperature=calibration.temperature, threshold=calibration.threshold)
+    reranker = Reranker(description, lambda: (model, tokenizer))
+    return _Taught(reranker, judged, len(train), train.tokens.n_cut, epochs)
+
+
+def _search_weight(
+    recipe: Recipe, recommender: Recommender, split: Split, reranker: Reranker, retriever: AnyScorer, show: bool
+) -> dict[float, float]:
+    """Weight -> the validation metric of the lists, over the whole catalog; each list is read once."""
+    judging, config = recipe.evaluation, recipe.reranker
+    asked = split.validation.sample(config.search_cases, recipe.training.seed)
+    quick = judging.model_copy(update={"block_size": 16})
+    n_items = recommender.catalog.n_items
+    scorer = RerankedScorer(
+        "validation", retriever, reranker, recommender.texts, 1.0, config.top_k, judging.exclude_seen
+    )
+    with progress_bar("search reranker's weight", show) as bar:
+        evaluate(scorer, asked, n_items, quick, bar)  # reads every list; the weights below ask its memo
+    return {
+        weight: evaluate(scorer.weighted(weight), asked, n_items, judging).aggregate[judging.metric]
+        for weight in WEIGHTS
+    }
+
+
+def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not key.startswith("reranker."):
+            raise InputError(
+                f"--set {key} cannot change after training. Here reranker.* can; for the rest fit a new run"
+            )
+    return load_recipe(run.recipe_file, overrides)
+
+
+def _fingerprint(recipe: Recipe, recommender: Recommender) -> str:
+    """Of all that decides the weights."""
+    config = recipe.reranker.model_dump_json()
+    text = f"{config} {recipe.training.seed} {recipe.training.precision} {recommender.checkpoint.fingerprint}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,173 @@
+"""A run that is taught to read: what it learns, what lists become, how it is served, what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import Result
+
+from lmrec.artifacts.reranker import read_reranker
+from lmrec.errors import InputError, RecipeError, RunFolderError
+from lmrec.fields import Ragged
+from lmrec.retrieval.live import LiveQuery, LiveRecommender
+from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.reranker import RerankedScorer
+from lmrec.workflows.judge import FUSED, judge_run
+from lmrec.workflows.report import report_run
+from lmrec.workflows.rerank import fit_reranker
+from lmrec.workflows.reranked import ALONE, RERANKED
+from lmrec.workflows.train import fit_run
+from tests.flow.conftest import Invoke
+
+TOP_K = 6
+QUICK = [
+    "reranker.max_tokens=90",
+    "reranker.n_events=60",
+    "reranker.validation_events=20",
+    "reranker.search_cases=20",
+    "reranker.judge_cases=30",
+    f"reranker.top_k={TOP_K}",
+]
+
+
+@pytest.fixture(scope="module")
+def taught(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a weight that is felt, whatever validation thought of so small a model."""
+    run = Path(shutil.copytree(fitted, tmp_path_factory.mktemp("taught") / "run"))
+    fit_reranker(run, QUICK, show=False)
+    set_weight(run, 0.9)
+    return run
+
+
+def set_weight(run: Path, weight: float) -> None:
+    file = run / "reranker" / "reranker.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "weight": weight}))
+
+
+def test_it_describes_itself_and_the_run_tells_of_it(taught: Path) -> None:
+    described = read_reranker(taught / "reranker")
+    assert (described.task, described.top_k, described.max_tokens) == ("binary", TOP_K, 90)
+    told = json.loads((taught / "run.json").read_text())["reranker"]
+    assert 120 < told["n_pairs"] <= 60 * 4  # some lists hold little that is not one's own
+    assert told["epochs"][0]["loss"] > 0
+    assert max(told["by_weight"].values()) >= told["by_weight"]["0"]
+    assert not (taught / "reranker_state").exists()
+
+
+def test_the_best_change_places_and_the_rest_stand(taught: Path) -> None:
+    recommender = Recommender.load(taught)
+    users = recommender.interactions.user_ids[:20]
+    before = recommender.recommend(users=users, k=12, rerank=False)
+    after = recommender.recommend(users=users, k=12)
+    for old, new in zip(before, after, strict=True):
+        assert {item.item_id for item in old.items[:TOP_K]} == {item.item_id for item in new.items[:TOP_K]}
+        assert old.items[TOP_K:] == new.items[TOP_K:]
+        assert [item.score for item in old.items] == [item.score for item in new.items]
+    assert any(old.items != new.items for old, new in zip(before, after, strict=True))
+    short = recommender.recommend(users=users, k=2)
+    assert [answer.items for answer in short] == [answer.items[:2] for answer in after]
+
+
+def test_the_judge_ranks_as_the_recommender_lists(taught: Path) -> None:
+    recommender = Recommender.load(taught)
+    assert recommender.reranker is not None
+    scorer = RerankedScorer(
+        "it", recommender.scorer, recommender.reranker, recommender.texts, 0.9, TOP_K, exclude_seen=True
+    )
+    users = np.arange(5)
+    histories = Ragged.from_rows([recommender._histories.all(np.array([user]))[0] for user in users])
+    scores = scorer.score(histories)
+    for user, answer in zip(
+        users, recommender.recommend(users=recommender.interactions.user_ids[:5], k=8), strict=True
+    ):
+        rows = [recommender.catalog.index_of(item.item_id) for item in answer.items]
+        np.testing.assert_allclose(scores[user, rows], [item.score for item in answer.items], rtol=1e-5)
+    assert scorer.weighted(0.0).score(histories) == pytest.approx(recommender.scorer.score(histories))
+
+
+def test_it_is_judged_and_reported(taught: Path) -> None:
+    judged = judge_run(taught, show=False)
+    assert judged.reranking is not None
+    assert [row.name for row in judged.reranking.table.rows] == [FUSED, RERANKED, ALONE]
+    assert judged.reranking.table.form.n_cases == 30
+    assert {"auc", "accuracy", "f1", "log_loss", "calibration_error"} <= judged.reranking.pairs.metrics.keys()
+    page = report_run(taught).read_text()
+    assert "Does reading the best of each list help?" in page
+    assert "reliability" in page
+
+
+def test_it_is_served_with_items_that_came_later(taught: Path) -> None:
+    live = LiveRecommender.load(taught)
+    recommender = Recommender.load(taught)
+    assert live.reads
+    history = tuple(recommender.catalog.ids[:3])
+    (listed,) = recommender.recommend(histories=[history], k=10)
+    (answer,) = live.recommend([LiveQuery(history=history, k=10)])
+    assert [item.item_id for item in answer.items] == [item.item_id for item in listed.items]
+    live.upsert([{"item_id": "new", "title": "quiet river", "description": "a quiet river in the rain"}])
+    assert live.recommend([LiveQuery(text="quiet river", k=3)])[0].items
+    frame = pl.DataFrame({"item_id": ["new"], "title": ["quiet river"], "description": ["a quiet river in the rain"]})
+    more = recommender.add_items(frame)
+    (with_new,) = more.recommend(histories=[history], k=10)
+    (live_with_new,) = live.recommend([LiveQuery(history=history, k=10)])
+    assert [item.item_id for item in live_with_new.items] == [item.item_id for item in with_new.items]
+
+
+@pytest.fixture(scope="module")
+def rated(world_folder: Path, tmp_path_factory: pytest.TempPathFactory, quick_choices: list[str]) -> Path:
+    """A run on a log with ratings 1 to 3."""
+    events = pl.read_csv(world_folder / "events.csv").with_columns(rating=pl.int_range(pl.len()) % 3 + 1)
+    out = tmp_path_factory.mktemp("rated") / "run"
+    fit_run(
+        world_folder / "items.csv", events, out=out, overrides=[*quick_choices, "training.tuned_epochs=0"], show=False
+    )
+    return out
+
+
+@pytest.mark.parametrize(("task", "model"), [("classes", "tiny_llama"), ("regression", "tiny_bert")])
+def test_ratings_are_learnt_by_both_types(
+    task: str, model: str, request: pytest.FixtureRequest, rated: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(rated, tmp_path / "run"))
+    name = f"reranker.name={request.getfixturevalue(model)}"
+    fit = fit_reranker(run, [*QUICK, f"reranker.task={task}", name], show=False)
+    assert fit.description.n_outputs == (3 if task == "classes" else 1)
+    recommender = Recommender.load(run)
+    assert recommender.reranker is not None
+    (scores,) = recommender.reranker.score([recommender.texts[:2]], [recommender.texts[2:6]])
+    assert np.isfinite(scores).all()
+    if task == "classes":
+        assert ((scores >= 1) & (scores <= 3)).all()  # expected ratings
+    judged = judge_run(run, show=False).reranking
+    assert judged is not None
+    assert judged.pairs.task == task
+
+
+def test_what_cannot_be_is_refused(taught: Path, run: Path, world_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--set encoder.max_tokens cannot change after training"):
+        fit_reranker(run, ["encoder.max_tokens=8"], show=False)
+    with pytest.raises(InputError, match="learns ratings, and this log has none"):
+        fit_reranker(run, ["reranker.task=classes"], show=False)
+    with pytest.raises(RecipeError, match="reranker.max_tokens is 128, and .* reads at most 96"):
+        fit_reranker(run, show=False)
+    assert not (run / "reranker").exists()
+    broken = Path(shutil.copytree(taught, tmp_path / "broken"))
+    set_weight(broken, 0.5)
+    file = broken / "reranker" / "reranker.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "template": "other"}))
+    with pytest.raises(RunFolderError, match="was taught texts of another template"):
+        Recommender.load(broken)
+    file.write_text(json.dumps({**json.loads((taught / "reranker" / "reranker.json").read_text()), "fingerprint": "x"}))
+    with pytest.raises(RunFolderError, match="holds other weights"):
+        Recommender.load(broken).recommend(histories=[["film0"]], k=3)
+
+
+def test_the_command_line(run: Path, invoke: Invoke) -> None:
+    sets = [word for choice in QUICK for word in ("--set", choice)]
+    told: Result = invoke("fit-reranker", run, *sets, "--json", "--quiet")
+    assert json.loads(told.stdout)["n_pairs"] > 120
+    invoke("recommend", run, "--user", "user0", "--no-rerank")
+    assert "learns ratings" in invoke("fit-reranker", run, "--set", "reranker.task=classes", code=2).output
