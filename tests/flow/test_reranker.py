@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from lmrec.workflows.report import report_run
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.reranked import ALONE, RERANKED
 from lmrec.workflows.train import fit_run
-from tests.flow.conftest import Invoke
 
 TOP_K = 6
 QUICK = [
@@ -165,7 +165,7 @@ def test_what_cannot_be_is_refused(taught: Path, run: Path, world_folder: Path, 
         Recommender.load(broken).recommend(histories=[["film0"]], k=3)
 
 
-def test_the_command_line(run: Path, invoke: Invoke) -> None:
+def test_the_command_line(run: Path, invoke: Callable[..., Result]) -> None:
     sets = [word for choice in QUICK for word in ("--set", choice)]
     told: Result = invoke("fit-reranker", run, *sets, "--json", "--quiet")
     assert json.loads(told.stdout)["n_pairs"] > 120

@@ -43,7 +43,9 @@ def test_the_temperature_finds_the_truth_and_mends_what_it_should() -> None:
 def test_classes_are_judged_one_against_the_others() -> None:
     labels = RNG.integers(0, 4, 4000)
     outputs = np.eye(4)[labels] * 2.0 + RNG.normal(size=(4000, 4))
-    judged = judge_pairs("classes", outputs, labels.astype(np.float32), calibrate("classes", outputs, labels), "")
+    judged = judge_pairs(
+        "classes", outputs, labels.astype(np.float32), calibrate("classes", outputs, labels.astype(np.float32)), ""
+    )
     one_by_one = [roc_auc(probabilities(outputs)[:, c], labels == c) for c in range(4)]
     assert judged.metrics["auc"] == pytest.approx(np.mean(one_by_one), abs=0.01)
     assert judged.metrics["accuracy"] == pytest.approx((outputs.argmax(1) == labels).mean())

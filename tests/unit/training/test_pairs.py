@@ -43,7 +43,7 @@ def test_the_first_of_a_row_was_chosen_and_the_others_never_by_this_user(world: 
     pairs = draw(log, RerankerConfig.model_validate({"negatives": negatives, "n_negatives": 2}))
     assert len(pairs.history) == len(pairs.candidates) == 200
     assert pairs.labels.sum() == 200
-    own = {}
+    own: dict[int, list[int]] = {}
     for user, item in zip(log.user_idx, log.item_idx, strict=True):
         own.setdefault(int(user), []).append(int(item))
     for at in range(200):
