@@ -256,7 +256,7 @@ def test_each_kind_of_rule_has_its_form(visit: Visit, service: Service) -> None:
         "boost": ({"Factor": "3", "For users of the segment": "children"}, {"factor": 3, "segment": "children", **sea}),
         "demote": ({"Factor": "4"}, {"factor": 4, **sea}),
         "age_rating": ({"At most": "16"}, {"field": "description", "max": 16}),
-        "in_stock": ({}, {"field": "description"}),
+        "in_stock": ({"For users of the segment": "shop"}, {"field": "description", "segment": "shop"}),
         "block_words": ({"Words": "gore, very bad\nworse"}, {"words": ["gore", "very bad", "worse"]}),
     }
     page = visit.go("rules")

@@ -64,6 +64,7 @@ def test_health_readiness_and_metrics(shared: Running) -> None:
         "lmrec_coverage",
         "lmrec_items 32.0",
         "lmrec_ready 1.0",
+        "lmrec_drift -1.0",
     ):
         assert line in text
 

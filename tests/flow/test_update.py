@@ -28,6 +28,7 @@ from lmrec.feedback.events import Event
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import ItemPut, Store
 from lmrec.retrieval.recommender import Recommender
+from lmrec.service.metrics import newest_drift
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.train import fit_run
 from lmrec.workflows.update import LOCK, update_run
@@ -138,6 +139,9 @@ def test_a_shifted_taste_is_learnt_and_promoted(small: Small) -> None:
     assert report["decision"]["promote"] is True
     assert report["drift"]["n_new"] == 600
     info = list_generations(small.run)[1]
+    assert newest_drift(list_generations(small.run)) == ("steady", "moving", "shifted").index(
+        info.metrics["drift"]["overall"]
+    )
     assert info.serving
     assert info.metrics["candidate"] == pytest.approx(whole.candidate)
     # The language model was not tuned, so it is on the disk once.

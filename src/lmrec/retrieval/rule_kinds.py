@@ -91,17 +91,25 @@ class InStock(_Strict):
 
     kind: Literal["in_stock"] = "in_stock"
     field: FieldName
+    segment: Segment | None = Field(default=None, description="Only for users of this segment.")
 
 
 class BlockWords(_Strict):
     """Items are not shown whose text columns hold one of the words, as whole words, whatever their case.
 
-    review: an item that a person has approved is shown all the same.
+    review: such an item waits in the review queue, and is shown once a person has approved it.
     """
 
     kind: Literal["block_words"] = "block_words"
     words: tuple[Words, ...] = Field(min_length=1, max_length=1000)
     review: bool = False
+    segment: Segment | None = Field(default=None, description="Only for users of this segment.")
+
+    @model_validator(mode="after")
+    def _queues_for_everybody(self) -> "BlockWords":
+        if self.review and self.segment is not None:
+            raise ValueError("review and segment exclude each other: the queue holds an item back from everybody")
+        return self
 
 
 Rule: TypeAlias = Annotated[

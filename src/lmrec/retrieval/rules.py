@@ -131,7 +131,7 @@ def compile_rules(rules: Mapping[str, Rule], view: RowView, review: Review | Non
     pins: list[tuple[str | None, PinnedRow]] = []
     held: dict[int, str] = {}
     for idx, (rule_id, rule) in enumerate(rules.items()):
-        segment = getattr(rule, "segment", None)
+        segment = rule.segment
         try:
             match rule:
                 case Pin():

@@ -7,10 +7,12 @@ from threading import Lock
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client import Counter as Count
 
+from lmrec.artifacts.generation import GenerationInfo
 from lmrec.fields import ItemId
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
+_DRIFT_LEVELS = ("steady", "moving", "shifted")
 _LISTS = 5_000  # newest lists that coverage and cold share are measured on
 
 
@@ -46,6 +48,13 @@ class Metrics:
     def render(self) -> bytes:
         """The text format, version 0.0.4."""
         return generate_latest(self.registry)
+
+
+def newest_drift(generations: Sequence[GenerationInfo]) -> float:
+    """How far the events that the newest update took in had moved: 0 steady, 1 moving, 2 shifted; -1 where none says it.
+    generations: oldest first."""
+    found = [info.metrics["drift"]["overall"] for info in generations if "drift" in info.metrics]
+    return _DRIFT_LEVELS.index(found[-1]) if found else -1.0
 
 
 class ListStatistics:

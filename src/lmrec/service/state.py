@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from lmrec.artifacts.generation import list_generations
 from lmrec.artifacts.run import open_run
 from lmrec.errors import LmrecError
 from lmrec.feedback.shown import Shown
@@ -20,7 +21,7 @@ from lmrec.service.errors import busy
 from lmrec.service.limits import InFlight
 from lmrec.service.lineup import Served
 from lmrec.service.logs import log, log_failure
-from lmrec.service.metrics import ListStatistics, Metrics
+from lmrec.service.metrics import ListStatistics, Metrics, newest_drift
 from lmrec.service.recommending import Ask, Listed
 from lmrec.service.security import KeyRing
 from lmrec.service.serving import Serving
@@ -230,6 +231,11 @@ class ServiceState:
         watch("lmrec_items", "Items that can be recommended.", self._n_items)
         watch("lmrec_generation", "The number of the generation that is served.", self._generation)
         watch("lmrec_generation_age_seconds", "Since the served generation was made.", self._generation_age_s)
+        watch(
+            "lmrec_drift",
+            "What the newest update found: 0 steady, 1 moving, 2 shifted, -1 where none has measured it.",
+            lambda: newest_drift(list_generations(self.settings.run)),
+        )
         watch("lmrec_cold_share", "Of the newest lists, those that rest on nothing known.", self.lists.cold_share)
         watch(
             "lmrec_coverage",

@@ -142,6 +142,8 @@ def test_segments(live: LiveRecommender) -> None:
         {"kind": "must_not_show", "item_ids": ["7"]},
         {"kind": "pin", "item_id": "8", "place": 1, "segment": "kids"},
         {"kind": "boost", "item_ids": ["10"], "factor": 1e6, "segment": "fans"},
+        {"kind": "in_stock", "field": "stock", "segment": "shop"},
+        {"kind": "block_words", "words": ["whale"], "segment": "ashore"},
     )
     assert shown(live, segment="kids")[0] == "8"
     assert {"6", "7"}.isdisjoint(shown(live, segment="kids"))
@@ -149,7 +151,10 @@ def test_segments(live: LiveRecommender) -> None:
     for segment in (None, "fans", "nobody wrote rules for this one"):
         assert "7" not in shown(live, segment=segment)
         assert "6" in shown(live, segment=segment)
-    segments = ("kids", None, "fans")
+    assert all(int(item) % 5 for item in shown(live, segment="shop"))
+    assert not any(int(item) % 4 == 1 for item in shown(live, segment="ashore"))
+    assert {"5", "10"} <= set(shown(live))
+    segments = ("kids", None, "fans", "shop")
     answers = live.recommend([LiveQuery(history=("3", "9"), k=100, segment=segment) for segment in segments])
     for segment, answer in zip(segments, answers, strict=True):
         assert [item.item_id for item in answer.items] == shown(live, segment=segment)
@@ -198,6 +203,10 @@ def test_rules_that_do_not_fit_the_catalog_change_nothing(
         ({"kind": "must_not_show", "item_ids": ["1"], "colour": "red"}, "at 'colour': Extra inputs"),
         ({"kind": "pin", "item_id": "1", "place": 0}, "at 'place'"),
         ({"kind": "block_words", "words": []}, "at 'words'"),
+        (
+            {"kind": "block_words", "words": ["x"], "review": True, "segment": "y"},
+            "review and segment exclude each other",
+        ),
         ({"kind": "block_words", "words": [" "]}, "at 'words.0'"),
     ],
     ids=lambda value: str(value)[:50],

@@ -20,7 +20,7 @@ export function render(root, { signal, served }) {
     if (isBack) served();
     load();
   });
-  show(root, heading("Generations", "A generation is what can be served: the run as it was fitted, then each update that did better.", back), body);
+  show(root, heading("Generations", "A generation is what can be served: the run as it was fitted, then each update. One that did better than what was served has taken its place; the others are kept and say why not.", back), body);
   load();
 }
 

@@ -61,9 +61,9 @@ function sentenceOf(rule) {
     case "age_rating":
       return [`Only items whose ${rule.field} is at most ${rule.max}.`, segment];
     case "in_stock":
-      return [`Only items whose ${rule.field} is true or above zero.`];
+      return [`Only items whose ${rule.field} is true or above zero.`, segment];
     case "block_words":
-      return [`No items with the words ${rule.words.join(", ")}${rule.review ? ", unless somebody approved them" : ""}.`];
+      return [`No items with the words ${rule.words.join(", ")}${rule.review ? ", unless somebody approved them" : ""}.`, segment];
     default:
       return [targetOf(rule), factor, segment];
   }
@@ -130,8 +130,8 @@ const PARTS = {
   demote: (columns) => combined(targetPart(columns), factorPart(), segmentPart()),
   pin: () => combined(pinPart(), segmentPart()),
   age_rating: (columns) => combined(columnPart(columns), limitPart(), segmentPart()),
-  in_stock: (columns) => columnPart(columns),
-  block_words: () => wordsPart(),
+  in_stock: (columns) => combined(columnPart(columns), segmentPart()),
+  block_words: () => combined(wordsPart(), segmentPart()),
 };
 
 /** Each part has `fields` to show and `read()`, its share of the rule. */
