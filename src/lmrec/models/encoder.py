@@ -2,18 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.models.adapters import AdapterConfig
+from lmrec.models.layers import norms_and_biases, parameter_parts, transformer_layers
 from lmrec.progress import Progress
 
+if TYPE_CHECKING:
+    from lmrec.models.rank_allocation import RankAllocation
+
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
+Trained: TypeAlias = Literal["all", "all_but_embeddings", "all_but_first", "last_layers", "norms_and_biases", "none"]
 
 
 class EncoderConfig(BaseModel):
@@ -25,10 +31,14 @@ class EncoderConfig(BaseModel):
     )
     pooling: Pooling = Field(default="mean", description="How token vectors become one: mean, first token, last token.")
     max_tokens: int = Field(default=64, ge=1, le=8192, description="Token budget of one text; longer texts are cut.")
-    train: Literal["all", "last_layers", "none"] = Field(
-        default="last_layers", description="Which of the encoder's parameters are tuned."
+    train: Trained = Field(
+        default="last_layers",
+        description="What of the encoder is tuned: all; all_but_embeddings; all_but_first (what is above the `n_layers` lowest "
+        "layers); last_layers (the `n_layers` top ones); norms_and_biases (as BitFit); none (only what stands on top learns). "
+        "With an adapter, the layers that get one.",
     )
-    n_layers: int = Field(default=2, ge=1, description="How many top layers `last_layers` means.")
+    n_layers: int = Field(default=2, ge=1, description="How many layers `last_layers` and `all_but_first` mean.")
+    adapter: AdapterConfig = AdapterConfig()
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Dropout inside the encoder while it is tuned.")
     batch_tokens: int = Field(default=4096, ge=1, description="Padded tokens in one pass; bounds memory.")
     states_mb: int = Field(
@@ -38,17 +48,35 @@ class EncoderConfig(BaseModel):
         "memory, above it in a file; 0: those layers run again each time.",
     )
 
+    @model_validator(mode="after")
+    def _adapter_has_layers(self) -> Self:
+        kind = self.adapter.kind
+        wanted = ("all",) if kind == "prefix" else ("all", "all_but_first", "last_layers")
+        if kind != "none" and self.train not in wanted:
+            choices = " or ".join(f"'{choice}'" for choice in wanted)
+            why = "a prefix stands in every layer" if kind == "prefix" else "it says which layers get the adapter"
+            raise ValueError(
+                f"encoder.train is '{self.train}' beside encoder.adapter.kind '{kind}': {why}. Set encoder.train to {choices}"
+            )
+        return self
+
 
 class TextEncoder(nn.Module):
     """A pretrained language model and a pooling. Output vectors have length one and are always fp32.
 
     fp32 matters: vectors rounded to bf16 make near-duplicate items tie.
+
+    adapter_names: the backbone's parameters that belong to an adapter (lmrec.models.adaptation); none: it has none.
+    base_fingerprint: of the weights that it was attached to. allocation: what decides the ranks of an AdaLoRA.
     """
 
     def __init__(self, backbone: nn.Module, pooling: Pooling) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
+        self.adapter_names: tuple[str, ...] = ()
+        self.base_fingerprint = ""
+        self.allocation: RankAllocation | None = None
 
     @property
     def width(self) -> int:
@@ -72,7 +100,7 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
-    """Read a transformers model. Safetensors only, and code from model repositories is never run.
+    """Read a transformers model, without adapters. Safetensors only, and code from model repositories is never run.
 
     Raises RecipeError where the name leads to no model.
     """
@@ -88,15 +116,21 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
             "folder with config.json and model.safetensors, or a hub name that this machine can reach"
         ) from error
     encoder = TextEncoder(backbone.float(), config.pooling)
-    limit = max_tokens_of(backbone)
+    configure_encoder(encoder, config)
+    return encoder
+
+
+def configure_encoder(encoder: TextEncoder, config: EncoderConfig) -> None:
+    """Pooling and dropout as the config says. Raises RecipeError where the model has no room for so many tokens."""
+    limit = max_tokens_of(encoder.backbone)
     if limit is not None and config.max_tokens > limit:
         raise RecipeError(
             f"encoder.max_tokens is {config.max_tokens}, and {config.name} reads at most {limit}. Lower it"
         )
+    encoder.pooling = config.pooling
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = config.dropout
-    return encoder
 
 
 def max_tokens_of(backbone: nn.Module) -> int | None:
@@ -109,27 +143,50 @@ def max_tokens_of(backbone: nn.Module) -> int | None:
 
 
 def choose_trainable(encoder: TextEncoder, config: EncoderConfig) -> list[nn.Parameter]:
-    """Freeze all but what `config.train` names; returns the parameters left to train.
+    """Freeze all but what `config.train` names, or all but the adapter; returns the parameters left to train.
 
-    Raises RecipeError where the layers of the model cannot be found or are fewer than asked for.
+    norms_and_biases is BitFit with the norms (Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199). Raises RecipeError
+    where the layers of the model are fewer than asked for.
     """
-    encoder.requires_grad_(config.train == "all")
-    if config.train == "last_layers":
-        layers = transformer_layers(encoder)
-        if config.n_layers > len(layers):
-            raise RecipeError(
-                f"encoder.n_layers is {config.n_layers}, and {config.name} has {len(layers)} layers. "
-                "Lower it, or set encoder.train to 'all'"
-            )
-        for layer in layers[-config.n_layers :]:
-            layer.requires_grad_(True)
+    encoder.requires_grad_(False)
+    for parameter in _parameters_to_train(encoder, config):
+        parameter.requires_grad_(True)
     return [parameter for parameter in encoder.parameters() if parameter.requires_grad]
 
 
-def transformer_layers(encoder: nn.Module) -> list[nn.Module]:
-    """The model's stack of layers, bottom first: its longest list of modules of one class."""
-    stacks = [list(m) for m in encoder.modules() if isinstance(m, nn.ModuleList) and len({type(x) for x in m}) == 1]
-    return max(stacks, key=len, default=[])
+def chosen_layers(encoder: TextEncoder, config: EncoderConfig) -> list[nn.Module]:
+    """The layers that `config.train` names, bottom first. Raises RecipeError where there are not so many."""
+    layers = transformer_layers(encoder)
+    n_layers, n_most = config.n_layers, len(layers) - (config.train == "all_but_first")
+    if config.train in ("last_layers", "all_but_first") and n_layers > n_most:
+        raise RecipeError(
+            f"encoder.n_layers is {n_layers}, and {config.name} has {len(layers)} layers. "
+            "Lower it, or set encoder.train to 'all'"
+        )
+    match config.train:
+        case "last_layers":
+            return layers[-n_layers:]
+        case "all_but_first":
+            return layers[n_layers:]
+        case "none":
+            return []
+        case _:
+            return layers
+
+
+def _parameters_to_train(encoder: TextEncoder, config: EncoderConfig) -> list[nn.Parameter]:
+    if encoder.adapter_names:
+        return [encoder.backbone.get_parameter(name) for name in encoder.adapter_names]
+    in_layers = [p for layer in chosen_layers(encoder, config) for p in layer.parameters()]
+    match config.train:
+        case "all":
+            return list(encoder.parameters())
+        case "norms_and_biases":
+            return norms_and_biases(encoder)
+        case "all_but_embeddings" | "all_but_first":
+            return in_layers + parameter_parts(encoder).above
+        case _:
+            return in_layers
 
 
 def pad_tokens(tokens: Ragged) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,9 @@ from lmrec.models.encoder import (
     pad_tokens,
     pool,
     token_batches,
-    transformer_layers,
     unique_rows,
 )
+from lmrec.models.layers import parameter_parts, transformer_layers
 from lmrec.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -214,13 +214,13 @@ def build_reader(
 
 
 def n_frozen_layers(encoder: TextEncoder) -> int:
-    """How many of the lowest layers do not learn, where nothing outside the layers above them learns either."""
-    layers = transformer_layers(encoder)
-    learns = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
+    """How many of the lowest layers do not learn, where nothing below the layers that do learns either."""
+    parts = parameter_parts(encoder)
+    learns = [any(p.requires_grad for p in layer) for layer in parts.layers]
     if True not in learns:
         return 0
     first = learns.index(True)
-    upper = {id(p) for layer in layers[first:] for p in layer.parameters()}
+    upper = {id(p) for layer in [*parts.layers[first:], parts.above] for p in layer}
     return first if all(id(p) in upper for p in encoder.parameters() if p.requires_grad) else 0
 
 

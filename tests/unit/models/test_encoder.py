@@ -23,8 +23,8 @@ from lmrec.models.encoder import (
     pad_tokens,
     pool,
     token_batches,
-    transformer_layers,
 )
+from lmrec.models.layers import transformer_layers
 
 CPU = torch.device("cpu")
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")

@@ -11,7 +11,8 @@ import transformers
 from torch import Tensor
 
 from lmrec.fields import IntArray, Ragged
-from lmrec.models.encoder import EncoderConfig, TextEncoder, choose_trainable, load_encoder, transformer_layers
+from lmrec.models.encoder import EncoderConfig, TextEncoder, choose_trainable, load_encoder
+from lmrec.models.layers import transformer_layers
 from lmrec.models.reading import (
     CutEncoder,
     TextReader,

@@ -1,0 +1,106 @@
+"""How a transformers model is built: its stack of layers, what lies below and above it, and what a layer is made of.
+
+Nothing here depends on a model's name: parts are found by where they stand and what they are called inside a layer.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+def transformer_layers(model: nn.Module) -> list[nn.Module]:
+    """The model's stack of layers, bottom first: its longest list of modules of one class."""
+    stacks = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len({type(x) for x in m}) == 1]
+    return max(stacks, key=len, default=[])
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterParts:
+    """All parameters of a model. below: embeddings, and whatever else the layers read; above: norms and poolers after them."""
+
+    below: list[nn.Parameter]
+    layers: list[list[nn.Parameter]]
+    above: list[nn.Parameter]
+
+
+def parameter_parts(model: nn.Module) -> ParameterParts:
+    """Modules are registered in the order in which they are used; embeddings come first wherever they are registered."""
+    layers = [list(layer.parameters()) for layer in transformer_layers(model)]
+    inside = {id(p) for layer in layers for p in layer}
+    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    below: list[nn.Parameter] = []
+    above: list[nn.Parameter] = []
+    passed = False
+    for parameter in model.parameters():
+        if id(parameter) in inside:
+            passed = True
+        else:
+            (above if passed and id(parameter) not in embedded else below).append(parameter)
+    return ParameterParts(below, layers, above)
+
+
+def norms_and_biases(model: nn.Module) -> list[nn.Parameter]:
+    """All biases, and all of the normalising layers' parameters."""
+    return [
+        parameter
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if name == "bias" or "norm" in type(module).__name__.lower()
+    ]
+
+
+@dataclass(frozen=True)
+class Sublayers:
+    """What the linear maps of a layer are called inside it.
+
+    queries_values, keys_values: of the attention; one name where a model makes queries, keys and values at once.
+    attention_out, feed_out: the last maps of the attention and of the feed-forward part, back to the model's width.
+    """
+
+    queries_values: tuple[str, ...]
+    keys_values: tuple[str, ...]
+    attention_out: str
+    feed_out: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.queries_values, *self.keys_values, self.attention_out, self.feed_out)
+
+
+def _separate(where: str, query: str, key: str, value: str, attention_out: str, feed_out: str) -> Sublayers:
+    return Sublayers((where + query, where + value), (where + key, where + value), attention_out, feed_out)
+
+
+_KNOWN = {
+    "BERT (also RoBERTa, ELECTRA, MiniLM)": _separate(
+        "attention.self.", "query", "key", "value", "attention.output.dense", "output.dense"
+    ),
+    "DeBERTa": _separate(
+        "attention.self.", "query_proj", "key_proj", "value_proj", "attention.output.dense", "output.dense"
+    ),
+    "MPNet": _separate("attention.attn.", "q", "k", "v", "attention.attn.o", "output.dense"),
+    "DistilBERT": _separate("attention.", "q_lin", "k_lin", "v_lin", "attention.out_lin", "ffn.lin2"),
+    "Llama (also SmolLM, Qwen, Mistral)": _separate(
+        "self_attn.", "q_proj", "k_proj", "v_proj", "self_attn.o_proj", "mlp.down_proj"
+    ),
+    "GPT-2": Sublayers(("attn.c_attn",), ("attn.c_attn",), "attn.c_proj", "mlp.c_proj"),
+    "ModernBERT": Sublayers(("attn.Wqkv",), ("attn.Wqkv",), "attn.Wo", "mlp.Wo"),
+}
+KNOWN_FAMILIES = ", ".join(_KNOWN)
+
+
+def sublayers_of(layer: nn.Module) -> Sublayers | None:
+    """The names that hold for this layer; None where it is of no known family."""
+    inside = {name for name, _ in layer.named_modules()}
+    return next((known for known in _KNOWN.values() if inside.issuperset(known.names)), None)
+
+
+def linear_maps(layer: nn.Module) -> list[str]:
+    """The names of all linear maps inside a layer (`Conv1D` is what GPT-2 calls them)."""
+    return [name for name, m in layer.named_modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"]
+
+
+def replace_module(root: nn.Module, name: str, fresh: nn.Module) -> None:
+    """Put `fresh` where the module `name` stands in `root`."""
+    parent, _, last = name.rpartition(".")
+    setattr(root.get_submodule(parent), last, fresh)

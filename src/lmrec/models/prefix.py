@@ -1,0 +1,75 @@
+"""Prefix tuning: each layer's attention also sees a few keys and values that are learnt and belong to no token.
+
+Source: Li and Liang 2021, https://arxiv.org/abs/2101.00190; the numbers are held by peft's `PrefixEncoder`, without its
+reparametrisation. They start at zero: a prefix then draws attention away evenly, and says nothing. It is not the identity.
+Tokens keep their places: a prefix has none of its own.
+"""
+
+import inspect
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lmrec.models.layers import transformer_layers
+
+_CACHE = ("cache", "past_key_values")  # what transformers calls keys and values given from outside, newest name first
+
+
+class PrefixedBackbone(nn.Module):
+    """Called as the model inside it is: ids and mask in, its output out."""
+
+    def __init__(self, backbone: nn.Module, n_tokens: int) -> None:
+        from peft import PrefixEncoder, PrefixTuningConfig
+
+        super().__init__()
+        argument = cache_argument(backbone)
+        assert argument is not None, "check with cache_argument first"
+        self._argument = argument
+        self.base_layer = backbone
+        self.config: Any
+        self.config = shape = cast(Any, backbone.config)
+        self.n_layers = len(transformer_layers(backbone))
+        self.n_heads = int(getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads)
+        self.head_width = int(getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads)
+        numbers = PrefixTuningConfig(
+            num_virtual_tokens=n_tokens,
+            token_dim=self.n_heads * self.head_width,
+            num_layers=self.n_layers,
+            init_weights="zero",
+        )
+        self.prefix = PrefixEncoder(numbers).to(next(backbone.parameters()).device)  # type: ignore[no-untyped-call]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        """(N, L) ids, (N, L) mask of 0 and 1 -> what the model gives for the N texts."""
+        from transformers import DynamicCache
+
+        n_texts = len(input_ids)
+        learnt = self.prefix.embedding.weight  # (P, layers * 2 * heads * head width)
+        n_tokens = len(learnt)
+        parts = learnt.view(n_tokens, self.n_layers, 2, self.n_heads, self.head_width).permute(1, 2, 3, 0, 4)
+        cache = DynamicCache()
+        for place, (keys, values) in enumerate(parts):
+            cache.update(keys.expand(n_texts, -1, -1, -1), values.expand(n_texts, -1, -1, -1), place)
+        mask = torch.cat([attention_mask.new_ones(n_texts, n_tokens), attention_mask], dim=1)
+        return self.base_layer(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=self.places(attention_mask),
+            **{self._argument: cache},
+        )
+
+    def places(self, mask: Tensor) -> Tensor:
+        """(N, L) positions as the model counts without a prefix; RoBERTa-type models begin after their padding id."""
+        for name, module in self.base_layer.named_modules():
+            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+                start = module.padding_idx
+                if start is not None:
+                    return mask.cumsum(1) * mask + start
+        return torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+
+
+def cache_argument(backbone: nn.Module) -> str | None:
+    """What this model calls keys and values that come from outside; None where it takes none."""
+    known = inspect.signature(backbone.forward).parameters
+    return next((name for name in _CACHE if name in known), None)
