@@ -87,7 +87,21 @@ class Recipe(BaseModel):
         cannot_tune = self.training.tuned_epochs == 0 or self.encoder.train == "none" or self.item.source == "id"
         if self.training.frozen_epochs == 0 and cannot_tune:
             raise ValueError("nothing would be trained: set training.frozen_epochs above 0")
+        self._tunes_as_asked(cannot_tune)
         return self
+
+    def _tunes_as_asked(self, cannot_tune: bool) -> None:
+        """What shapes the tuning of the language model has some tuning to shape."""
+        decays, adapter = self.training.layer_decay != 1.0, self.encoder.adapter.kind
+        for key, asked in (("training.layer_decay", decays), ("encoder.adapter.kind", adapter != "none")):
+            if asked and cannot_tune:
+                raise ValueError(
+                    f"{key} is set, and the language model would not learn: training.tuned_epochs is "
+                    f"{self.training.tuned_epochs}, encoder.train '{self.encoder.train}', item.source '{self.item.source}'. "
+                    f"Leave {key} out, or let it learn"
+                )
+        if decays and adapter == "prefix":
+            raise ValueError("training.layer_decay has no layers to act on: a prefix is one for all. Leave it out")
 
 
 def load_recipe(

@@ -2,11 +2,14 @@
 
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from lmrec.errors import RecipeError
+from lmrec.models.adapters import AdapterKind
+from lmrec.models.encoder import Trained
 from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import FROZEN, FUSED, TUNED, judge_run
@@ -48,6 +51,71 @@ def test_it_fits_and_answers_or_is_refused(
     if source == "text+id" and head == "cosine":
         judged = judge_run(tmp_path / "run", show=False)
         assert {row.name for row in judged.table.rows} & {FROZEN, TUNED}
+
+
+# Every adapter and every policy, each with every user model, source and policy somewhere: pairs, for the product is large.
+WHAT_TRAINS = (
+    ("lora", "last_layers", "transformer", "text+id"),
+    ("lora", "all", "text", "text"),
+    ("adalora", "all", "text", "text+id"),
+    ("adalora", "last_layers", "mean", "text"),
+    ("ia3", "all_but_first", "attention", "text+id"),
+    ("prefix", "all", "text", "text"),
+    ("prefix", "all", "transformer", "text+id"),
+    ("houlsby", "all_but_first", "mean", "text"),
+    ("houlsby", "all", "transformer", "text+id"),
+    ("pfeiffer", "last_layers", "attention", "text"),
+    ("none", "norms_and_biases", "transformer", "text"),
+    ("none", "all_but_embeddings", "attention", "text+id"),
+    ("none", "all_but_first", "text", "text"),
+    ("none", "all_but_first", "mean", "text+id"),
+)
+
+
+@pytest.mark.parametrize(("adapter", "train", "kind", "source"), WHAT_TRAINS)
+def test_what_trains_is_what_answers(
+    adapter: str, train: str, kind: str, source: str, world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    """The second stage alone, so that it is served: words are read as they were when it was at its best."""
+    choices = [
+        *quick_choices,
+        f"encoder.adapter.kind={adapter}",
+        f"encoder.train={train}",
+        f"user_model.kind={kind}",
+        f"item.source={source}",
+        "training.frozen_epochs=0",
+        "training.validation_cases=20",
+        "split.validation=0.05",
+        "training.encoder_interval=1",
+        "training.tuned_batch_events=250",
+        "training.layer_decay=0.8" if adapter != "prefix" else "training.layer_decay=1",
+        "training.encoder_learning_rate=1e-3",
+    ]
+    items, events = world_folder / "items.csv", world_folder / "events.csv"
+    run = fit_run(items, events, out=tmp_path / "run", overrides=choices, show=False).run
+    assert all(np.isfinite(row["loss"]) for row in run.read_metrics())
+    assert run.read_record()["training"]["costs"]["tuned"]["encoder_parameters"] > 0
+    recommender = Recommender.load(tmp_path / "run")
+    known, newcomer = recommender.recommend(users=["user0", "stranger"], k=5)
+    assert len(known.items) == len(newcomer.items) == 5
+    read = recommender.encode_texts(recommender.checkpoint.template.render_items(recommender.catalog.frame))
+    cosine = (read * recommender.vectors.text_vec).sum(1)
+    assert (1 - cosine).abs().max() < 1e-3  # states of layers that do not learn are kept in bf16
+
+
+@pytest.mark.parametrize(("adapter", "train"), list(product(get_args(AdapterKind), get_args(Trained))))
+def test_an_adapter_goes_with_layers_or_is_refused(adapter: str, train: str) -> None:
+    choices = [f"encoder.adapter.kind={adapter}", f"encoder.train={train}"]
+    layers = ("all",) if adapter == "prefix" else ("all", "all_but_first", "last_layers")
+    if adapter == "none" or train in layers:
+        assert load_recipe(overrides=choices).encoder.train == train
+        for off in ("training.tuned_epochs=0", "item.source=id"):
+            if adapter != "none":
+                with pytest.raises(RecipeError, match="encoder.adapter.kind is set, and the language model would not"):
+                    load_recipe(overrides=[*choices, off])
+        return
+    with pytest.raises(RecipeError, match=f"encoder.train is '{train}' beside encoder.adapter.kind '{adapter}'"):
+        load_recipe(overrides=choices)
 
 
 @pytest.mark.parametrize("kind", ["transformer", "text"])

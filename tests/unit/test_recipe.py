@@ -58,6 +58,31 @@ def test_a_bad_value_is_named_with_its_rule(override: str, message: str) -> None
         load_recipe(overrides=[override])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["training.layer_decay=0.9", "training.tuned_epochs=0"],
+            "training.layer_decay is set, and the language model",
+        ),
+        (["training.layer_decay=0.9", "encoder.train=none"], "training.layer_decay is set, and the language model"),
+        (["kind=lora", "encoder.train=all", "item.source=id"], "encoder.adapter.kind is set, and the language model"),
+        (["kind=lora", "encoder.train=none"], r"'none' beside encoder.adapter.kind 'lora'.*'all' or 'all_but_first'"),
+        (["kind=prefix"], r"'last_layers' beside encoder.adapter.kind 'prefix': a prefix stands in every layer"),
+        (["kind=prefix", "encoder.train=all", "training.layer_decay=0.9"], "has no layers to act on"),
+        (
+            ["kind=ia3", "encoder.adapter.rank=4"],
+            r"rank is 4, but .* 'ia3', which does not use it.* 'lora' or 'adalora'",
+        ),
+        (["encoder.adapter.bottleneck=9"], r"bottleneck is 9, but .* 'none'.* choose 'houlsby' or 'pfeiffer'"),
+        (["kind=adalora", "encoder.adapter.rank=12"], r"initial_rank is 12 and must be above .*rank, which is 12"),
+    ],
+)
+def test_adapters_and_rates_that_would_do_nothing_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(overrides=[key.replace("kind=", "encoder.adapter.kind=") for key in overrides])
+
+
 def test_several_faults_are_all_named() -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(overrides=["encoder.max_tokens=0", "item.width=1", "head.king=dot"])

@@ -1,6 +1,7 @@
 """A checkpoint: the language model, the towers and all that is needed to use them; safetensors and json.
 
-encoder/                 the language model and its tokenizer, as transformers saves them
+encoder/                 the language model and its tokenizer, as transformers saves them; where an adapter has learnt,
+                         that alone in place of the model, see adapter.py
 towers.safetensors       item tower, user model, head
 frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
 tuned_stage.safetensors  towers and text vectors of the second stage (for the judge), where the first one is served
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lmrec.artifacts.adapter import Purpose, load_adapted, save_adapter
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, write_json
 from lmrec.errors import RunFolderError
 from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder
@@ -91,8 +93,12 @@ class Checkpoint:
             raise RunFolderError(f"{file} does not fit its checkpoint.json ({error}). Fit the run again") from error
         return towers.eval(), rest
 
-    def load_encoder(self) -> TextEncoder:
-        return load_encoder(self.folder / "encoder", self.configs.encoder).eval()
+    def load_encoder(self, purpose: Purpose = "answer") -> TextEncoder:
+        """The language model as it was tuned; with an adapter see `load_adapted`."""
+        folder, config = self.folder / "encoder", self.configs.encoder
+        if config.adapter.kind == "none":
+            return load_encoder(folder, config).eval()
+        return load_adapted(folder, config, purpose).eval()
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         from lmrec.text.tokens import load_tokenizer
@@ -126,7 +132,10 @@ def save_checkpoint(
     """Write the folder whole, or not at all."""
     n_items = len(towers.item_tower.item_seen)
     with replaced_folder(folder) as fresh:
-        encoder.backbone.save_pretrained(fresh / "encoder")  # type: ignore[operator]
+        if encoder.adapter_names:
+            save_adapter(fresh / "encoder", encoder, configs.encoder)
+        else:
+            encoder.backbone.save_pretrained(fresh / "encoder")  # type: ignore[operator]
         tokenizer.save_pretrained(fresh / "encoder")
         save_file(_cpu(towers.state_dict()), fresh / "towers.safetensors")
         if frozen_stage is not None:

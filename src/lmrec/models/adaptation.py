@@ -91,7 +91,9 @@ def merge_adapter(encoder: TextEncoder) -> bool:
 def share_weights(encoder: TextEncoder) -> TextEncoder:
     """Another encoder of its own modules over the very same weights: what is attached to one is unknown to the other."""
     tensors = [*encoder.parameters(), *encoder.buffers()]
-    return copy.deepcopy(encoder, {id(tensor): tensor for tensor in tensors})
+    twin = copy.deepcopy(encoder, {id(tensor): tensor for tensor in tensors})
+    twin.shares_with = (encoder,)
+    return twin
 
 
 def fingerprint_weights(backbone: nn.Module) -> str:

@@ -68,6 +68,7 @@ class TextEncoder(nn.Module):
 
     adapter_names: the backbone's parameters that belong to an adapter (lmrec.models.adaptation); none: it has none.
     base_fingerprint: of the weights that it was attached to. allocation: what decides the ranks of an AdaLoRA.
+    shares_with: the encoder whose weights this one shares, kept alive as long as this one is.
     """
 
     def __init__(self, backbone: nn.Module, pooling: Pooling) -> None:
@@ -77,6 +78,7 @@ class TextEncoder(nn.Module):
         self.adapter_names: tuple[str, ...] = ()
         self.base_fingerprint = ""
         self.allocation: RankAllocation | None = None
+        self.shares_with: tuple[TextEncoder, ...] = ()  # in a tuple: it is no part of this module
 
     @property
     def width(self) -> int:

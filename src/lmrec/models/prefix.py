@@ -36,9 +36,9 @@ class PrefixedBackbone(nn.Module):
             num_virtual_tokens=n_tokens,
             token_dim=self.n_heads * self.head_width,
             num_layers=self.n_layers,
-            init_weights="zero",
         )
         self.prefix = PrefixEncoder(numbers).to(next(backbone.parameters()).device)  # type: ignore[no-untyped-call]
+        nn.init.zeros_(self.prefix.embedding.weight)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
         """(N, L) ids, (N, L) mask of 0 and 1 -> what the model gives for the N texts."""

@@ -156,6 +156,8 @@ class Learner(nn.Module):
             yield (fresh * self.text_grad[places] * scale).sum()
             self.text_vec[places] = fresh.detach()
         self.text_grad.zero_()
+        if self.encoder is not None and self.encoder.allocation is not None:
+            yield self.encoder.allocation.penalty()
 
     @property
     def reader(self) -> TextReader:

@@ -6,17 +6,21 @@ from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
+from lmrec.models.layers import parameter_parts
+
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
 
 
-def parameter_groups(parts: Iterable[tuple[nn.Module, float]], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for AdamW: each (module, learning rate), split into what decays and what does not.
+def parameter_groups(
+    parts: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer: each (parameters, learning rate), split into what decays and what does not.
 
     Norms, biases and other vectors or scalars do not decay. Frozen parameters and empty groups are left out.
     """
     groups: list[dict[str, Any]] = []
-    for module, learning_rate in parts:
-        trainable = [p for p in module.parameters() if p.requires_grad]
+    for parameters, learning_rate in parts:
+        trainable = [p for p in parameters if p.requires_grad]
         for decay, chosen in (
             (weight_decay, [p for p in trainable if p.ndim >= 2]),
             (0.0, [p for p in trainable if p.ndim < 2]),
@@ -24,6 +28,20 @@ def parameter_groups(parts: Iterable[tuple[nn.Module, float]], weight_decay: flo
             if chosen:
                 groups.append({"params": chosen, "lr": learning_rate, "base_lr": learning_rate, "weight_decay": decay})
     return groups
+
+
+def layer_rates(model: nn.Module, learning_rate: float, decay: float) -> list[tuple[list[nn.Parameter], float]]:
+    """A language model's parameters by layer, bottom first, each layer's rate `decay` times that of the one above it.
+
+    What is above the layers learns at the rate of the top one, embeddings at `decay` times that of the lowest. Source: Howard
+    and Ruder 2018 (ULMFiT's discriminative rates), https://arxiv.org/abs/1801.06146.
+    """
+    if decay == 1.0:
+        return [(list(model.parameters()), learning_rate)]
+    parts = parameter_parts(model)
+    n_layers = len(parts.layers)
+    rates = [learning_rate * decay ** (n_layers - depth) for depth in range(n_layers + 1)]
+    return [*zip([parts.below, *parts.layers], rates, strict=True), (parts.above, learning_rate)]
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup_share: float, schedule: Schedule) -> float:

@@ -14,7 +14,7 @@ from lmrec.artifacts.training_state import TrainingState, load_training_state, s
 from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
 from lmrec.fields import FloatArray, IntArray
 from lmrec.models.cross_encoder import CrossEncoder, pad_pairs, score_pairs
-from lmrec.models.encoder import transformer_layers
+from lmrec.models.layers import transformer_layers
 from lmrec.progress import Bar, progress_bar
 from lmrec.text.pairs import PairTokens
 from lmrec.training.optimizer import learning_rate_factor, parameter_groups, set_learning_rate
@@ -72,7 +72,10 @@ class PairTrainer:
         torch.manual_seed(self.seed)
         base = self.model.backbone.base_model
         assert isinstance(base, nn.Module)
-        parts = [(base, self.config.learning_rate), (head_of(self.model), self.config.head_learning_rate)]
+        parts = [
+            (base.parameters(), self.config.learning_rate),
+            (head_of(self.model).parameters(), self.config.head_learning_rate),
+        ]
         optimizer = torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay), fused=True)
         resumed = self._resumed()
         if resumed is not None:

@@ -4,7 +4,7 @@ It takes `validate` as a callable and knows no metric; it takes batches as a cal
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -19,8 +19,9 @@ from lmrec.errors import Interrupted, TrainingError
 from lmrec.models.precision import has_fast_bf16
 from lmrec.progress import Bar, progress_bar
 from lmrec.training.batches import TrainBatch
+from lmrec.training.cost import StageCost, count_trainable
 from lmrec.training.learner import Learner, Regime
-from lmrec.training.optimizer import Schedule, learning_rate_factor, parameter_groups, set_learning_rate
+from lmrec.training.optimizer import Schedule, layer_rates, learning_rate_factor, parameter_groups, set_learning_rate
 
 Weights: TypeAlias = dict[str, Tensor]
 
@@ -38,6 +39,12 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(default=3e-3, gt=0, description="First stage: user model, projection, id residual.")
     tuned_learning_rate: float = Field(default=5e-4, gt=0, description="The same parts in the second stage.")
     encoder_learning_rate: float = Field(default=2e-5, gt=0, description="The language model, in the second stage.")
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Each layer of the language model learns at this share of the rate of the one above it; 1: all alike.",
+    )
     weight_decay: float = Field(default=0.01, ge=0, description="Decay of matrices; norms and biases never decay.")
     schedule: Schedule = Field(default="cosine", description="Course of the learning rates after warm-up.")
     warmup_share: float = Field(default=0.05, ge=0, le=1, description="Share of a stage's steps spent warming up.")
@@ -76,7 +83,8 @@ class Stage:
 @dataclass(frozen=True)
 class TrainingReport:
     """best_metric is None where nothing validated; `frozen_best` are the towers' best weights of the first stage, from its
-    epoch `frozen_epoch` (0: there was none), `tuned_best` the towers' best and the text vectors of the second."""
+    epoch `frozen_epoch` (0: there was none), `tuned_best` the towers' best and the text vectors of the second. `costs`: of
+    each stage, by its regime."""
 
     best_metric: float | None
     best_stage: Regime | None
@@ -85,6 +93,7 @@ class TrainingReport:
     frozen_metric: float | None
     frozen_epoch: int
     tuned_best: Weights | None
+    costs: dict[Regime, StageCost] = field(default_factory=dict)
 
 
 def plan_stages(config: TrainingConfig, can_tune: bool) -> list[Stage]:
@@ -136,10 +145,12 @@ class Trainer:
         self.state_folder, self.fingerprint = state_folder, fingerprint
         self.should_stop, self.label, self.show = should_stop, label, show
         self.state = TrainingState(fingerprint=fingerprint)
+        self.costs: dict[Regime, StageCost] = {}
 
     def run(self, stages: list[Stage], resume: bool) -> TrainingReport:
         """Train all stages and leave the best weights in the learner. Raises Interrupted after saving, on a stop."""
         torch.manual_seed(self.config.seed)
+        self._plan_ranks(stages)
         resumed = load_training_state(self.state_folder, self.fingerprint) if resume else None
         if resumed is not None:
             self.state = resumed
@@ -158,7 +169,17 @@ class Trainer:
             frozen_metric=self.state.frozen_metric,
             frozen_epoch=self.state.frozen_epoch,
             tuned_best=self.state.tuned_best or None,
+            costs=self.costs,
         )
+
+    def _plan_ranks(self, stages: list[Stage]) -> None:
+        """Tell an AdaLoRA how often the language model will step; one that histories are read with steps each time."""
+        encoder, config = self.learner.encoder, self.config
+        for number, stage in enumerate(stages):
+            if encoder is not None and encoder.allocation is not None and stage.regime == "tuned":
+                n_steps = -(-len(self.batches(number, 0)) // config.accumulate)
+                every = 1 if self.learner.towers.user_model is None else config.encoder_interval
+                encoder.allocation.begin(stage.n_epochs * -(-n_steps // every))
 
     def _run_stage(self, number: int, stage: Stage, resumed: TrainingState | None) -> None:
         state, config = self.state, self.config
@@ -175,13 +196,20 @@ class Trainer:
                 torch.set_rng_state(state.rng)
         learner, optimizer = self.accelerator.prepare(self.learner, optimizer)
         n_steps: int | None = None
+        tuned = stage.regime == "tuned"
+        cost = self.costs[stage.regime] = StageCost(
+            count_trainable(self.learner.towers), count_trainable(self.learner.encoder) if tuned else 0
+        )
         with progress_bar(self.label or f"train, {stage.regime} PLM", self.show) as bar:
             while state.epoch < stage.n_epochs and state.n_bad < config.patience:
                 batches = self.batches(number, state.epoch)
                 # The first epoch's size stands for all, also after a resume: windows are cut anew, so others may differ.
                 first = batches if n_steps or not state.epoch else self.batches(number, 0)
                 n_steps = n_steps or stage.n_epochs * -(-len(first) // config.accumulate)
-                self._run_epoch(learner, optimizer, stage, batches, n_steps, bar)
+                with cost.epoch():
+                    self._run_epoch(learner, optimizer, stage, batches, n_steps, bar)
+                    if tuned:
+                        self.learner.refresh()
                 self._end_epoch(stage, optimizer, bar)
         if stage.regime == "frozen":
             state.frozen_best = {k: v for k, v in (state.best or self._weights()).items() if k.startswith("towers.")}
@@ -223,6 +251,8 @@ class Trainer:
                 if part is not None:
                     self.accelerator.clip_grad_norm_(part.parameters(), config.max_grad_norm)
             optimizer.step()
+            if self.learner.encoder is not None and self.learner.encoder.allocation is not None:
+                self.learner.encoder.allocation.after_step()
             optimizer.zero_grad(set_to_none=True)
             state.step = step + 1
             bar(state.epoch * per_epoch + state.step, stage.n_epochs * per_epoch)
@@ -235,8 +265,6 @@ class Trainer:
 
     def _end_epoch(self, stage: Stage, optimizer: Any, bar: Bar) -> None:
         state = self.state
-        if stage.regime == "tuned":
-            self.learner.refresh()
         row: dict[str, Any] = {
             "stage": stage.regime,
             "epoch": state.epoch + 1,
@@ -258,9 +286,10 @@ class Trainer:
         self._save(optimizer)
 
     def _build_optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        parts: list[tuple[torch.nn.Module, float]] = [(self.learner.towers, stage.learning_rate)]
+        parts = [(list(self.learner.towers.parameters()), stage.learning_rate)]
         if stage.regime == "tuned" and self.learner.encoder is not None:
-            parts.insert(0, (self.learner.encoder, stage.encoder_learning_rate))
+            rates = layer_rates(self.learner.encoder, stage.encoder_learning_rate, self.config.layer_decay)
+            parts = [*rates, *parts]
         return torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay), fused=True)
 
     def _weights(self) -> Weights:

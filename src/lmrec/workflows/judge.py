@@ -35,7 +35,7 @@ from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.learner import encode_histories
-from lmrec.workflows.encode import read_texts, untuned_vectors
+from lmrec.workflows.encode import begin_tuning, read_texts, untuned_vectors
 from lmrec.workflows.fuse import fit_fusion, log_arrays
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.impressions import OwnModel, judge_impressions
@@ -284,8 +284,8 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
     towers = recommender.checkpoint.load_towers(frozen_stage=True)
     recipe = load_recipe(run.recipe_file)
     source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
-    encoder = source.load_encoder().eval()
-    text_vec = untuned_vectors(source, encoder, False)
+    encoder, text_vec = begin_tuning(source, recipe.training.seed, False)
+    encoder.eval()
     tokens_of = history_tokens(source, recommender.checkpoint.template)
 
     def encode(histories: list[IntArray]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from lmrec.data.split import Split
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.fields import IntArray, Ragged
-from lmrec.models.encoder import TextEncoder, choose_trainable
+from lmrec.models.encoder import TextEncoder
 from lmrec.models.two_tower import TwoTower
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -34,7 +34,7 @@ from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
 from lmrec.training.losses import build_objective
 from lmrec.training.trainer import Stage, Trainer, TrainingReport, Weights, plan_stages
-from lmrec.workflows.encode import PretrainedText, read_texts, untuned_vectors
+from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.fuse import fit_fusion, search_weights
 from lmrec.workflows.index import save_index
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
@@ -111,6 +111,7 @@ def fit_run(
             "refit_epochs": refit_epochs(recipe, prepared.split, report),
             "metric": recipe.evaluation.metric,
             "seconds": round(time.monotonic() - started, 1),
+            "costs": {regime: cost.as_dict() for regime, cost in report.costs.items()},
         },
     )
     return FitResult(run, prepared, report, tuple(notes))
@@ -136,9 +137,8 @@ def _train(
             f"{source.tokens.n_cut:,} of {catalog.n_items:,} item texts are longer than {recipe.encoder.max_tokens} tokens "
             "and were cut (encoder.max_tokens)"
         )
-    encoder = source.load_encoder()
-    text_vec = untuned_vectors(source, encoder, show)
-    can_tune = bool(choose_trainable(encoder, recipe.encoder)) and recipe.item.source != "id"
+    encoder, text_vec = begin_tuning(source, recipe.training.seed, show)
+    can_tune = any(p.requires_grad for p in encoder.parameters()) and recipe.item.source != "id"
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head)
     learner = build_learner(recipe, text_vec, split.train, Words(encoder, source, template))
     fingerprint = _training_fingerprint(recipe, prepared)

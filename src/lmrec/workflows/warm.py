@@ -45,7 +45,7 @@ def warm_start(
     Until it is trained the learner scores as the served model does, new items by their words alone.
     """
     checkpoint = served.checkpoint
-    encoder, tokenizer = checkpoint.load_encoder(), checkpoint.load_tokenizer()
+    encoder, tokenizer = checkpoint.load_encoder("learn"), checkpoint.load_tokenizer()
     config = checkpoint.configs.encoder
     texts = checkpoint.template.render_items(catalog.frame)
     source = PretrainedText(

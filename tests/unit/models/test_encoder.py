@@ -134,6 +134,43 @@ def test_all_none_and_the_last_layers_train_as_asked(bert: TextEncoder) -> None:
         assert {id(p) for p in chosen} == {id(p) for layer in layers[-n_layers:] for p in layer.parameters()}
 
 
+def names_that_train(encoder: TextEncoder, **choices: Any) -> set[str]:
+    choose_trainable(encoder, EncoderConfig.model_validate(choices))
+    return {name for name, p in encoder.backbone.named_parameters() if p.requires_grad}
+
+
+def test_each_policy_trains_exactly_what_its_name_says(bert: TextEncoder) -> None:
+    everything = {name for name, _ in bert.backbone.named_parameters()}
+    below = {name for name in everything if name.startswith("embeddings.")}
+    above = {name for name in everything if name.startswith("pooler.")}
+    layer = [{name for name in everything if name.startswith(f"encoder.layer.{place}.")} for place in range(3)]
+    assert everything == below | above | layer[0] | layer[1] | layer[2]
+    assert names_that_train(bert, train="all") == everything
+    assert names_that_train(bert, train="all_but_embeddings") == everything - below
+    assert names_that_train(bert, train="all_but_first", n_layers=1) == layer[1] | layer[2] | above
+    assert names_that_train(bert, train="all_but_first", n_layers=2) == layer[2] | above
+    assert names_that_train(bert, train="last_layers", n_layers=2) == layer[1] | layer[2]
+    assert names_that_train(bert, train="none") == set()
+    assert names_that_train(bert, train="norms_and_biases") == {
+        name for name in everything if name.endswith(".bias") or "LayerNorm" in name
+    }
+
+
+def test_in_a_decoder_the_last_norm_lies_above_the_layers(tiny_gpt: Path) -> None:
+    gpt = load_encoder(tiny_gpt, EncoderConfig(name="gpt"))
+    everything = {name for name, _ in gpt.backbone.named_parameters()}
+    assert names_that_train(gpt, train="all_but_embeddings") == everything - {"wte.weight", "wpe.weight"}
+    last = {name for name in everything if name.startswith("h.1.")}
+    assert names_that_train(gpt, train="all_but_first", n_layers=1) == last | {"ln_f.weight", "ln_f.bias"}
+    norms = names_that_train(gpt, train="norms_and_biases")
+    assert norms == {name for name in everything if name.endswith(".bias") or "ln_" in name}
+
+
+def test_all_layers_cannot_be_left_out(bert: TextEncoder) -> None:
+    with pytest.raises(RecipeError, match=r"encoder.n_layers is 3, and tiny has 3 layers"):
+        choose_trainable(bert, EncoderConfig(name="tiny", train="all_but_first", n_layers=3))
+
+
 def test_more_layers_than_there_are_is_refused(bert: TextEncoder) -> None:
     with pytest.raises(RecipeError, match=r"encoder.n_layers is 4, and tiny has 3 layers"):
         choose_trainable(bert, EncoderConfig(name="tiny", train="last_layers", n_layers=4))

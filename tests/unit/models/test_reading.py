@@ -163,6 +163,27 @@ def test_how_many_layers_do_not_learn(bert: TextEncoder) -> None:
         assert n_frozen_layers(bert) == 0
 
 
+@pytest.mark.parametrize("name", ["BertModel", "GPT2Model", "ModernBertModel", "MPNetModel"])
+def test_what_lies_above_the_layers_may_learn_over_kept_states(name: str) -> None:
+    """A last norm learns with the same gradient as when all layers run."""
+    encoder = family(name)
+    choose_trainable(encoder, EncoderConfig(train="all_but_first", n_layers=2))
+    assert n_frozen_layers(encoder) == 2
+    asked, gradients = np.arange(len(TOKENS)), []
+    weights = torch.randn(len(TOKENS), encoder.width, generator=torch.Generator().manual_seed(1))
+    for reader in (WholeReader(encoder, TOKENS, Way(4096, CPU)), upper_reader(encoder)):
+        encoder.zero_grad()
+        torch.autograd.backward((in_order(reader.encode_rows(asked), asked) * weights).sum())
+        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
+    assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm()
+
+
+def test_layers_run_whole_where_something_below_them_learns(bert: TextEncoder) -> None:
+    for train in ("norms_and_biases", "all_but_embeddings", "all"):
+        choose_trainable(bert, EncoderConfig.model_validate({"train": train}))
+        assert n_frozen_layers(bert) == 0
+
+
 def test_all_layers_run_where_they_learn_or_no_room_is_given(bert: TextEncoder) -> None:
     assert isinstance(build_reader(bert, TOKENS, Way(4096, CPU), 0), WholeReader)
     choose_trainable(bert, EncoderConfig(train="all"))

@@ -1,5 +1,6 @@
 """The optimizer: what decays, what trains at which rate, and the course of the rate."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lmrec.training.optimizer import Schedule, learning_rate_factor, parameter_groups, set_learning_rate
+from lmrec.models.encoder import EncoderConfig, choose_trainable, load_encoder
+from lmrec.training.optimizer import Schedule, layer_rates, learning_rate_factor, parameter_groups, set_learning_rate
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
@@ -21,7 +23,7 @@ def test_norms_and_biases_do_not_decay_and_matrices_do() -> None:
     module = block()
     decay = {
         id(parameter): group["weight_decay"]
-        for group in parameter_groups([(module, 0.1)], 0.01)
+        for group in parameter_groups([(module.parameters(), 0.1)], 0.01)
         for parameter in group["params"]
     }
     found = {name: decay[id(parameter)] for name, parameter in module.named_parameters()}
@@ -38,14 +40,37 @@ def test_each_part_has_its_own_rate_and_frozen_parameters_are_left_out() -> None
     first, second = block(), block()
     first.requires_grad_(False)
     first["linear"].weight.requires_grad_(True)  # type: ignore[index]
-    groups = parameter_groups([(first, 1e-5), (second, 1e-3)], 0.01)
+    groups = parameter_groups([(first.parameters(), 1e-5), (second.parameters(), 1e-3)], 0.01)
     assert [(group["lr"], len(group["params"])) for group in groups] == [(1e-5, 1), (1e-3, 2), (1e-3, 3)]
     first.requires_grad_(False)
-    assert len(parameter_groups([(first, 1e-5), (second, 1e-3)], 0.01)) == 2
+    assert len(parameter_groups([(first.parameters(), 1e-5), (second.parameters(), 1e-3)], 0.01)) == 2
+
+
+def test_each_layer_learns_at_a_share_of_the_rate_above_it(tiny_bert: Path) -> None:
+    encoder = load_encoder(tiny_bert, EncoderConfig(name="tiny"))
+
+    def rates() -> dict[str, float]:
+        groups = parameter_groups(layer_rates(encoder, 1.0, 0.5), 0.01)
+        rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+        found = [(name, rate[id(p)]) for name, p in encoder.backbone.named_parameters() if p.requires_grad]
+        assert len(found) == len(rate)
+        return dict(found)
+
+    def expected(name: str) -> float:
+        for place, share in enumerate((0.25, 0.5, 1.0)):
+            if name.startswith(f"encoder.layer.{place}."):
+                return share
+        return 0.125 if name.startswith("embeddings.") else 1.0
+
+    assert rates() == {name: expected(name) for name, _ in encoder.backbone.named_parameters()}
+    choose_trainable(encoder, EncoderConfig(train="last_layers", n_layers=2))
+    assert set(rates().values()) == {0.5, 1.0}
+    ((parameters, rate),) = layer_rates(encoder, 1.0, 1.0)
+    assert (len(parameters), rate) == (len(list(encoder.parameters())), 1.0)
 
 
 def test_the_rate_is_the_base_rate_times_the_factor_however_often_it_is_set() -> None:
-    groups = parameter_groups([(block(), 0.2)], 0.0)
+    groups = parameter_groups([(block().parameters(), 0.2)], 0.0)
     optimizer = torch.optim.AdamW(groups)
     for factor in (0.5, 0.5, 0.25):
         set_learning_rate(optimizer.param_groups, factor)

@@ -1,0 +1,68 @@
+"""Rows of the table of techniques: what of the language model learns, and what that costs and brings."""
+
+from benchmarks.tuning.rows import Row
+from lmrec.artifacts.run import RunFolder
+
+_ALL = "encoder.train=all"
+
+
+def _adapter(kind: str, about: str, *more: str, rate: str = "5e-4") -> Row:
+    """Adapters begin at nothing, so they learn at a higher rate than weights that are good already."""
+    choices = (_ALL, f"encoder.adapter.kind={kind}", f"training.encoder_learning_rate={rate}", *more)
+    return Row(kind, choices, about)
+
+
+FREEZING = (
+    Row("head only", ("encoder.train=none",), "the language model is fixed; towers alone learn"),
+    Row("all", (_ALL,), "every weight of the language model learns"),
+    Row("all but embeddings", ("encoder.train=all_but_embeddings",), "words and places stay as they were"),
+    Row("all but first 3", ("encoder.train=all_but_first", "encoder.n_layers=3"), "the three lowest layers are fixed"),
+    Row("last 1", ("encoder.train=last_layers", "encoder.n_layers=1"), "the top layer alone"),
+    Row("last 2", ("encoder.train=last_layers", "encoder.n_layers=2"), "the two top layers: the default"),
+    Row(
+        "norms and biases",
+        ("encoder.train=norms_and_biases", "training.encoder_learning_rate=5e-4"),
+        "BitFit (Ben Zaken et al. 2021) with the norms",
+    ),
+)
+
+RATES = (
+    Row("layer decay 0.8", (_ALL, "training.layer_decay=0.8"), "lower layers learn slower (Howard and Ruder 2018)"),
+)
+
+ADAPTERS = (
+    _adapter("lora", "a low-rank update of queries and values (Hu et al. 2021)"),
+    Row(
+        "lora, last 2",
+        (
+            "encoder.train=last_layers",
+            "encoder.n_layers=2",
+            "encoder.adapter.kind=lora",
+            "training.encoder_learning_rate=5e-4",
+        ),
+        "LoRA in the two top layers alone: those below are read once",
+    ),
+    _adapter(
+        "adalora",
+        "LoRA whose ranks go where they matter (Zhang et al. 2023); it needs steps to decide in",
+        "training.encoder_interval=2",
+    ),
+    _adapter("ia3", "a factor for keys, values and feed-forward units (Liu et al. 2022)", rate="2e-3"),
+    _adapter("prefix", "learnt keys and values in every layer (Li and Liang 2021)", rate="2e-3"),
+    _adapter("houlsby", "two bottlenecks a layer (Houlsby et al. 2019)"),
+    _adapter("pfeiffer", "one bottleneck a layer (Pfeiffer et al. 2020)"),
+)
+
+ROWS = (*FREEZING, *RATES, *ADAPTERS)
+
+
+def cost_cells(run: RunFolder) -> dict[str, float | None]:
+    """What the second stage of a run cost (the first one's, where there is no second), for the table's columns."""
+    costs = run.read_record()["training"]["costs"]
+    cost = costs.get("tuned", costs.get("frozen", {}))
+    return {
+        "trainable parameters of the language model": cost.get("encoder_parameters"),
+        "seconds an epoch": cost.get("seconds"),
+        "peak memory, MB": cost.get("peak_mb"),
+        "memory on top, MB": cost.get("growth_mb"),
+    }

@@ -1,0 +1,251 @@
+"""Runs with adapters: what they leave on the disk, whom they are served with, and what an update makes of them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lmrec.artifacts.checkpoint import read_checkpoint
+from lmrec.data.dataset import Dataset
+from lmrec.errors import RecipeError, RunFolderError, TrainingError
+from lmrec.feedback.events import Event
+from lmrec.feedback.store import Store
+from lmrec.retrieval.answers import LiveQuery
+from lmrec.retrieval.live import LiveRecommender
+from lmrec.retrieval.recommender import Recommender
+from lmrec.workflows.judge import FROZEN, frozen_scorer, judge_run
+from lmrec.workflows.train import fit_run
+from lmrec.workflows.update import update_run
+
+FitAdapted: TypeAlias = Callable[..., Path]
+NEW = {"title": "The Merry Tiger and the Violin", "description": "A funny tale of a reef, a choir and a happy moon."}
+KINDS = {"lora": ("rank=2",), "adalora": ("rank=2", "initial_rank=4"), "houlsby": ("bottleneck=4",)}
+
+
+@pytest.fixture(scope="module")
+def fit_adapted(
+    world_folder: Path, tiny_bert: Path, quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> FitAdapted:
+    """A run whose adapter is at its best in the second stage; the base is a folder of its own."""
+    base = Path(shutil.copytree(tiny_bert, tmp_path_factory.mktemp("base") / "bert"))
+
+    def fit(kind: str, *more: str) -> Path:
+        out = tmp_path_factory.mktemp(kind) / "run"
+        choices = [
+            *quick_choices,
+            f"encoder.name={base}",
+            "encoder.train=all",
+            f"encoder.adapter.kind={kind}",
+            *(f"encoder.adapter.{choice}" for choice in KINDS[kind]),
+            "training.frozen_epochs=0",
+            "training.tuned_epochs=3",
+            "training.tuned_batch_events=200",
+            "training.encoder_interval=1",
+            "training.encoder_learning_rate=1e-2",
+            "training.max_encoded_items=32",
+            *more,
+        ]
+        fit_run(world_folder / "items.csv", world_folder / "events.csv", out=out, overrides=choices, show=False)
+        return out
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def runs(fit_adapted: FitAdapted) -> dict[str, Path]:
+    return {kind: fit_adapted(kind) for kind in KINDS}
+
+
+def texts_of(recommender: Recommender) -> list[str]:
+    return recommender.checkpoint.template.render_items(recommender.catalog.frame)
+
+
+def base_of(run: Path) -> Path:
+    return Path(json.loads((run / "checkpoint" / "encoder" / "adapter.json").read_text())["base"]["location"])
+
+
+def untuned(run: Path) -> Tensor:
+    """What the base makes of the run's texts."""
+    from lmrec.models.encoder import encode_tokens, load_encoder
+    from lmrec.text.tokens import tokenize_texts
+
+    recommender = Recommender.load(run)
+    config = recommender.checkpoint.configs.encoder
+    tokens = tokenize_texts(recommender.checkpoint.load_tokenizer(), texts_of(recommender), config.max_tokens)
+    return torch.from_numpy(encode_tokens(load_encoder(base_of(run), config), tokens.ids, 4096, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_adapter_alone_is_kept_and_gives_the_vectors_that_were_learnt(kind: str, runs: dict[str, Path]) -> None:
+    run = runs[kind]
+    kept = run / "checkpoint" / "encoder"
+    assert not (kept / "model.safetensors").exists()
+    assert (kept / "adapter.safetensors").stat().st_size < (base_of(run) / "model.safetensors").stat().st_size / 3
+    recommender = Recommender.load(run)
+    found = recommender.encode_texts(texts_of(recommender))
+    torch.testing.assert_close(found, recommender.vectors.text_vec, atol=1e-5, rtol=0)
+    assert (found - untuned(run)).abs().max() > 1e-2
+    learning = read_checkpoint(run / "checkpoint").load_encoder("learn")
+    served = read_checkpoint(run / "checkpoint").load_encoder()
+    assert bool(served.adapter_names) == (kind == "houlsby")  # the others are merged into the base
+    ids, mask = torch.tensor([[2, 9, 8, 3]]), torch.ones(1, 4, dtype=torch.bool)
+    torch.testing.assert_close(served(ids, mask), learning(ids, mask), atol=1e-5, rtol=0)
+
+
+def test_the_record_says_what_it_cost(runs: dict[str, Path]) -> None:
+    costs = {k: json.loads((run / "run.json").read_text())["training"]["costs"]["tuned"] for k, run in runs.items()}
+    assert costs["lora"]["encoder_parameters"] == 3 * 2 * (2 * 32 + 32 * 2)  # layers, queries and values, A and B
+    assert costs["houlsby"]["encoder_parameters"] == 3 * 2 * (2 * 32 * 4 + 4 + 32)
+    for cost in costs.values():
+        assert cost["epochs"] >= 1
+        assert cost["seconds"] > 0
+        assert cost["peak_mb"] > 10
+        assert cost["growth_mb"] >= 0
+
+
+def test_runs_of_one_base_share_its_weights_and_give_each_its_own_vectors(runs: dict[str, Path]) -> None:
+    recommenders = [Recommender.load(run) for run in runs.values()]
+    encoders = [recommender.checkpoint.load_encoder() for recommender in recommenders]
+    words = [encoder.backbone.get_parameter("embeddings.word_embeddings.weight") for encoder in encoders]
+    assert len({weight.data_ptr() for weight in words}) == 1
+    sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in encoders]
+    together = {p.data_ptr(): p.numel() for encoder in encoders for p in encoder.parameters()}
+    assert sum(together.values()) < 0.5 * sum(sizes)
+    found = [recommender.encode_texts(texts_of(recommender)) for recommender in recommenders]
+    for place, one in enumerate(found):
+        torch.testing.assert_close(one, recommenders[place].vectors.text_vec, atol=1e-5, rtol=0)
+        assert all((one - other).abs().max() > 1e-3 for other in found[:place])
+    alone = recommenders[0].checkpoint.load_encoder("learn")
+    assert alone.backbone.get_parameter("embeddings.word_embeddings.weight").data_ptr() != words[0].data_ptr()
+
+
+def test_another_base_is_refused_and_a_lost_one_is_named(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs["lora"], tmp_path / "run"))
+    description = run / "checkpoint" / "encoder" / "adapter.json"
+    base = Path(shutil.copytree(base_of(run), tmp_path / "bert"))
+    checkpoint_file = run / "checkpoint" / "checkpoint.json"
+    checkpoint_file.write_text(checkpoint_file.read_text().replace(str(base_of(run)), str(base)))
+    Recommender.load(run).checkpoint.load_encoder("learn")  # the same weights elsewhere are the same base
+    weights = load_file(base / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"] += 1e-3
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        RunFolderError, match=r"was learnt on a language model with the fingerprint .* Put the model back"
+    ):
+        Recommender.load(run).checkpoint.load_encoder("learn")
+    shutil.rmtree(base)
+    read_checkpoint(run / "checkpoint").load_encoder("learn")  # where it was when the run was fitted
+    values = json.loads(description.read_text())
+    values["base"]["location"] = "nowhere"
+    description.write_text(json.dumps(values))
+    with pytest.raises(RunFolderError, match=r"needs its base, and encoder.name .* could not be loaded.*in nowhere"):
+        read_checkpoint(run / "checkpoint").load_encoder("learn")
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "reshaped", "damaged", "no file"])
+def test_an_adapter_loads_strictly(change: str, runs: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(runs["houlsby"] / "checkpoint", tmp_path / "checkpoint"))
+    file = checkpoint / "encoder" / "adapter.safetensors"
+    weights = load_file(file)
+    first = next(iter(weights))
+    match change:
+        case "missing":
+            del weights[first]
+        case "extra":
+            weights["more"] = torch.zeros(1)
+        case "reshaped":
+            weights[first] = torch.zeros(3)
+    save_file(weights, file)
+    if change == "damaged":
+        file.write_bytes(file.read_bytes()[:60])
+    if change == "no file":
+        file.unlink()
+    with pytest.raises(RunFolderError, match=r"(?s)adapter.safetensors does not fit its checkpoint.json"):
+        read_checkpoint(checkpoint).load_encoder()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_living_catalog_takes_new_words(kind: str, runs: dict[str, Path]) -> None:
+    recommender = Recommender.load(runs[kind])
+    live = LiveRecommender(recommender)
+    (encoded,) = live.upsert([{**NEW, "item_id": "fresh"}])
+    text = recommender.checkpoint.template.render_item({**NEW, "item_id": "fresh"})
+    torch.testing.assert_close(torch.from_numpy(encoded.text_vec), recommender.encode_texts([text])[0])
+    (answer,) = live.recommend([LiveQuery(text=NEW["title"], k=100)])
+    assert "fresh" in [item.item_id for item in answer.items]
+
+
+def test_an_update_learns_on_from_the_adapter_and_keeps_the_ranks(
+    runs: dict[str, Path], world: Dataset, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(runs["adalora"], tmp_path / "run"))
+    before = load_file(run / "checkpoint" / "encoder" / "adapter.safetensors")
+    (run / "service").mkdir()
+    with Store.open(f"sqlite:///{run / 'service' / 'store.db'}") as store:
+        items = world.catalog.ids
+        store.add_events(
+            [
+                Event(f"{u}-{n}", f"new{u}", items[(u + n) % 32], "click", 1.75e9 + n)
+                for u in range(12)
+                for n in range(6)
+            ]
+        )
+    choices = ["update.epochs=1", "update.tuned_epochs=2", "update.min_events=10", "evaluation.n_bootstrap=20"]
+    result = update_run(run, overrides=choices, show=False)
+    assert result.generation == "0001"
+    after = load_file(run / "generations" / "0001" / "checkpoint" / "encoder" / "adapter.safetensors")
+    assert after.keys() == before.keys()
+    assert any(not torch.equal(after[name], before[name]) for name in after)
+    gone = {name: before[name] == 0 for name in before if "lora_E" in name}
+    assert sum(int(mask.sum()) for mask in gone.values()) > 0
+    for name, mask in gone.items():
+        assert torch.equal(after[name] == 0, mask)
+    updated = Recommender.load(run / "generations" / "0001")
+    found = updated.encode_texts(texts_of(updated))
+    torch.testing.assert_close(found, updated.vectors.text_vec, atol=1e-5, rtol=0)
+
+
+def test_adalora_ends_with_the_ranks_asked_for(runs: dict[str, Path]) -> None:
+    """Six matrices of mean rank 2, as far as validation chose an epoch after the ranks were fixed."""
+    encoder = read_checkpoint(runs["adalora"] / "checkpoint").load_encoder("learn")
+    assert encoder.allocation is not None
+    assert sum(encoder.allocation.ranks) == 6 * 2
+
+
+def test_adalora_with_too_few_steps_is_refused_before_anything_is_trained(fit_adapted: FitAdapted) -> None:
+    with pytest.raises(TrainingError, match=r"AdaLoRA needs at least 3 steps of the language model, and .* has 1"):
+        fit_adapted("adalora", "training.tuned_epochs=1", "training.tuned_batch_events=100000")
+
+
+def test_what_a_language_model_cannot_have_is_refused_and_leaves_no_folder(
+    world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    tables = world_folder / "items.csv", world_folder / "events.csv"
+    choices = [*quick_choices, "encoder.train=all", "encoder.adapter.kind=lora", 'encoder.adapter.targets=["q"]']
+    with pytest.raises(
+        RecipeError, match="no linear map in a layer of .* is called so. There are: attention.self.query"
+    ):
+        fit_run(*tables, out=tmp_path / "run", overrides=choices, show=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prefix_is_there_from_the_first_stage_on(
+    world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    """It is not the identity before it learns: both stages and the judge see the vectors that it makes."""
+    run, tables = tmp_path / "run", (world_folder / "items.csv", world_folder / "events.csv")
+    choices = [*quick_choices, "encoder.train=all", "encoder.adapter.kind=prefix", "encoder.adapter.prefix_tokens=2"]
+    fitted = fit_run(*tables, out=run, overrides=choices, show=False)
+    assert [row["stage"] for row in fitted.run.read_metrics()] == ["frozen", "tuned", "refit"]
+    recommender = Recommender.load(run)
+    found = recommender.encode_texts(texts_of(recommender))
+    torch.testing.assert_close(found, recommender.vectors.text_vec, atol=1e-5, rtol=0)
+    first_stage = frozen_scorer(fitted.run, recommender).bank.text_vec
+    assert (first_stage - untuned(run)).abs().max() > 1e-3
+    assert judge_run(run, show=False).evaluations.keys() >= {FROZEN, "popularity"}
