@@ -85,10 +85,20 @@ def read_pointer(run: Path | str) -> Pointer:
 
 
 def read_serving(run: Path | str) -> str:
-    """The name of the generation to serve. Raises RunFolderError where the pointer or what it names is damaged."""
-    pointer = read_pointer(run)
-    _check_whole(run, pointer.generation)
-    return pointer.generation
+    """The name of the generation to serve. Raises RunFolderError where the pointer or what it names is damaged.
+
+    A pointer that moves on meanwhile is followed: what it named before may be on its way out, half of it gone.
+    """
+    name = read_pointer(run).generation
+    while True:
+        try:
+            _check_whole(run, name)
+        except RunFolderError:
+            before, name = name, read_pointer(run).generation
+            if name == before:
+                raise
+        else:
+            return name
 
 
 def check_servable(run: Path | str, name: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,24 @@ def test_generations_are_numbered_and_served_once_promoted(run: Path) -> None:
     assert pointer["format"] == 1
     assert (pointer["generation"], pointer["previous"], pointer["why"]) == ("0002", "0", "beats 0 by 5 %")
     assert pointer["since"].endswith("+00:00")
+
+
+def test_who_asks_while_generations_come_and_go_gets_one_that_is_there(run: Path) -> None:
+    def come_and_go() -> None:
+        for _ in range(50):
+            name = add(run)
+            promote(run, name, "better")
+            rollback(run, "worse")
+            shutil.rmtree(generation_path(run, name))
+
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(come_and_go)
+        seen = set()
+        while not going.done():
+            seen.add(read_serving(run))
+        going.result()
+    assert "0" in seen
+    assert len(seen) > 1
 
 
 def test_a_damaged_description_is_said_and_the_list_goes_on(run: Path) -> None:
