@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lmrec.artifacts.files import read_json, write_json, write_text
+from lmrec.cores import free_cores
 from lmrec.errors import RunFolderError
 
 RUN_FORMAT = 1
@@ -179,7 +180,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: _version_of(name) for name in _PACKAGES}},
         "commit": _commit(),
-        "machine": f"{platform.system()} {platform.machine()}, {_n_cores()} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {free_cores()} cores",
     }
 
 
@@ -206,9 +207,3 @@ def _commit() -> str:
         return ""
     # lmrec may be installed inside somebody else's repository, whose commit says nothing about it.
     return found.stdout.strip() if found.returncode == 0 and tracked.returncode == 0 else ""
-
-
-def _n_cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

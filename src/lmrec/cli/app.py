@@ -6,6 +6,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from lmrec.cli.benching import add_benching
 from lmrec.cli.comparing import add_comparing
 from lmrec.cli.ensembling import add_ensembling
 from lmrec.cli.experimenting import add_experimenting
@@ -321,6 +322,7 @@ def data_fetch(
 add_comparing(app)
 add_ensembling(app)
 add_reranking(app)
+add_benching(app)
 add_serving(app)
 add_updating(app)
 add_experimenting(app)

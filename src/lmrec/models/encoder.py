@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
 Trained: TypeAlias = Literal["all", "all_but_embeddings", "all_but_first", "last_layers", "norms_and_biases", "none"]
+RuntimeName: TypeAlias = Literal["torch-fp32", "torch-bf16", "onnx", "openvino-bf16"]
+RuntimeChoice: TypeAlias = Literal["auto"] | RuntimeName
 
 
 class EncoderConfig(BaseModel):
@@ -41,6 +43,11 @@ class EncoderConfig(BaseModel):
     adapter: AdapterConfig = AdapterConfig()
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Dropout inside the encoder while it is tuned.")
     batch_tokens: int = Field(default=4096, ge=1, description="Padded tokens in one pass; bounds memory.")
+    runtime: RuntimeChoice = Field(
+        default="auto",
+        description="What encodes a catalog where nothing is learnt; auto: torch-bf16 where the CPU has it, else torch-fp32. "
+        "`lmrec bench-encoder` measures all on this machine. One that is unfaithful to fp32 is refused.",
+    )
     states_mb: int = Field(
         default=1024,
         ge=0,

@@ -1,7 +1,6 @@
 """The living parts of the service, put together once and handed to the routes."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from threading import Event as Signal
@@ -12,6 +11,7 @@ import torch
 
 from lmrec.artifacts.generation import list_generations
 from lmrec.artifacts.run import open_run
+from lmrec.cores import free_cores
 from lmrec.errors import LmrecError
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
@@ -90,7 +90,7 @@ class ServiceState:
 
     def _load(self) -> None:
         # Threads that wait for each other spin: where cores are short, two are far slower than one.
-        torch.set_num_threads(self.settings.threads or max(1, n_cores() // 2))
+        torch.set_num_threads(self.settings.threads or max(1, free_cores() // 2))
         try:
             self.serving.start_rules()
             self._users = Users(
@@ -257,11 +257,6 @@ def open_state(settings: ServiceSettings) -> ServiceState:
     """Checks that run and store are there; nothing is loaded yet. Raises LmrecError."""
     open_run(settings.run)
     return ServiceState(settings, Store.open(settings.store))
-
-
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _do(work: Sequence[Work]) -> list[Any]:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmrec.errors import RecipeError
-from lmrec.fields import Ragged
+from lmrec.fields import IntArray, Ragged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,18 +42,31 @@ def load_tokenizer(location: str | Path) -> "PreTrainedTokenizerBase":
 
 
 def tokenize_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_tokens: int) -> Tokens:
-    """Each text once, cut at `max_tokens`. A blank text becomes the special tokens alone (or one end token)."""
+    """Token ids of each text, cut at `max_tokens`: equal texts once, on all cores where the tokenizer is a fast one.
+
+    A blank text becomes the special tokens alone (or one end token).
+    """
     special = tokenizer.num_special_tokens_to_add()
     if max_tokens <= special:
         raise RecipeError(
             f"encoder.max_tokens is {max_tokens}, and special tokens alone take {special}. Give more room"
         )
-    rows: list[list[int]] = []
-    n_cut = 0
-    for start in range(0, len(texts), 4096):
-        batch = list(texts[start : start + 4096])
-        full = tokenizer(batch, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        n_cut += sum(len(ids) > max_tokens - special for ids in full)
-        kept = tokenizer(batch, truncation=True, max_length=max_tokens)["input_ids"]
-        rows += [ids if ids else [int(tokenizer.pad_token_id or 0)] for ids in kept]
-    return Tokens(Ragged.from_rows([np.asarray(ids, np.int64) for ids in rows]), n_cut)
+    unique = list(dict.fromkeys(texts))
+    rows: list[IntArray] = []
+    is_cut = np.zeros(len(unique), np.bool_)
+    for start in range(0, len(unique), 4096):
+        batch = unique[start : start + 4096]
+        found = tokenizer(batch, truncation=True, max_length=max_tokens)
+        is_cut[start : start + len(batch)] = _are_cut(tokenizer, batch, found, max_tokens - special)
+        rows += [np.asarray(ids or [int(tokenizer.pad_token_id or 0)], np.int64) for ids in found["input_ids"]]
+    place_of = {text: place for place, text in enumerate(unique)}
+    place = np.fromiter((place_of[text] for text in texts), np.int64, len(texts))
+    return Tokens(Ragged.from_rows(rows).take(place), int(is_cut[place].sum()))
+
+
+def _are_cut(tokenizer: "PreTrainedTokenizerBase", texts: list[str], found: Any, room: int) -> list[bool]:
+    """Which of the texts were longer than `room`; a fast tokenizer knows what it has left over."""
+    if found.encodings is not None:
+        return [bool(encoding.overflowing) for encoding in found.encodings]
+    full = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return [len(ids) > room for ids in full]

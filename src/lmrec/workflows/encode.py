@@ -5,15 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from lmrec.artifacts.files import fingerprint_files, replaced_folder
+from lmrec.artifacts.files import fingerprint_files
 from lmrec.artifacts.pretrained import cache_folder, locate_pretrained
+from lmrec.artifacts.vector_cache import VectorCache, text_keys
 from lmrec.data.catalog import Catalog
 from lmrec.models.adaptation import attach_adapter, share_weights
-from lmrec.models.encoder import EncoderConfig, TextEncoder, choose_trainable, encode_tokens, load_encoder
+from lmrec.models.encoder import (
+    EncoderConfig,
+    TextEncoder,
+    choose_trainable,
+    encode_tokens,
+    load_encoder,
+    unique_rows,
+)
+from lmrec.models.runtime import build_runtime, candidates, encode_batches, is_faithful
 from lmrec.progress import progress_bar
 from lmrec.text.template import Template
 from lmrec.text.tokens import Tokens, load_tokenizer, tokenize_texts
@@ -58,48 +67,49 @@ def begin_tuning(source: PretrainedText, seed: int, show: bool) -> tuple[TextEnc
     choose_trainable(encoder, source.config)
     text_vec = untuned_vectors(source, base, show)
     if source.config.adapter.kind == "prefix":  # the one adapter that is not the identity before it has learnt
-        text_vec = _encode(source, encoder, "encode with prefix", show)
+        with progress_bar("encode with prefix", show) as bar:
+            tokens, device = source.tokens.ids, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            text_vec = torch.from_numpy(
+                encode_tokens(encoder.to(device), tokens, source.config.batch_tokens, device, bar)
+            )
     return encoder, text_vec
 
 
 def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) -> Tensor:
-    """(N, Dt) vectors of the un-tuned model; `encoder` must be as loaded. Reused from the cache where they are known."""
-    from safetensors.torch import save_file
+    """(N, Dt) vectors of the un-tuned model; `encoder` must be as loaded.
 
-    folder = cache_folder() / "vectors" / _fingerprint(source)
-    file = folder / "text_vec.safetensors"
-    cached = _read_cached(file)
-    if cached is not None:
-        return cached
-    text_vec = _encode(source, encoder, "encode catalog", show)
-    with replaced_folder(folder) as fresh:
-        save_file({"text_vec": text_vec}, fresh / file.name)
-    return text_vec
+    Each text is encoded once and kept: a grown catalog costs its new texts, and an interrupted call what is left.
+    """
+    config, tokens = source.config, source.tokens.ids
+    weights = _fingerprint(source)
+    unique, place = unique_rows(tokens)
+    keys = text_keys(tokens.take(unique))
+    for name in candidates(config.runtime):
+        cache = VectorCache(cache_folder() / "vectors" / f"{weights}-{name}", encoder.width)
+        missing = np.flatnonzero(cache.find(keys) < 0)
+        if len(missing):
+            texts = tokens.take(unique[missing])
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            runtime = build_runtime(name, encoder.to(device), exported_folder(source))
+            if name != "torch-fp32" and not is_faithful(runtime, encoder, texts):
+                continue
+            with progress_bar("encode catalog", show) as bar:
+                for rows, vectors in encode_batches(runtime, texts, np.arange(len(texts)), config.batch_tokens):
+                    cache.append([keys[missing[row]] for row in rows], vectors)
+                    bar(int(rows[-1]) + 1, len(texts))
+        return torch.from_numpy(cache.read(cache.find(keys))[place])
+    raise AssertionError("torch-fp32 is the last candidate and is never refused")
 
 
-def _encode(source: PretrainedText, encoder: TextEncoder, label: str, show: bool) -> Tensor:
-    with progress_bar(label, show) as bar:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        vectors = encode_tokens(encoder.to(device), source.tokens.ids, source.config.batch_tokens, device, bar)
-    return torch.from_numpy(vectors)
-
-
-def _read_cached(file: Path) -> Tensor | None:
-    """None where the entry is absent or damaged: then it is made anew."""
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)["text_vec"] if file.exists() else None
-    except (SafetensorError, KeyError, OSError):
-        return None
+def exported_folder(source: PretrainedText) -> Path:
+    """Where a model's exported forms are kept."""
+    return cache_folder() / "exported" / _fingerprint(source)
 
 
 def _fingerprint(source: PretrainedText) -> str:
-    """Of all that decides the vectors: weights (or hub name), pooling, and the very tokens."""
+    """Of all that decides a text's vector but the text: weights (or hub name) and pooling."""
     folder = Path(source.location)
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     digest = hashlib.sha256(f"{source.location if not weights else fingerprint_files(*weights)}".encode())
     digest.update(source.config.pooling.encode())
-    digest.update(source.tokens.ids.values.tobytes())
-    digest.update(source.tokens.ids.offsets.tobytes())
     return digest.hexdigest()[:32]
