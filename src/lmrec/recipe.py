@@ -20,11 +20,13 @@ from lmrec.models.heads import HeadConfig
 from lmrec.models.two_tower import ItemTowerConfig
 from lmrec.models.user_model import UserModelConfig
 from lmrec.retrieval.ann import IndexConfig
+from lmrec.text.augment import WordAugmentConfig
 from lmrec.text.template import TemplateConfig
 from lmrec.training.continual import UpdateConfig
 from lmrec.training.losses import ObjectiveConfig
 from lmrec.training.pairs import RerankerConfig
 from lmrec.training.trainer import TrainingConfig
+from lmrec.training.views import HistoryAugmentConfig
 
 BaselineName = Literal[
     "popularity", "recent_popularity", "item_knn", "transitions", "als", "untuned", "id_sequence", "ease", "bm25_knn"
@@ -44,6 +46,15 @@ class BaselinesConfig(BaseModel):
     )
 
 
+class AugmentConfig(BaseModel):
+    """What training reads in other words and other shapes; judging and serving never do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    words: WordAugmentConfig = WordAugmentConfig()
+    history: HistoryAugmentConfig = HistoryAugmentConfig()
+
+
 class Recipe(BaseModel):
     """Every choice of a run. Each table of the TOML file is one part's config."""
 
@@ -58,6 +69,7 @@ class Recipe(BaseModel):
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    augment: AugmentConfig = AugmentConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
@@ -84,6 +96,15 @@ class Recipe(BaseModel):
             )
         if self.user_model.kind == "text" and self.item.source == "id":
             raise ValueError("user_model.kind 'text' needs words: set item.source to 'text' or 'text+id'")
+        if self.augment.words.any and self.item.source == "id":
+            raise ValueError(
+                "augment.words changes words, and item.source 'id' reads none: set it to 'text' or 'text+id'"
+            )
+        if self.augment.words.any and self.user_model.kind == "text":
+            raise ValueError(
+                "augment.words makes variants of item texts, and user_model.kind 'text' reads whole histories: choose another "
+                "user_model.kind, or leave augment.words out"
+            )
         cannot_tune = self.training.tuned_epochs == 0 or self.encoder.train == "none" or self.item.source == "id"
         if self.training.frozen_epochs == 0 and cannot_tune:
             raise ValueError("nothing would be trained: set training.frozen_epochs above 0")

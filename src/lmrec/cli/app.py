@@ -15,6 +15,7 @@ from lmrec.cli.reranking import add_reranking
 from lmrec.cli.serving import add_serving
 from lmrec.cli.show import print_data, print_json, print_notes, say
 from lmrec.cli.updating import add_updating
+from lmrec.cli.wording import add_wording
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -294,12 +295,15 @@ def show_recipe(as_json: JsonOption = False) -> None:
 
 @data_app.command("list")
 def data_list(as_json: JsonOption = False) -> None:
-    """Data sets and language models that can be fetched by name."""
+    """Data sets, language models and word lists that can be fetched by name."""
     from lmrec.artifacts.pretrained import REGISTRY_MODELS
     from lmrec.cli.show import print_catalogue
     from lmrec.data.sources.registry import list_datasets
 
-    rows = [("data set", entry.name, entry.description, entry.terms) for entry in list_datasets()]
+    rows = [
+        ("data set" if entry.tables else "words", entry.name, entry.description, entry.terms)
+        for entry in list_datasets()
+    ]
     rows += [("model", name, model.about, model.requirement) for name, model in REGISTRY_MODELS.items()]
     if as_json:
         print_json([{"what": what, "name": name, "about": about, "terms": terms} for what, name, about, terms in rows])
@@ -325,6 +329,7 @@ add_reranking(app)
 add_benching(app)
 add_serving(app)
 add_updating(app)
+add_wording(app)
 add_experimenting(app)
 
 

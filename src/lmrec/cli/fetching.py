@@ -9,6 +9,7 @@ from lmrec.cli.show import say
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources.movielens import read_movielens_100k
 from lmrec.data.sources.registry import fetch_dataset
+from lmrec.errors import InputError
 from lmrec.fields import ITEM_ID, RATING, USER_ID
 
 
@@ -19,6 +20,8 @@ def fetch(name: str) -> Path:
 def export_tables(name: str, folder: Path, out: Path) -> Path:
     """items.csv, interactions.csv and, where known, users.csv."""
     readers = {"movielens-100k": read_movielens_100k}
+    if name not in readers:
+        raise InputError(f"{name} holds no items and events to write as tables. Fetch it without --out")
     dataset = readers[name](folder)
     out.mkdir(parents=True, exist_ok=True)
     dataset.catalog.frame.write_csv(out / "items.csv")

@@ -6,7 +6,7 @@ each other, as they will not when the model is judged or served.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ class Windows:
 @dataclass(frozen=True)
 class TrainBatch:
     """history_idx, history_mask: (B, H). Targets, T of them: target_row (T,) in B, target_state (T,) in H + 1,
-    target_idx (T,) the right item, target_weight (T,); shown: what stood beside each in a list, where lists are known."""
+    target_idx (T,) the right item, target_weight (T,); shown: what stood beside each in a list, where lists are known;
+    hidden: (B, H) events whose item is not read, where an augmentation hides some."""
 
     history_idx: Tensor
     history_mask: Tensor
@@ -41,9 +42,17 @@ class TrainBatch:
     target_idx: Tensor
     target_weight: Tensor
     shown: Shown | None = None
+    hidden: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainBatch":
         return TrainBatch(**{name: value.to(device) for name, value in vars(self).items() if value is not None})
+
+
+def take_targets(batch: TrainBatch, chosen: Tensor) -> TrainBatch:
+    """The batch with these of its targets, (T',) places."""
+    targets = ("target_row", "target_state", "target_idx", "target_weight")
+    shown = Shown(batch.shown.item_idx[chosen], batch.shown.mask[chosen]) if batch.shown is not None else None
+    return replace(batch, shown=shown, **{name: getattr(batch, name)[chosen] for name in targets})
 
 
 def cut_windows(index: HistoryIndex, max_history: int, rng: np.random.Generator) -> Windows:

@@ -15,7 +15,7 @@ the text vectors is Gao et al. 2021 (GradCache), https://arxiv.org/abs/2101.0698
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -28,9 +28,10 @@ from lmrec.models.encoder import EncoderConfig, TextEncoder, pad_tokens
 from lmrec.models.reading import TextReader, Way, build_reader
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import Progress
-from lmrec.training.batches import TrainBatch
+from lmrec.training.batches import TrainBatch, take_targets
 from lmrec.training.losses import FullSoftmax, Objective
-from lmrec.training.objectives import Asked, Seen, Shown
+from lmrec.training.objectives import Asked, Seen
+from lmrec.training.variants import TextVariants
 
 Regime = Literal["frozen", "tuned"]
 HistoryTokens = Callable[[list[IntArray]], Ragged]  # histories as item rows -> their text's token ids
@@ -80,6 +81,7 @@ class Learner(nn.Module):
     autocast: the precision that the language model runs in, a maker of contexts; who trains sets it.
     pull: a penalty that is added to the loss while training, such as the distance to earlier weights.
     objective: what is learnt; by default the softmax over the whole catalog.
+    variants: other texts of each item, read in its own text's place while training.
     """
 
     text_vec: Tensor
@@ -97,6 +99,7 @@ class Learner(nn.Module):
         mask_seen: bool = True,
         pull: Pull | None = None,
         objective: Objective | None = None,
+        variants: TextVariants | None = None,
     ) -> None:
         super().__init__()
         self.towers = towers
@@ -110,18 +113,22 @@ class Learner(nn.Module):
         self.mask_seen = mask_seen
         self.pull = pull
         self.objective: Objective = objective or FullSoftmax()
+        self.variants = variants
         self.regime: Regime = "frozen"
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._reader: TextReader | None = None
+        self._variant_reader: TextReader | None = None
 
     def forward(self, batch: TrainBatch, rng: np.random.Generator) -> Tensor:
         text_vec = self._watched_cache() if self.regime == "tuned" and self.training else self.text_vec
+        if self.variants is not None and self.regime == "frozen" and self.training:
+            text_vec = self.variants.draw_vectors(text_vec, rng)
         item_vec = self.towers.item_tower(text_vec)
         if self.towers.user_model is None:
             batch = one_target_a_window(batch, rng)
             user_vec = self._users_from_text(batch)
         else:
-            states = self.towers.user_states(item_vec, batch.history_idx, batch.history_mask)
+            states = self.towers.user_states(*read_items(item_vec, batch), batch.history_mask)
             user_vec = states[batch.target_row, batch.target_state]
         head = self.towers.head
         with torch.autocast(user_vec.device.type, enabled=False):
@@ -150,7 +157,7 @@ class Learner(nn.Module):
         """
         importance = self.text_grad.norm(dim=1).double().cpu().numpy()
         drawn = draw_items(importance, self.max_encoded_items, rng)
-        for rows, fresh in self.reader.encode_rows(drawn.item_idx):
+        for rows, fresh in self._read_drawn(drawn.item_idx, rng):
             places = torch.from_numpy(rows).to(self.text_vec.device)
             scale = torch.from_numpy(drawn.scale_of(rows)).to(fresh).unsqueeze(1)
             yield (fresh * self.text_grad[places] * scale).sum()
@@ -162,12 +169,29 @@ class Learner(nn.Module):
     @property
     def reader(self) -> TextReader:
         """How the catalog is read; made when it is first needed, on the device and in the precision of then."""
-        assert self.encoder is not None and self.tokens is not None, "the tuned regime needs a language model"
+        assert self.tokens is not None, "the tuned regime needs a language model"
         if self._reader is None:
-            config = self.encoder_config
-            way = Way(config.batch_tokens, self.text_vec.device, self.autocast)
-            self._reader = build_reader(self.encoder, self.tokens, way, config.states_mb, cache_folder() / "states")
+            self._reader = self._build_reader(self.tokens)
         return self._reader
+
+    def _build_reader(self, tokens: Ragged) -> TextReader:
+        assert self.encoder is not None, "the tuned regime needs a language model"
+        config = self.encoder_config
+        way = Way(config.batch_tokens, self.text_vec.device, self.autocast)
+        return build_reader(self.encoder, tokens, way, config.states_mb, cache_folder() / "states")
+
+    def _read_drawn(self, item_idx: IntArray, rng: np.random.Generator) -> Iterator[tuple[IntArray, Tensor]]:
+        """Batches of (M,) rows and (M, Dt) their vectors with gradient, each item by its own text or a drawn variant's."""
+        if self.variants is None:
+            yield from self.reader.encode_rows(item_idx)
+            return
+        if self._variant_reader is None:
+            self._variant_reader = self._build_reader(self.variants.tokens)
+        number, n_items = self.variants.draw_numbers(len(item_idx), rng), self.variants.n_items
+        varied = number >= 0
+        yield from self.reader.encode_rows(item_idx[~varied])
+        for rows, fresh in self._variant_reader.encode_rows(number[varied] * n_items + item_idx[varied]):
+            yield rows % n_items, fresh
 
     def _watched_cache(self) -> Tensor:
         """The cache as a leaf whose gradient is added to `text_grad`."""
@@ -183,20 +207,29 @@ class Learner(nn.Module):
         assert self.encoder is not None and self.history_tokens is not None, "a text user model needs a language model"
         rows, states = batch.target_row.cpu().numpy(), batch.target_state.cpu().numpy()
         items = batch.history_idx.cpu().numpy()
-        histories = [items[row, :state] for row, state in zip(rows, states, strict=True)]
+        if batch.hidden is None:
+            histories = [items[row, :state] for row, state in zip(rows, states, strict=True)]
+        else:
+            read = ~batch.hidden.cpu().numpy()
+            histories = [items[row, :state][read[row, :state]] for row, state in zip(rows, states, strict=True)]
         with torch.set_grad_enabled(self.regime == "tuned" and torch.is_grad_enabled()):
             text_vec = encode_histories(self.encoder, self.history_tokens(histories), self.text_vec.device)
         return self.towers.user_from_text(text_vec, batch.target_state > 0)
+
+
+def read_items(item_vec: Tensor, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+    """Item vectors and (B, H) rows in them for the user model; a hidden event reads a row of zeros behind the catalog."""
+    if batch.hidden is None:
+        return item_vec, batch.history_idx
+    nothing = item_vec.new_zeros(1, item_vec.shape[1])
+    return torch.cat([item_vec, nothing]), batch.history_idx.masked_fill(batch.hidden, len(item_vec))
 
 
 def one_target_a_window(batch: TrainBatch, rng: np.random.Generator) -> TrainBatch:
     """The batch with one target of each window, drawn at random: what a pass of a language model each can afford."""
     order = rng.permutation(len(batch.target_row))
     _, first = np.unique(batch.target_row.cpu().numpy()[order], return_index=True)
-    chosen = torch.from_numpy(order[first]).to(batch.target_row.device)
-    targets = ("target_row", "target_state", "target_idx", "target_weight")
-    shown = Shown(batch.shown.item_idx[chosen], batch.shown.mask[chosen]) if batch.shown is not None else None
-    return replace(batch, shown=shown, **{name: getattr(batch, name)[chosen] for name in targets})
+    return take_targets(batch, torch.from_numpy(order[first]).to(batch.target_row.device))
 
 
 def seen_before(batch: TrainBatch) -> Seen:

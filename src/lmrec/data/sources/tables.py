@@ -111,6 +111,11 @@ def read_dataset(
     )
 
 
+def read_catalog(items: object, config: TablesConfig | None = None) -> Catalog:
+    """An item table alone, checked as `read_dataset` checks it."""
+    return _read_items(read_table(items, "items"), config or TablesConfig())[1]
+
+
 def read_new_items(source: object, catalog: Catalog) -> pl.DataFrame:
     """A table of items that came after `catalog` was read, checked alike, with the columns that the catalog knows."""
     table = columns.name_columns(read_table(source, "new items"), {}, columns.ITEM_GUESSES, "item_columns")

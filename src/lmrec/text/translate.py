@@ -1,0 +1,72 @@
+"""Texts translated into another language and back: other words, the same meaning.
+
+Through any two sequence-to-sequence models of transformers (Marian, M2M100, T5 and their like). Words are sampled, not
+searched for: the likeliest translation back is often the text itself, and sampled ones teach more (Edunov et al. 2018,
+https://arxiv.org/abs/1808.09381). Sennrich et al. 2016, https://arxiv.org/abs/1511.06709.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmrec.errors import RecipeError
+from lmrec.progress import Progress
+
+_BATCH = 32
+_TOP_K = 10  # of the likeliest next tokens, one is drawn: wilder draws change the meaning
+
+
+@dataclass(frozen=True)
+class Translator:
+    """One direction: a model and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    max_tokens: int
+
+    def translate(self, texts: Sequence[str], seed: int, progress: Progress | None = None) -> list[str]:
+        """Each text in the model's target language; the same seed gives the same words. Blank texts stay blank."""
+        import torch
+
+        said = list(texts)
+        asked = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            for start in range(0, len(asked), _BATCH):
+                rows = asked[start : start + _BATCH]
+                batch = self.tokenizer(
+                    [texts[i] for i in rows],
+                    padding=True,
+                    truncation=True,
+                    max_length=self.max_tokens,
+                    return_tensors="pt",
+                )
+                ids = self.model.generate(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    do_sample=True,
+                    num_beams=1,
+                    top_k=_TOP_K,
+                    max_new_tokens=self.max_tokens,
+                )
+                for row, text in zip(rows, self.tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+                    said[row] = text
+                if progress is not None:
+                    progress(start + len(rows), len(asked))
+        return said
+
+
+def load_translator(location: str | Path, max_tokens: int) -> Translator:
+    """Safetensors only; code from model repositories is never run. Raises RecipeError where it is no such model."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"augment.words.back_translate '{location}' could not be loaded: {str(error).splitlines()[0]} Give two folders or "
+            "hub names of sequence-to-sequence models, such as an English-French and a French-English one"
+        ) from error
+    return Translator(model.float().eval(), tokenizer, max_tokens)
