@@ -25,6 +25,7 @@ from lmrec.text.template import TemplateConfig
 from lmrec.training.continual import UpdateConfig
 from lmrec.training.losses import ObjectiveConfig
 from lmrec.training.pairs import RerankerConfig
+from lmrec.training.pretrain import PretrainConfig
 from lmrec.training.trainer import TrainingConfig
 from lmrec.training.views import HistoryAugmentConfig
 
@@ -76,6 +77,7 @@ class Recipe(BaseModel):
     update: UpdateConfig = UpdateConfig()
     reranker: RerankerConfig = RerankerConfig()
     index: IndexConfig = IndexConfig()
+    pretrain: PretrainConfig = PretrainConfig()
 
     @property
     def masks_seen(self) -> bool:

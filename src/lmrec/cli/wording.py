@@ -1,12 +1,18 @@
-"""`lmrec augment`: what training would read, shown before it does."""
+"""`lmrec augment` and `lmrec pretrain`: what training would read, and a language model that reads on in a catalog."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from lmrec.cli.show import print_grid, print_json
+from lmrec.cli.show import print_grid, print_json, print_rows, say
+from lmrec.cli.tables import Input
 from lmrec.errors import InputError
+
+if TYPE_CHECKING:
+    from lmrec.data.catalog import Catalog
+    from lmrec.recipe import Recipe
 
 ItemsArgument = Annotated[
     Optional[Path], typer.Argument(metavar="ITEMS", help="The table of items; or --source and --path.")
@@ -25,8 +31,9 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
 def add_wording(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the commands."""
     app.command()(augment)
+    app.command()(pretrain)
 
 
 def augment(
@@ -43,18 +50,11 @@ def augment(
 
     Choose what to change: --set augment.words.synonyms=0.1, .swap=0.1, .delete=0.1, .back_translate=["THERE", "BACK"].
     """
-    from lmrec.data.sources.formats import read_source
-    from lmrec.data.sources.tables import read_catalog
     from lmrec.recipe import load_recipe
     from lmrec.workflows.augment import show_texts
 
     chosen = load_recipe(recipe, set_ or ())
-    if items is not None and source is None and path is None:
-        catalog = read_catalog(items, chosen.data)
-    elif items is None and source is not None and path is not None:
-        catalog = read_source(source, path, chosen.data).catalog
-    else:
-        raise InputError("give the table of items, or --source NAME and --path FOLDER, and not both")
+    catalog = _read_catalog(items, source, path, chosen)
     shown = show_texts(catalog, chosen, show, not quiet)
     if as_json:
         print_json({"items": [vars(text) for text in shown]})
@@ -62,3 +62,70 @@ def augment(
     for text in shown:
         rows = [("as it is", text.text), *((f"variant {n}", said) for n, said in enumerate(text.variants, 1))]
         print_grid(f"item {text.item_id}", ("", "text"), rows)
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option("--out", help="The folder to make: an encoder for `--set encoder.name=FOLDER`.")],
+    items: ItemsArgument = None,
+    interactions: Annotated[
+        Optional[Path], typer.Option("--interactions", help="Events, which objective 'pairs' learns from.")
+    ] = None,
+    source: SourceOption = None,
+    path: PathOption = None,
+    encoder: Annotated[
+        Optional[str], typer.Option("--encoder", metavar="NAME", help="Instead of encoder.name: what to begin with.")
+    ] = None,
+    objective: Annotated[
+        Optional[str], typer.Option("--objective", help="mlm, clm, simcse or pairs; as pretrain.objective.")
+    ] = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Let a language model read on in the catalog's own words, before `lmrec fit --set encoder.name=FOLDER` tunes it.
+
+    Ctrl-C writes what has been learnt so far. The words of all items are read; of events only the training part.
+    """
+    from lmrec.recipe import load_recipe
+    from lmrec.workflows.pretrain import pretrain_encoder
+
+    named: dict[str, Any] = {"encoder.name": encoder, "pretrain.objective": objective}
+    chosen = load_recipe(recipe, set_ or (), {key: value for key, value in named.items() if value is not None})
+    if chosen.pretrain.objective == "pairs":
+        prepared = Input(items, interactions, None, source, path).prepare(chosen)
+        catalog, train = prepared.dataset.catalog, prepared.split.train
+    elif interactions is not None:
+        raise InputError(
+            f"--interactions is read by pretrain.objective 'pairs' alone, and this is '{chosen.pretrain.objective}': leave it "
+            "out, or choose --objective pairs"
+        )
+    else:
+        catalog, train = _read_catalog(items, source, path, chosen), None
+    done = pretrain_encoder(catalog, chosen, out, train, show=not quiet)
+    if as_json:
+        print_json({**asdict(done), "folder": str(done.folder)})
+        return
+    rows = [
+        (f"{done.measure}, held out", f"{done.before:.3f} before, {done.after:.3f} after"),
+        ("texts, steps", f"{done.n_texts:,}, {done.n_steps:,}"),
+        ("seconds", f"{done.seconds:g}"),
+    ]
+    if done.head_was_made:
+        rows.append(("head", "was made, and learnt alone first"))
+    if done.new_words:
+        shown = ", ".join(new.word for new in done.new_words[:12])
+        rows.append((f"{len(done.new_words)} new words", shown + (", ..." if len(done.new_words) > 12 else "")))
+    print_rows(f"Pretrained, {done.objective}", rows)
+    say(f"Done. Next: lmrec fit --set encoder.name={out} ...")
+
+
+def _read_catalog(items: Path | None, source: str | None, path: Path | None, recipe: "Recipe") -> "Catalog":
+    from lmrec.data.sources.formats import read_source
+    from lmrec.data.sources.tables import read_catalog
+
+    if items is not None and source is None and path is None:
+        return read_catalog(items, recipe.data)
+    if items is None and source is not None and path is not None:
+        return read_source(source, path, recipe.data).catalog
+    raise InputError("give the table of items, or --source NAME and --path FOLDER, and not both")

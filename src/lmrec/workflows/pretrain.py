@@ -1,0 +1,249 @@
+"""Pretrain: a language model reads on in a catalog's own words and becomes a folder that any fit can start from.
+
+The words of every item are read, also of items that a cold-item test holds back: what an item says is known on the day it
+arrives. Of the log, objective "pairs" sees the training part of the recipe's split alone.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lmrec.artifacts.files import read_json, replaced_folder, write_json
+from lmrec.artifacts.pretrained import locate_pretrained
+from lmrec.artifacts.run import describe_environment
+from lmrec.data.catalog import Catalog
+from lmrec.data.history import HistoryIndex
+from lmrec.data.interactions import Interactions
+from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
+from lmrec.fields import IntArray
+from lmrec.models.encoder import TextEncoder, load_encoder
+from lmrec.models.language import LanguageModel, grow_vocabulary, load_language_model, quiet_loading
+from lmrec.models.reading import Way
+from lmrec.progress import progress_bar
+from lmrec.recipe import Recipe
+from lmrec.text.template import build_template
+from lmrec.text.tokens import load_tokenizer, tokenize_texts
+from lmrec.text.vocabulary import NewWord, add_new_words, choose_new_words
+from lmrec.training.interrupt import StopWish, stop_on_interrupt
+from lmrec.training.pretrain import Hiding, PairTask, Reading, Task, WordTask, learn, near_pairs, part_rows
+from lmrec.training.trainer import choose_precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RECORD = "pretraining.json"
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What was done. before, after: the measure on held-out texts or pairs, lower being better."""
+
+    folder: Path
+    objective: str
+    measure: str
+    before: float
+    after: float
+    n_texts: int
+    n_steps: int
+    new_words: tuple[NewWord, ...]
+    head_was_made: bool
+    finished: bool
+    seconds: float
+
+
+def pretrain_encoder(
+    catalog: Catalog, recipe: Recipe, out: Path | str, train: Interactions | None = None, show: bool = True
+) -> Pretraining:
+    """Read on in the catalog's words and write the folder `out`, for `encoder.name` of a fit.
+
+    train: the training part of the log, which objective "pairs" needs. Ctrl-C stops after the step, writes what has been
+    learnt so far and raises Interrupted; the same call then begins anew in that folder.
+    Raises RecipeError, InputError, RunFolderError for what cannot be done.
+    """
+    folder, config, started = Path(out), recipe.pretrain, time.monotonic()
+    _check_out(folder)
+    if config.objective == "pairs" and train is None:
+        raise InputError("pretrain.objective 'pairs' needs the log of what users did. Give --interactions")
+    location = locate_pretrained(recipe.encoder.name)
+    tokenizer = load_tokenizer(location)
+    texts = build_template(recipe.template, catalog).render_items(catalog.frame)
+    words: list[NewWord] = []
+    if config.new_words:
+        words = choose_new_words(tokenizer, texts, config.new_words, config.new_word_count, config.new_word_pieces)
+    grow = partial(grow_vocabulary, new_ids=add_new_words(tokenizer, words), pieces=[new.pieces for new in words])
+    texts = list(dict.fromkeys(texts)) if config.objective != "pairs" else texts  # what is said twice is learnt once
+    reading = _reading(texts, tokenizer, recipe)
+    if config.objective in ("mlm", "clm"):
+        task, encoder = _word_task(location, tokenizer, reading, grow)
+    else:
+        task, encoder = _pair_task(location, reading, recipe, grow, train)
+    with stop_on_interrupt() as should_stop:
+        before, n_steps, finished = _learn(task, reading, recipe, should_stop, show)
+    after = task.held_out()
+    done = Pretraining(
+        folder=folder,
+        objective=config.objective,
+        measure=task.measure,
+        before=before,
+        after=after,
+        n_texts=len(texts),
+        n_steps=n_steps,
+        new_words=tuple(words),
+        head_was_made=isinstance(task, WordTask) and task.language.head_is_new,
+        finished=finished,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    _save(done, encoder(), tokenizer, recipe, catalog)
+    if not finished:
+        raise Interrupted(
+            f"stopped after {n_steps} steps; '{folder}' holds what was learnt so far and can be used. The same command begins "
+            "anew and replaces it"
+        )
+    return done
+
+
+def _check_out(folder: Path) -> None:
+    """New, empty, or what an interrupted pretraining left."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if (folder / RECORD).exists() and not read_json(folder / RECORD)["finished"]:
+        return
+    raise RunFolderError(f"'{folder}' exists and is not empty. Choose another --out, or remove it")
+
+
+def _reading(texts: list[str], tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> Reading:
+    if len(texts) < 2:
+        raise InputError(f"the catalog says {len(texts)} different text; pretraining needs at least two")
+    tokens = tokenize_texts(tokenizer, texts, recipe.encoder.max_tokens).ids
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = choose_precision(recipe.training) == "bf16"
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
+    learnt, measured = part_rows(len(texts), recipe.pretrain.held_out, recipe.training.seed)
+    way = Way(recipe.encoder.batch_tokens, device, autocast)
+    return Reading(tokens, learnt, measured, recipe.pretrain, way, recipe.training.seed)
+
+
+def _word_task(
+    location: Path | str, tokenizer: "PreTrainedTokenizerBase", reading: Reading, grow: Callable[[Any], None]
+) -> tuple[Task, Callable[[], nn.Module]]:
+    config = reading.config
+    torch.manual_seed(reading.seed)  # a head that is made is drawn
+    language = load_language_model(location, "mlm" if config.objective == "mlm" else "clm")
+    grow(language.model)
+    _set_dropout(language.model, config.dropout)
+    language.model.to(reading.way.device)
+    hiding = None
+    if config.objective == "mlm":
+        if tokenizer.mask_token_id is None:
+            raise RecipeError(
+                "pretrain.objective 'mlm' hides words behind a mask token, and this tokenizer has none: choose 'simcse' or "
+                "'pairs'"
+            )
+        n_ids = int(language.model.get_input_embeddings().num_embeddings)
+        hiding = Hiding(int(tokenizer.mask_token_id), np.array(tokenizer.all_special_ids), n_ids, config.mask_share)
+    return WordTask(language, reading, hiding), partial(_whole_encoder, location, language, grow)
+
+
+def _whole_encoder(location: Path | str, language: LanguageModel, grow: Callable[[Any], None]) -> nn.Module:
+    """The encoder as it was published, with what was learnt; parts that the guessing of words has no use for stay."""
+    from transformers import AutoModel
+
+    with quiet_loading():
+        backbone: Any = AutoModel.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
+    grow(backbone)
+    unknown = backbone.load_state_dict(language.base.state_dict(), strict=False).unexpected_keys
+    assert not unknown, f"the encoder has no place for {unknown[:3]}"
+    whole: nn.Module = backbone.float()
+    return whole
+
+
+def _pair_task(
+    location: Path | str, reading: Reading, recipe: Recipe, grow: Callable[[Any], None], train: Interactions | None
+) -> tuple[Task, Callable[[], nn.Module]]:
+    config = reading.config
+    encoder = load_encoder(location, recipe.encoder)
+    grow(encoder.backbone)
+    n_dropouts = _set_dropout(encoder, config.dropout)
+    encoder.to(reading.way.device)
+    if config.objective == "simcse":
+        if not n_dropouts or not config.dropout:
+            raise RecipeError(
+                "pretrain.objective 'simcse' tells two readings of one text apart by dropout, and there is none: set "
+                "pretrain.dropout above 0, or choose 'pairs' where this model has no dropout at all"
+            )
+        same = np.stack([reading.learnt, reading.learnt], 1)
+        held = np.stack([reading.measured, reading.measured], 1)
+        return PairTask(encoder, reading, lambda rng: same, held), partial(_backbone, encoder)
+    assert train is not None
+    pairs = near_pairs(HistoryIndex.from_interactions(train), config.pair_distance)
+    if len(pairs) < 4:
+        raise InputError(
+            f"the training part of the log holds {len(pairs)} pairs of items near each other, too few to learn from. Give a "
+            "longer log, or choose pretrain.objective 'simcse'"
+        )
+    learnt, measured = part_rows(len(pairs), config.held_out, reading.seed)
+
+    def draw(rng: np.random.Generator) -> IntArray:
+        drawn: IntArray = pairs[rng.permutation(learnt)[: config.max_pairs]]
+        return drawn
+
+    return PairTask(encoder, reading, draw, pairs[measured]), partial(_backbone, encoder)
+
+
+def _backbone(encoder: TextEncoder) -> nn.Module:
+    return encoder.backbone
+
+
+def _set_dropout(module: nn.Module, share: float) -> int:
+    """Every dropout of the model at this share; how many there are."""
+    found = [inner for inner in module.modules() if isinstance(inner, nn.Dropout)]
+    for inner in found:
+        inner.p = share
+    return len(found)
+
+
+def _learn(task: Task, reading: Reading, recipe: Recipe, should_stop: StopWish, show: bool) -> tuple[float, int, bool]:
+    """(the measure before, steps made, whether all of them were). A fresh head first learns alone, so that "before" is
+    what the published model knows and not that its head is new."""
+    config, n_steps = reading.config, 0
+    if isinstance(task, WordTask) and task.language.head_is_new and config.head_epochs:
+        base = task.language.base.requires_grad_(False)
+        with progress_bar("pretrain, head alone", show) as bar:
+            part = [(task.module, 10 * config.learning_rate)]
+            n_steps = learn(task, part, config.head_epochs, recipe.training.seed, should_stop, bar)
+        base.requires_grad_(True)
+    before = task.held_out()
+    if should_stop():
+        return before, n_steps, False
+    with progress_bar(f"pretrain, {config.objective}", show) as bar:
+        part = [(task.module, config.learning_rate)]
+        n_steps += learn(task, part, config.epochs, recipe.training.seed, should_stop, bar)
+    return before, n_steps, not should_stop()
+
+
+def _save(
+    done: Pretraining, backbone: Any, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, catalog: Catalog
+) -> None:
+    with replaced_folder(done.folder) as fresh, quiet_loading():
+        backbone.cpu().save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        write_json(
+            fresh / RECORD,
+            {
+                **{name: value for name, value in asdict(done).items() if name not in ("folder", "new_words")},
+                "new_words": [{"word": new.word, "count": new.count} for new in done.new_words],
+                "encoder": recipe.encoder.name,
+                "template": build_template(recipe.template, catalog).pattern,
+                "pretrain": recipe.pretrain.model_dump(mode="json"),
+                "seed": recipe.training.seed,
+                "catalog_fingerprint": catalog.fingerprint,
+                **describe_environment(),
+            },
+        )

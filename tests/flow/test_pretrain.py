@@ -1,0 +1,160 @@
+"""A language model reads on in a catalog, is measured before and after, and any fit starts from its folder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import Result
+
+from lmrec.errors import Interrupted
+from lmrec.models.encoder import EncoderConfig, load_encoder
+from lmrec.recipe import load_recipe
+from lmrec.text.tokens import load_tokenizer
+from lmrec.workflows import pretrain
+from lmrec.workflows.train import fit_run
+
+Invoke = Callable[..., Result]
+QUICK = ["pretrain.epochs=8", "pretrain.batch_texts=8", "pretrain.learning_rate=3e-3", "training.precision=fp32"]
+QUICK += ["pretrain.max_pairs=60"]
+
+
+@pytest.fixture(scope="module")
+def masked_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT, which has no head, with a token to hide words behind in the place of a letter nobody uses."""
+    folder = Path(shutil.copytree(tiny_bert, tmp_path_factory.mktemp("masked") / "bert"))
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"mask_token": "|"})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def words(world_folder: Path) -> Callable[..., list[Any]]:
+    def of(encoder: Path, objective: str, *more: str) -> list[Any]:
+        choices = [*QUICK, 'data.text_columns=["title", "description"]', "template.item={title}. {description}", *more]
+        tables = [world_folder / "items.csv"]
+        events = ["--interactions", world_folder / "events.csv"] if objective == "pairs" else []
+        said = [word for choice in choices for word in ("--set", choice)]
+        return [
+            "pretrain",
+            *tables,
+            *events,
+            "--encoder",
+            encoder,
+            "--objective",
+            objective,
+            *said,
+            "--quiet",
+            "--json",
+        ]
+
+    return of
+
+
+@pytest.mark.parametrize("objective", ["mlm", "clm", "simcse", "pairs"])
+def test_each_objective_lowers_its_measure_and_a_fit_starts_from_the_folder(
+    objective: str,
+    invoke: Invoke,
+    words: Callable[..., list[Any]],
+    masked_bert: Path,
+    tiny_gpt: Path,
+    tmp_path: Path,
+    world_folder: Path,
+    quick_choices: list[str],
+) -> None:
+    encoder, out = tiny_gpt if objective == "clm" else masked_bert, tmp_path / "encoder"
+    done = json.loads(invoke(*words(encoder, objective, "pretrain.held_out=0.2"), "--out", out).stdout)
+    assert done["after"] < done["before"]
+    assert done["head_was_made"] == (objective == "mlm")
+    record = json.loads((out / "pretraining.json").read_text())
+    assert (record["before"], record["after"], record["finished"]) == (done["before"], done["after"], True)
+    before, after = load_file(encoder / "model.safetensors"), load_file(out / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in before if "layer" in name or "h." in name} <= changed | {n for n in before if "attn" in n}
+    if objective == "mlm":  # its head is drawn too
+        invoke(*words(encoder, objective, "pretrain.held_out=0.2"), "--out", tmp_path / "again")
+        again = load_file(tmp_path / "again" / "model.safetensors")
+        assert all(torch.equal(again[name], after[name]) for name in after)
+    choices = [*quick_choices, f"encoder.name={out}", "training.tuned_epochs=0"]
+    fitted = fit_run(
+        world_folder / "items.csv", world_folder / "events.csv", out=tmp_path / "run", overrides=choices, show=False
+    )
+    used = load_file(fitted.run.checkpoint / "encoder" / "model.safetensors")
+    assert all(torch.equal(used[name], after[name]) for name in after)
+
+
+def test_new_words_get_the_mean_of_their_pieces_and_one_token_each(
+    invoke: Invoke, words: Callable[..., list[Any]], masked_bert: Path, tmp_path: Path
+) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("item_id,title\n" + "".join(f"{n},Zyzzyva qux {n}\n" for n in range(6)))
+    told = words(
+        masked_bert, "mlm", "pretrain.new_words=1", "pretrain.learning_rate=1e-12", 'data.text_columns=["title"]'
+    )
+    told[1] = items
+    told = ["template.item={title}" if str(word).startswith("template.item") else word for word in told]
+    done = json.loads(invoke(*told, "--out", tmp_path / "out").stdout)
+    assert [new["word"] for new in done["new_words"]] == ["zyzzyva"]
+    old, new = load_tokenizer(masked_bert), load_tokenizer(tmp_path / "out")
+    pieces = old("Zyzzyva", add_special_tokens=False)["input_ids"]
+    (token,) = new("Zyzzyva", add_special_tokens=False)["input_ids"]
+    assert new.convert_ids_to_tokens(new("zyzzyvas qux")["input_ids"]).count("zyzzyva") == 0
+    vectors = [
+        load_encoder(folder, EncoderConfig()).backbone.get_input_embeddings().weight  # type: ignore[operator]
+        for folder in (masked_bert, tmp_path / "out")
+    ]
+    torch.testing.assert_close(vectors[1][token], vectors[0][pieces].mean(0), atol=1e-5, rtol=0)
+    assert len(vectors[1]) == len(vectors[0]) + 1
+
+
+def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_begins_anew(
+    masked_bert: Path, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(overrides=[*QUICK, f"encoder.name={masked_bert}", "pretrain.objective=simcse"])
+    asked: list[int] = []
+
+    @contextmanager
+    def wish() -> Any:
+        yield lambda: len(asked) > 3 or asked.append(1)  # type: ignore[func-returns-value]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "stop_on_interrupt", wish)
+        with pytest.raises(Interrupted, match="stopped after 4 steps.*can be used"):
+            pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", show=False)
+    assert load_encoder(tmp_path / "out", EncoderConfig()).width == 32
+    assert json.loads((tmp_path / "out" / "pretraining.json").read_text())["finished"] is False
+    assert pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", show=False).finished
+
+
+def test_what_cannot_be_done_is_refused_with_the_reason(
+    invoke: Invoke,
+    words: Callable[..., list[Any]],
+    masked_bert: Path,
+    tiny_bert: Path,
+    tiny_gpt: Path,
+    world_folder: Path,
+    tmp_path: Path,
+) -> None:
+    out, events = ["--out", tmp_path / "out"], ("--interactions", world_folder / "events.csv")
+    pairs = [word for word in words(masked_bert, "pairs") if word not in events]
+    refused = {
+        "reads from left to right: choose 'clm'": [*words(tiny_gpt, "mlm"), *out],
+        "reads in both directions: choose 'mlm'": [*words(masked_bert, "clm"), *out],
+        "this tokenizer has none": [*words(tiny_bert, "mlm"), *out],
+        "there is none: set pretrain.dropout above 0": [*words(masked_bert, "simcse", "pretrain.dropout=0"), *out],
+        "read by pretrain.objective 'pairs' alone": [
+            *words(masked_bert, "mlm"), *out, *events],
+        "--interactions missing": [*pairs, *out],
+        "exists and is not empty": [*words(masked_bert, "mlm"), "--out", world_folder],
+    }  # fmt: skip
+    for told, command in refused.items():
+        result = invoke(*command, code=2)
+        assert told in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
