@@ -160,6 +160,8 @@ def save_checkpoint(
                     "pattern": template.pattern,
                     "history_separator": template.history_separator,
                     "max_chars": template.max_chars,
+                    "max_words": template.max_words,
+                    "shorten": template.shorten,
                     "fingerprint": template.fingerprint,
                 },
                 "n_items": n_items,

@@ -5,7 +5,6 @@ left out: it adds words that the item has not). Every variant of a text follows 
 text alone. Augmentation is for training; what is validated, judged and served reads the texts as they are.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,13 +14,9 @@ from typing import Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Translate = Callable[[Sequence[str], int], list[str]]  # (texts, seed) -> the same texts, said otherwise
+from lmrec.text.words import SMALL_WORDS, WORD
 
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
-_KEPT = frozenset(
-    "a an and are as at be but by for from has have he her his i in into is it its me my no not of on or our out she so "
-    "than that the their them then there they this to up us was we were what when which who will with you your".split()
-)
+Translate = Callable[[Sequence[str], int], list[str]]  # (texts, seed) -> the same texts, said otherwise
 
 
 class WordAugmentConfig(BaseModel):
@@ -91,8 +86,8 @@ def replace_words(text: str, synonyms: Mapping[str, Sequence[str]], share: float
     >>> replace_words("A Film about it", {"film": ("movie",)}, 0.1, np.random.default_rng(0))
     'A Movie about it'
     """
-    places = [match.span() for match in _WORD.finditer(text)]
-    able = [span for span in places if (word := text[slice(*span)].lower()) in synonyms and word not in _KEPT]
+    places = [match.span() for match in WORD.finditer(text)]
+    able = [span for span in places if (word := text[slice(*span)].lower()) in synonyms and word not in SMALL_WORDS]
     if not share or not able:
         return text
     chosen = rng.permutation(len(able))[: max(1, round(share * len(places)))]
@@ -138,7 +133,7 @@ def delete_words(text: str, chance: float, rng: np.random.Generator) -> str:
 
 def _split(text: str) -> tuple[list[str], list[str]]:
     """W words and the W + 1 stretches before, between and after them."""
-    spans = [match.span() for match in _WORD.finditer(text)]
+    spans = [match.span() for match in WORD.finditer(text)]
     edges = [(0, 0), *spans, (len(text), len(text))]
     return [text[slice(*span)] for span in spans], [text[left[1] : right[0]] for left, right in pairwise(edges)]
 

@@ -5,12 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
+from typing import Literal, Self, TypeAlias
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lmrec.data.catalog import Catalog
 from lmrec.errors import RecipeError, nearest
+from lmrec.text.textrank import keep_head, keep_keywords, keep_sentences
+
+Shortening: TypeAlias = Literal["head", "sentences", "keywords"]
 
 _SPACES = re.compile(r"\s+")
 _LEADING = " .,;:|-"
@@ -26,6 +30,25 @@ class TemplateConfig(BaseModel):
     )
     history_separator: str = Field(default=" | ", description="Between two items of a history written as text.")
     max_chars: int = Field(default=4000, ge=1, description="Longest text of one item; the rest is never tokenised.")
+    max_words: int = Field(
+        default=0,
+        ge=0,
+        description="Words of one item's columns at most: its longest column is shortened to what the others leave. "
+        "About three quarters of encoder.max_tokens; 0: as long as it is.",
+    )
+    shorten: Shortening = Field(
+        default="head",
+        description="What max_words keeps: head: the first words; sentences, keywords: the most central ones (TextRank).",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.shorten != "head" and not self.max_words:
+            raise ValueError(
+                f"template.shorten '{self.shorten}' keeps what is central within template.max_words, which is 0: set it, to "
+                "about three quarters of encoder.max_tokens"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,8 @@ class Template:
     pattern: str
     history_separator: str
     max_chars: int
+    max_words: int = 0
+    shorten: Shortening = "head"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,6 +69,8 @@ class Template:
     def fingerprint(self) -> str:
         """16 hex characters."""
         parts = "\x1f".join([self.pattern, self.history_separator, str(self.max_chars)])
+        if self.max_words:
+            parts += f"\x1f{self.max_words}\x1f{self.shorten}"
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     def render_item(self, row: Mapping[str, object]) -> str:
@@ -53,15 +80,30 @@ class Template:
         >>> t.render_item({"title": "Heat", "genres": None}), t.render_item({"title": " Heat ", "genres": "Crime"})
         ('Heat', 'Heat. Genres: Crime')
         """
+        values = {
+            name: _SPACES.sub(" ", str(row[name] if row[name] is not None else "")).strip() for name in self.columns
+        }
+        if self.max_words:
+            values = self._within_words(values)
         words = ""
         for literal, field in _segments(self.pattern):
             if not field:
                 words += literal if words else ""
                 continue
-            value = _SPACES.sub(" ", str(row[field] if row[field] is not None else "")).strip()
+            value = values[field]
             if value:
                 words += literal + value if words else literal.lstrip(_LEADING) + value
         return words[: self.max_chars].strip()
+
+    def _within_words(self, values: dict[str, str]) -> dict[str, str]:
+        """The values with the longest one shortened to the room that the others leave; one word of it stays."""
+        lengths = {name: len(value.split()) for name, value in values.items()}
+        longest = max(lengths, key=lambda name: lengths[name])
+        excess = sum(lengths.values()) - self.max_words
+        if excess <= 0:
+            return values
+        shorten = {"head": keep_head, "sentences": keep_sentences, "keywords": keep_keywords}[self.shorten]
+        return {**values, longest: shorten(values[longest], max(1, lengths[longest] - excess))}
 
     def render_items(self, frame: pl.DataFrame) -> list[str]:
         """The words of each row, in row order."""
@@ -96,7 +138,7 @@ def build_template(config: TemplateConfig, catalog: Catalog) -> Template:
         ) from None
     if not fields:
         raise RecipeError(f"template.item '{pattern}' names no column. Write at least one, such as {{title}}")
-    return Template(pattern, config.history_separator, config.max_chars)
+    return Template(pattern, config.history_separator, config.max_chars, config.max_words, config.shorten)
 
 
 def default_pattern(text_columns: Sequence[str]) -> str:
