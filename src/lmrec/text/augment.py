@@ -37,7 +37,9 @@ class WordAugmentConfig(BaseModel):
         le=64,
         description="Variants made of each text; each step draws one of them, or the text itself.",
     )
-    wordnet: str = Field(default="", description="Folder of WordNet's files. Empty: `lmrec data fetch wordnet`.")
+    wordnet: str | None = Field(
+        default=None, description="Folder of WordNet's files; unset: `lmrec data fetch wordnet`."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
