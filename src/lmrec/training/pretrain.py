@@ -274,7 +274,8 @@ def learn(
     Raises TrainingError where the loss is not finite.
     """
     torch.manual_seed(seed)
-    optimizer = torch.optim.AdamW(parameter_groups(parameters, _WEIGHT_DECAY), fused=True)
+    groups = [(module.parameters(), rate) for module, rate in parameters]
+    optimizer = torch.optim.AdamW(parameter_groups(groups, _WEIGHT_DECAY), fused=True)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     task.module.train()
     done, n_steps, losses = 0, 0, _Mean()
