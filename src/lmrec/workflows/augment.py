@@ -64,12 +64,12 @@ def vary_texts(
 
 
 def untuned_variants(varied: PretrainedText, n_items: int, encoder: TextEncoder, show: bool) -> TextVariants:
-    """The variants' vectors by the model that tuning begins with, from the cache where they are known."""
+    """The variants' vectors by the model that tuning begins with, which is `encoder`, from the cache where they are known."""
     tokens, batch_tokens = varied.tokens.ids, varied.config.batch_tokens
     # With a prefix that is not the un-tuned model, see begin_tuning, and the cache knows that one alone.
     if varied.config.adapter.kind == "prefix":
         return TextVariants(_encode(tokens, n_items, encoder, batch_tokens, show), tokens)
-    vectors = untuned_vectors(varied, encoder, show)
+    vectors = untuned_vectors(varied, varied.load_encoder(), show)
     return TextVariants(vectors.view(-1, n_items, vectors.shape[1]), tokens)
 
 
