@@ -17,7 +17,9 @@ _CACHE = ("cache", "past_key_values")  # what transformers calls keys and values
 
 
 class PrefixedBackbone(nn.Module):
-    """Called as the model inside it is: ids and mask in, its output out."""
+    """Called as the model inside it is: ids (or embedded words) and mask in, its output out."""
+
+    supports_gradient_checkpointing = False  # layers that run a second time would run without the prefix
 
     def __init__(self, backbone: nn.Module, n_tokens: int) -> None:
         from peft import PrefixEncoder, PrefixTuningConfig
@@ -40,11 +42,18 @@ class PrefixedBackbone(nn.Module):
         self.prefix = PrefixEncoder(numbers).to(next(backbone.parameters()).device)  # type: ignore[no-untyped-call]
         nn.init.zeros_(self.prefix.embedding.weight)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """(N, L) ids, (N, L) mask of 0 and 1 -> what the model gives for the N texts."""
+    def get_input_embeddings(self) -> nn.Module:
+        """What makes words of ids."""
+        found: nn.Module = self.base_layer.get_input_embeddings()  # type: ignore[operator]
+        return found
+
+    def forward(
+        self, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, *, attention_mask: Tensor
+    ) -> Any:
+        """(N, L) ids or (N, L, E) words, (N, L) mask of 0 and 1 -> what the model gives for the N texts."""
         from transformers import DynamicCache
 
-        n_texts = len(input_ids)
+        n_texts = len(attention_mask)
         learnt = self.prefix.embedding.weight  # (P, layers * 2 * heads * head width)
         n_tokens = len(learnt)
         parts = learnt.view(n_tokens, self.n_layers, 2, self.n_heads, self.head_width).permute(1, 2, 3, 0, 4)
@@ -52,11 +61,9 @@ class PrefixedBackbone(nn.Module):
         for place, (keys, values) in enumerate(parts):
             cache.update(keys.expand(n_texts, -1, -1, -1), values.expand(n_texts, -1, -1, -1), place)
         mask = torch.cat([attention_mask.new_ones(n_texts, n_tokens), attention_mask], dim=1)
+        read = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         return self.base_layer(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=self.places(attention_mask),
-            **{self._argument: cache},
+            **read, attention_mask=mask, position_ids=self.places(attention_mask), **{self._argument: cache}
         )
 
     def places(self, mask: Tensor) -> Tensor:

@@ -127,6 +127,19 @@ def test_beside_a_prefix_tokens_keep_their_places(name: str) -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("name", CACHED)
+def test_a_prefix_stands_beside_embedded_words_too(name: str) -> None:
+    encoder = adapted(name, config_of("prefix"))
+    disturb(encoder)
+    backbone = encoder.backbone
+    assert isinstance(backbone, PrefixedBackbone)
+    ids, mask = torch.tensor([[9, 8, 7, 30], [2, 3, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    words = backbone.get_input_embeddings()(ids)
+    found = backbone(inputs_embeds=words, attention_mask=mask).last_hidden_state
+    expected = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
+
+
 @pytest.mark.parametrize("name", ["DistilBertModel", "MPNetModel", "ModernBertModel", "DebertaV2Model"])
 def test_a_prefix_is_refused_where_a_model_takes_no_keys_from_outside(name: str) -> None:
     with pytest.raises(RecipeError, match=rf"encoder.adapter.kind is 'prefix', and tiny \({name}\) takes no keys"):
