@@ -25,8 +25,10 @@ from lmrec.text.template import TemplateConfig
 from lmrec.training.continual import UpdateConfig
 from lmrec.training.losses import ObjectiveConfig
 from lmrec.training.pairs import RerankerConfig
+from lmrec.training.perturb import AdversarialConfig
 from lmrec.training.pretrain import PretrainConfig
-from lmrec.training.trainer import TrainingConfig
+from lmrec.training.regularisers import RegularisersConfig
+from lmrec.training.trainer import TrainingConfig, check_snapshots
 from lmrec.training.views import HistoryAugmentConfig
 
 BaselineName = Literal[
@@ -71,6 +73,8 @@ class Recipe(BaseModel):
     training: TrainingConfig = TrainingConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     augment: AugmentConfig = AugmentConfig()
+    regularisers: RegularisersConfig = RegularisersConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
@@ -90,6 +94,19 @@ class Recipe(BaseModel):
         """Whether fresh towers learn again with the validation part. A history read as text has no towers of its own."""
         return self.training.refit and self.training.frozen_epochs > 0 and self.user_model.kind != "text"
 
+    @property
+    def tunes(self) -> bool:
+        """Whether the second stage is asked for and has something to tune."""
+        return self.training.tuned_epochs > 0 and self.encoder.train != "none" and self.item.source != "id"
+
+    @property
+    def drops(self) -> bool:
+        """Whether two passes over one batch differ while training."""
+        user, item = self.user_model, self.item
+        towers = user.kind != "text" and max(user.dropout, user.item_dropout) > 0
+        ids = item.source == "text+id" and item.id_dropout > 0
+        return towers or ids or (user.kind == "text" and self.encoder.dropout > 0)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.user_model.kind == "transformer" and self.item.width % self.user_model.heads:
@@ -107,17 +124,16 @@ class Recipe(BaseModel):
                 "augment.words makes variants of item texts, and user_model.kind 'text' reads whole histories: choose another "
                 "user_model.kind, or leave augment.words out"
             )
-        cannot_tune = self.training.tuned_epochs == 0 or self.encoder.train == "none" or self.item.source == "id"
-        if self.training.frozen_epochs == 0 and cannot_tune:
+        if self.training.frozen_epochs == 0 and not self.tunes:
             raise ValueError("nothing would be trained: set training.frozen_epochs above 0")
-        self._tunes_as_asked(cannot_tune)
+        self._tunes_as_asked()
         return self
 
-    def _tunes_as_asked(self, cannot_tune: bool) -> None:
+    def _tunes_as_asked(self) -> None:
         """What shapes the tuning of the language model has some tuning to shape."""
         decays, adapter = self.training.layer_decay != 1.0, self.encoder.adapter.kind
         for key, asked in (("training.layer_decay", decays), ("encoder.adapter.kind", adapter != "none")):
-            if asked and cannot_tune:
+            if asked and not self.tunes:
                 raise ValueError(
                     f"{key} is set, and the language model would not learn: training.tuned_epochs is "
                     f"{self.training.tuned_epochs}, encoder.train '{self.encoder.train}', item.source '{self.item.source}'. "
@@ -125,6 +141,48 @@ class Recipe(BaseModel):
                 )
         if decays and adapter == "prefix":
             raise ValueError("training.layer_decay has no layers to act on: a prefix is one for all. Leave it out")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        """What is chosen of how it trains has something to act on."""
+        text, adapter, attack = (
+            self.user_model.kind == "text",
+            self.encoder.adapter.kind,
+            self.adversarial.kind != "none",
+        )
+        tune = "training.tuned_epochs above 0 and encoder.train other than 'none'"
+        for key, idle, needs in (
+            ("user_model.item_dropout", self.user_model.item_dropout and text, "another user_model.kind than 'text'"),
+            ("regularisers.r_drop", self.regularisers.r_drop and not self.drops, "some dropout, for passes to differ"),
+            ("regularisers.l2_sp", self.regularisers.l2_sp and not self.tunes, tune),
+            (
+                "regularisers.l2_sp",
+                self.regularisers.l2_sp and adapter != "none",
+                "encoder.adapter.kind 'none': an adapter leaves the pretrained weights as they are",
+            ),
+            ("encoder.checkpointing", self.encoder.checkpointing and not self.tunes, tune),
+            (
+                "encoder.checkpointing",
+                self.encoder.checkpointing and adapter == "prefix",
+                "another encoder.adapter.kind than 'prefix', which layers that run again would not see",
+            ),
+            ("adversarial.kind", attack and self.item.source == "id", "the words that item.source 'id' has none of"),
+            (
+                "adversarial.kind",
+                attack and adapter == "prefix" and self.tunes,
+                "another encoder.adapter.kind than 'prefix', which takes no words that were shifted",
+            ),
+            (
+                "training.ema",
+                self.training.ema is not None and adapter == "adalora" and self.tunes,
+                "another encoder.adapter.kind than 'adalora': averages bring back the ranks that it takes away",
+            ),
+        ):
+            if idle:
+                raise ValueError(f"{key} needs {needs}. Change that, or leave {key} out: nothing good would come of it")
+        if self.training.snapshots:
+            check_snapshots(self.training, self.refits)
+        return self
 
 
 def load_recipe(

@@ -13,6 +13,7 @@ cases.parquet       where the relevant items of each judged case stood, for ever
 ensemble.json       for an ensemble of runs, in place of checkpoint/ and vectors/: see ensemble.py
 reranker/           what puts the best of a list in order, where it was taught: see reranker.py
 reranking.json      the judge's table of that, and of single pairs
+snapshots/1, ...    runs that share all but the towers, see snapshots.py; where training.snapshots asks for them
 impressions.json    the judge's table of what was shown, where the data knows that
 """
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 _COUNTERS = (
     *("fingerprint", "stage", "epoch", "step", "loss_sum", "n_bad"),
-    *("best_metric", "best_stage", "best_epoch", "frozen_metric", "frozen_epoch", "tuned_metric"),
+    *("best_metric", "best_stage", "best_epoch", "frozen_metric", "frozen_epoch", "tuned_metric", "n_averaged"),
 )
-_TENSORS = ("weights", "moments", "best", "frozen_best", "tuned_best")
+_TENSORS = ("weights", "moments", "averaged", "snapshots", "best", "frozen_best", "tuned_best")
 
 
 @dataclass
@@ -23,7 +23,9 @@ class TrainingState:
     """Where a training stands. `epoch` and `step` count what is finished, within the stage and within the epoch.
 
     weights: as they are now. moments: the optimizer's tensors. best: the best weights so far. frozen_best: the towers'
-    best of the first stage; tuned_best: towers and text vectors, best of the second. rng: torch's generator.
+    best of the first stage; tuned_best: towers and text vectors, best of the second. averaged: the moving average of this
+    stage's weights, after `n_averaged` steps. snapshots: weights at the ends of its cycles, "0/..." first.
+    rng: torch's generator.
     """
 
     fingerprint: str
@@ -38,8 +40,11 @@ class TrainingState:
     frozen_metric: float | None = None
     frozen_epoch: int = 0
     tuned_metric: float | None = None
+    n_averaged: int = 0
     weights: "dict[str, Tensor]" = field(default_factory=dict)
     moments: "dict[str, Tensor]" = field(default_factory=dict)
+    averaged: "dict[str, Tensor]" = field(default_factory=dict)
+    snapshots: "dict[str, Tensor]" = field(default_factory=dict)
     best: "dict[str, Tensor]" = field(default_factory=dict)
     frozen_best: "dict[str, Tensor]" = field(default_factory=dict)
     tuned_best: "dict[str, Tensor]" = field(default_factory=dict)
@@ -47,6 +52,7 @@ class TrainingState:
 
     def start_stage(self, number: int) -> None:
         self.stage, self.epoch, self.step, self.loss_sum, self.n_bad = number, 0, 0, 0.0, 0
+        self.averaged, self.n_averaged = {}, 0
 
     def next_epoch(self) -> None:
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0

@@ -48,6 +48,11 @@ class EncoderConfig(BaseModel):
         description="What encodes a catalog where nothing is learnt; auto: torch-bf16 where the CPU has it, else torch-fp32. "
         "`lmrec bench-encoder` measures all on this machine. One that is unfaithful to fp32 is refused.",
     )
+    checkpointing: bool = Field(
+        default=False,
+        description="Second stage: keep only what goes into each layer and run the layer again for its gradient: less "
+        "memory, about a third more time.",
+    )
     states_mb: int = Field(
         default=1024,
         ge=0,
@@ -91,9 +96,15 @@ class TextEncoder(nn.Module):
     def width(self) -> int:
         return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
-    def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
-        """(N, L) ids and (N, L) mask, True = real -> (N, D)."""
-        hidden = self.backbone(input_ids=token_ids, attention_mask=token_mask.long()).last_hidden_state
+    def embed_words(self, token_ids: Tensor) -> Tensor:
+        """(N, L) ids -> (N, L, E) what the model takes each token for, before it knows places or context."""
+        embedded: Tensor = self.backbone.get_input_embeddings()(token_ids)  # type: ignore[operator]
+        return embedded
+
+    def forward(self, token_ids: Tensor, token_mask: Tensor, words: Tensor | None = None) -> Tensor:
+        """(N, L) ids and (N, L) mask, True = real -> (N, D). words: (N, L, E) in place of `embed_words` of the ids."""
+        read = {"input_ids": token_ids} if words is None else {"inputs_embeds": words}
+        hidden = self.backbone(**read, attention_mask=token_mask.long()).last_hidden_state
         return nn.functional.normalize(pool(hidden.float(), token_mask, self.pooling), dim=-1)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged, gather_ranges
 from lmrec.models.encoder import (
     TextEncoder,
@@ -266,6 +267,27 @@ def attention_for_learning(device: torch.device) -> AbstractContextManager[Any]:
 
     learns_in_bf16 = device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
     return sdpa_kernel(SDPBackend.MATH) if learns_in_bf16 else nullcontext()
+
+
+def checkpoint_layers(encoder: TextEncoder) -> None:
+    """Keep only what goes into each layer while learning, and run the layer again for its gradient.
+
+    Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174. Raises RecipeError where the model cannot do it.
+    """
+    backbone: Any = encoder.backbone
+    if not backbone.supports_gradient_checkpointing:
+        raise RecipeError(
+            f"encoder.checkpointing is on, and models of the kind '{backbone.config.model_type}' cannot do it. Turn it off"
+        )
+
+    def alike() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """Contexts of the first and of the second run: attention must be computed the same way in both."""
+        here = torch.device("cpu")  # elsewhere attention is the same anyway
+        return attention_for_learning(here), attention_for_learning(here)
+
+    # The newer name where it is there: transformers drops the older one in its version 6.
+    enable = getattr(backbone, "activation_checkpointing_enable", None) or backbone.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "context_fn": alike})
 
 
 @contextmanager

@@ -93,6 +93,7 @@ class TwoTower(nn.Module):
         super().__init__()
         self.item_tower = ItemTower(text_vec, item_seen, item)
         self.user_model: UserModel | None = build_user_model(item.width, user)
+        self.item_dropout = user.item_dropout
         self.head: CosineHead | DotHead = build_head(head, item.width)
         if self.user_model is None:
             self.no_history = nn.Parameter(torch.randn(item.width) * 0.02)
@@ -100,7 +101,8 @@ class TwoTower(nn.Module):
     def user_states(self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor) -> Tensor:
         """(N, D) item vectors, (B, H) rows of items, (B, H) mask -> (B, H + 1, D) states after every prefix."""
         assert self.user_model is not None, "a text user model has no states: use user_from_text"
-        states: Tensor = self.user_model(_directions(item_vec[history_idx]), history_mask)
+        history_vec = nn.functional.dropout1d(_directions(item_vec[history_idx]), self.item_dropout, self.training)
+        states: Tensor = self.user_model(history_vec, history_mask)
         return states
 
     def final_state(self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ class UserModelConfig(BaseModel):
     dropout: Annotated[
         float, Field(ge=0.0, lt=1.0, description="Dropout of history vectors and inside the layers.")
     ] = 0.2
+    item_dropout: Annotated[
+        float, Field(ge=0.0, lt=1.0, description="Share of a history's items that vanish whole while training.")
+    ] = 0.0
 
 
 class MeanUserModel(nn.Module):

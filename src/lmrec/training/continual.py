@@ -1,22 +1,18 @@
 """Continual learning: batches of what is new with a sample of what is old, and a pull to the weights that are served.
 
 Learning from new events alone forgets the old ones. Two known cures, and both are used: replay, some old events in each
-batch (Robins 1995, https://doi.org/10.1080/09540099550039318), and a penalty on leaving the old weights (the plain L2 that
-elastic weight consolidation refines; Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796).
+batch (Robins 1995, https://doi.org/10.1080/09540099550039318), and a penalty on leaving the old weights
+(`regularisers.pull_to`).
 """
 
 from dataclasses import replace
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from lmrec.data.history import HistoryIndex
 from lmrec.fields import BoolArray, FloatArray
-from lmrec.models.two_tower import TwoTower
 from lmrec.training.batches import TrainBatch, Windows, batch_windows, cut_windows
-from lmrec.training.learner import Pull
 
 
 class UpdateConfig(BaseModel):
@@ -71,19 +67,6 @@ def update_batches(
     is_target = is_new | (rng.random(len(is_new)) < share)
     weighed = replace(index, weight=np.where(is_target, index.weight, 0.0).astype(np.float32))
     return [_targets_only(batch) for batch in batch_windows(weighed, chosen, batch_events, rng)]
-
-
-def pull_to(towers: TwoTower, strength: float) -> Pull | None:
-    """strength * the squared distance of all weights to those that the towers have now."""
-    if not strength:
-        return None
-    old = {name: weight.detach().clone() for name, weight in towers.named_parameters()}
-
-    def pull(now: TwoTower) -> Tensor:
-        parts = [((weight - old[name].to(weight.device)) ** 2).sum() for name, weight in now.named_parameters()]
-        return strength * torch.stack(parts).sum()
-
-    return pull
 
 
 def _choose_windows(

@@ -11,10 +11,16 @@ vector towards the users, with nobody to push back, and validation falls (docs/L
 probability in proportion to its gradient's length and its gradient is divided by that probability: in expectation it is
 the gradient of the plain full softmax, with the least variance that so many encodings can buy. Splitting the gradient at
 the text vectors is Gao et al. 2021 (GradCache), https://arxiv.org/abs/2101.06983.
+
+Under attack (lmrec.training.perturb) the first regime shifts the items' text vectors, as a change of their words would.
+The second shifts the word embeddings of what it encodes, up the same scalar that passes the gradient on: to first order in
+the text vectors, that is uphill in the loss itself. The cache then holds what the shifted words became, so the next
+gradient is taken there.
 """
 
+import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,18 +30,19 @@ from torch import Tensor, nn
 
 from lmrec.artifacts.pretrained import cache_folder
 from lmrec.fields import FloatArray, IntArray, Ragged
-from lmrec.models.encoder import EncoderConfig, TextEncoder, pad_tokens
-from lmrec.models.reading import TextReader, Way, build_reader
+from lmrec.models.encoder import EncoderConfig, TextEncoder, pad_tokens, token_batches
+from lmrec.models.reading import TextReader, Way, build_reader, checkpoint_layers
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import Progress
 from lmrec.training.batches import TrainBatch, take_targets
 from lmrec.training.losses import FullSoftmax, Objective
 from lmrec.training.objectives import Asked, Seen
+from lmrec.training.perturb import AdversarialConfig, Ball, adversarial_losses
+from lmrec.training.regularisers import Pull, RegularisersConfig, pull_to
 from lmrec.training.variants import TextVariants
 
 Regime = Literal["frozen", "tuned"]
 HistoryTokens = Callable[[list[IntArray]], Ragged]  # histories as item rows -> their text's token ids
-Pull = Callable[[TwoTower], Tensor]  # the towers as they are -> a penalty, a scalar
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Learner(nn.Module):
     pull: a penalty that is added to the loss while training, such as the distance to earlier weights.
     objective: what is learnt; by default the softmax over the whole catalog.
     variants: other texts of each item, read in its own text's place while training.
+    regularisers, adversarial: what is asked of the model beyond that; the pretrained weights are those that it comes with.
     """
 
     text_vec: Tensor
@@ -100,6 +108,8 @@ class Learner(nn.Module):
         pull: Pull | None = None,
         objective: Objective | None = None,
         variants: TextVariants | None = None,
+        regularisers: RegularisersConfig | None = None,
+        adversarial: AdversarialConfig | None = None,
     ) -> None:
         super().__init__()
         self.towers = towers
@@ -114,35 +124,93 @@ class Learner(nn.Module):
         self.pull = pull
         self.objective: Objective = objective or FullSoftmax()
         self.variants = variants
+        self.regularisers = regularisers or RegularisersConfig()
+        self.adversarial = adversarial or AdversarialConfig()
+        self.start_pull = pull_to(encoder, self.regularisers.l2_sp) if encoder is not None else None
+        if encoder is not None and encoder_config.checkpointing:
+            checkpoint_layers(encoder)
         self.regime: Regime = "frozen"
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._reader: TextReader | None = None
         self._variant_reader: TextReader | None = None
 
     def forward(self, batch: TrainBatch, rng: np.random.Generator) -> Tensor:
-        text_vec = self._watched_cache() if self.regime == "tuned" and self.training else self.text_vec
-        if self.variants is not None and self.regime == "frozen" and self.training:
-            text_vec = self.variants.draw_vectors(text_vec, rng)
-        item_vec = self.towers.item_tower(text_vec)
-        if self.towers.user_model is None:
-            batch = one_target_a_window(batch, rng)
-            user_vec = self._users_from_text(batch)
+        text_vec = self._watched_cache() if self.regime == "tuned" and self.training else self._drawn_texts(rng)
+        with torch.autocast(text_vec.device.type, enabled=False):
+            return self._loss(self._affordable(batch, rng), rng, text_vec)
+
+    def losses(self, batch: TrainBatch, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Scalars whose gradients add up to the training loss's. Call backward on each before the next is taken."""
+        if self.adversarial.kind == "none" or self.regime == "tuned":
+            yield self(batch, rng)
         else:
-            states = self.towers.user_states(*read_items(item_vec, batch), batch.history_mask)
-            user_vec = states[batch.target_row, batch.target_state]
-        head = self.towers.head
-        with torch.autocast(user_vec.device.type, enabled=False):
-            asked = Asked(
-                head.prepare(user_vec),
-                head.prepare(item_vec),
-                batch.target_idx,
-                batch.target_weight,
-                head.scale.float(),
-                seen_before(batch) if self.mask_seen else None,
-                batch.shown,
-            )
+            yield from self._under_attack(self._affordable(batch, rng), rng, self.adversarial)
+
+    def attacked_loss(self, batch: TrainBatch, rng: np.random.Generator, attack: AdversarialConfig) -> float:
+        """The loss where the items' text vectors are shifted by `attack` (pgd), with what is learnt left as it is."""
+        (loss,) = self._under_attack(self._affordable(batch, rng), rng, attack)
+        return float(loss.detach())
+
+    def _drawn_texts(self, rng: np.random.Generator) -> Tensor:
+        """(N, Dt) the cache; while the first stage trains, of each item one of its texts."""
+        if self.variants is not None and self.regime == "frozen" and self.training:
+            return self.variants.draw_vectors(self.text_vec, rng)
+        return self.text_vec
+
+    def _affordable(self, batch: TrainBatch, rng: np.random.Generator) -> TrainBatch:
+        return one_target_a_window(batch, rng) if self.towers.user_model is None else batch
+
+    def _under_attack(self, batch: TrainBatch, rng: np.random.Generator, attack: AdversarialConfig) -> Iterator[Tensor]:
+        """The losses of `perturb.adversarial_losses` with shifts of the items' text vectors."""
+        text_vec = self._drawn_texts(rng)
+        alike = Alike(text_vec.device, rng)
+
+        def loss_at(shift: Tensor) -> Tensor:
+            with alike.again() as same:
+                return self._loss(batch, same, text_vec + shift)
+
+        def drift_at(shift: Tensor) -> Tensor:
+            with alike.again():
+                plain = self._ask(batch, text_vec)
+            with alike.again() as same:
+                return self.objective.divergence(plain, self._ask(batch, text_vec + shift), same)
+
+        ball = Ball.around(text_vec, attack.ball_radius)
+        yield from adversarial_losses(attack, ball, loss_at, drift_at, rng)
+        alike.move_on()
+
+    def _loss(self, batch: TrainBatch, rng: np.random.Generator, text_vec: Tensor) -> Tensor:
+        asked = self._ask(batch, text_vec)
+        if not self.training:
+            return self.objective(asked, rng)
+        if strength := self.regularisers.r_drop:
+            # Half of the paper's loss, so that a rate that suits one pass suits two: Liang et al. 2021.
+            again = self._ask(batch, text_vec)
+            both = self.objective(asked, rng) + self.objective(again, rng)
+            loss = both / 2 + strength / 4 * self.objective.divergence(asked, again, rng)
+        else:
             loss = self.objective(asked, rng)
-            return loss + self.pull(self.towers) if self.pull is not None and self.training else loss
+        return loss + self.pull(self.towers) if self.pull is not None else loss
+
+    def _ask(self, batch: TrainBatch, text_vec: Tensor) -> Asked:
+        """One pass of the towers, in the precision chosen: what the objective reads, in fp32."""
+        with self.autocast():
+            item_vec = self.towers.item_tower(text_vec)
+            if self.towers.user_model is None:
+                user_vec = self._users_from_text(batch)
+            else:
+                states = self.towers.user_states(*read_items(item_vec, batch), batch.history_mask)
+                user_vec = states[batch.target_row, batch.target_state]
+        head = self.towers.head
+        return Asked(
+            head.prepare(user_vec),
+            head.prepare(item_vec),
+            batch.target_idx,
+            batch.target_weight,
+            head.scale.float(),
+            seen_before(batch) if self.mask_seen else None,
+            batch.shown,
+        )
 
     def refresh(self, progress: Progress | None = None) -> None:
         """Rebuild the whole cache with the language model as it is now."""
@@ -157,14 +225,59 @@ class Learner(nn.Module):
         """
         importance = self.text_grad.norm(dim=1).double().cpu().numpy()
         drawn = draw_items(importance, self.max_encoded_items, rng)
-        for rows, fresh in self._read_drawn(drawn.item_idx, rng):
-            places = torch.from_numpy(rows).to(self.text_vec.device)
-            scale = torch.from_numpy(drawn.scale_of(rows)).to(fresh).unsqueeze(1)
-            yield (fresh * self.text_grad[places] * scale).sum()
-            self.text_vec[places] = fresh.detach()
+        if self.adversarial.kind == "none":
+            for rows, fresh in self._read_drawn(drawn.item_idx, rng):
+                places, gradient = self._due(drawn, rows)
+                yield (fresh * gradient).sum()
+                self.text_vec[places] = fresh.detach()
+        else:
+            yield from self._pass_on_attacked(drawn, rng)
+        if self.start_pull is not None and self.encoder is not None:
+            yield self.start_pull(self.encoder)
         self.text_grad.zero_()
         if self.encoder is not None and self.encoder.allocation is not None:
             yield self.encoder.allocation.penalty()
+
+    def _due(self, drawn: DrawnItems, rows: IntArray) -> tuple[Tensor, Tensor]:
+        """Where these rows stand, and the gradient (M, Dt) that the language model is to get for them."""
+        places = torch.from_numpy(rows).to(self.text_vec.device)
+        scale = torch.from_numpy(drawn.scale_of(rows)).to(self.text_vec).unsqueeze(1)
+        return places, self.text_grad[places] * scale
+
+    def _pass_on_attacked(self, drawn: DrawnItems, rng: np.random.Generator) -> Iterator[Tensor]:
+        """As `pass_on`, with shifts of the word embeddings: all layers run, for what is shifted is below them.
+
+        The cache takes the vectors under attack, so that the towers, and the gradient that they send next, know these too.
+        """
+        assert self.encoder is not None
+        encoder, device = self.encoder, self.text_vec.device
+        way = Way(self.encoder_config.batch_tokens, device, self.autocast)
+        alike, asked_last = Alike(device, rng), self.text_vec
+        for rows, tokens in self._drawn_tokens(drawn.item_idx, rng):
+            ids, mask = (tensor.to(device) for tensor in pad_tokens(tokens))
+            words = encoder.embed_words(ids).detach()
+            places, gradient = self._due(drawn, rows)
+
+            def encode(shift: Tensor) -> Tensor:
+                with alike.again(), way.run():
+                    vectors: Tensor = encoder(ids, mask, words + shift)  # noqa: B023 - called before the next batch
+                return vectors
+
+            def loss_at(shift: Tensor) -> Tensor:
+                nonlocal asked_last
+                asked_last = encode(shift)
+                return (asked_last * gradient).sum()  # noqa: B023
+
+            def drift_at(shift: Tensor) -> Tensor:
+                """The mean square by which the items' scores move, over what was drawn and users of any direction."""
+                head, project = self.towers.head, self.towers.item_tower.project
+                plain, moved = (head.prepare(project(encode(at))) for at in (torch.zeros_like(shift), shift))
+                return head.scale.square() * (plain - moved).square().mean(1).sum() / len(drawn.item_idx)
+
+            ball = Ball.around(words, self.adversarial.ball_radius, mask.unsqueeze(-1))
+            yield from adversarial_losses(self.adversarial, ball, loss_at, drift_at, rng)
+            self.text_vec[places] = asked_last.detach()
+            alike.move_on()
 
     @property
     def reader(self) -> TextReader:
@@ -178,7 +291,9 @@ class Learner(nn.Module):
         assert self.encoder is not None, "the tuned regime needs a language model"
         config = self.encoder_config
         way = Way(config.batch_tokens, self.text_vec.device, self.autocast)
-        return build_reader(self.encoder, tokens, way, config.states_mb, cache_folder() / "states")
+        # Words that are shifted go through all layers, so what the lower ones make of them cannot be kept.
+        kept_mb = config.states_mb if self.adversarial.kind == "none" else 0
+        return build_reader(self.encoder, tokens, way, kept_mb, cache_folder() / "states")
 
     def _read_drawn(self, item_idx: IntArray, rng: np.random.Generator) -> Iterator[tuple[IntArray, Tensor]]:
         """Batches of (M,) rows and (M, Dt) their vectors with gradient, each item by its own text or a drawn variant's."""
@@ -187,11 +302,28 @@ class Learner(nn.Module):
             return
         if self._variant_reader is None:
             self._variant_reader = self._build_reader(self.variants.tokens)
-        number, n_items = self.variants.draw_numbers(len(item_idx), rng), self.variants.n_items
-        varied = number >= 0
-        yield from self.reader.encode_rows(item_idx[~varied])
-        for rows, fresh in self._variant_reader.encode_rows(number[varied] * n_items + item_idx[varied]):
-            yield rows % n_items, fresh
+        own, varied = self._draw_texts(item_idx, self.variants, rng)
+        yield from self.reader.encode_rows(own)
+        for rows, fresh in self._variant_reader.encode_rows(varied):
+            yield rows % self.variants.n_items, fresh
+
+    def _draw_texts(
+        self, item_idx: IntArray, variants: TextVariants, rng: np.random.Generator
+    ) -> tuple[IntArray, IntArray]:
+        """The items that are read by their own text, and for the others a row of `variants.tokens`."""
+        number = variants.draw_numbers(len(item_idx), rng)
+        return item_idx[number < 0], (number * variants.n_items + item_idx)[number >= 0]
+
+    def _drawn_tokens(self, item_idx: IntArray, rng: np.random.Generator) -> Iterator[tuple[IntArray, Ragged]]:
+        """The same as batches of (M,) items and their token ids."""
+        assert self.tokens is not None
+        own, n_tokens = item_idx, self.encoder_config.batch_tokens
+        if self.variants is not None:
+            own, varied = self._draw_texts(item_idx, self.variants, rng)
+            for rows in token_batches(self.variants.tokens, varied, n_tokens):
+                yield rows % self.variants.n_items, self.variants.tokens.take(rows)
+        for rows in token_batches(self.tokens, own, n_tokens):
+            yield rows, self.tokens.take(rows)
 
     def _watched_cache(self) -> Tensor:
         """The cache as a leaf whose gradient is added to `text_grad`."""
@@ -223,6 +355,22 @@ def read_items(item_vec: Tensor, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         return item_vec, batch.history_idx
     nothing = item_vec.new_zeros(1, item_vec.shape[1])
     return torch.cat([item_vec, nothing]), batch.history_idx.masked_fill(batch.hidden, len(item_vec))
+
+
+class Alike:
+    """Passes that draw alike: the same dropout and the same negatives in each, until `move_on`."""
+
+    def __init__(self, device: torch.device, rng: np.random.Generator) -> None:
+        self.device, self.rng = device, copy.deepcopy(rng)
+
+    @contextmanager
+    def again(self) -> Iterator[np.random.Generator]:
+        """The context of a pass: torch's generators start as they stood, and so does the one it yields."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            yield copy.deepcopy(self.rng)
+
+    def move_on(self) -> None:
+        torch.rand((), device=self.device)
 
 
 def one_target_a_window(batch: TrainBatch, rng: np.random.Generator) -> TrainBatch:

@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from lmrec.fields import BoolArray, IntArray
-from lmrec.training.objectives import Asked, full_softmax, sampled_softmax, shown_softmax
+from lmrec.training.objectives import (
+    Asked,
+    full_divergence,
+    full_softmax,
+    sampled_logits,
+    sampled_softmax,
+    shown_softmax,
+    smoothing_gap,
+    symmetric_kl,
+)
 from lmrec.training.samplers import Sampler, SamplerConfig, ShownSampler, build_sampler
 
 
@@ -29,6 +38,12 @@ class ObjectiveConfig(BaseModel):
     max_full_items: int = Field(default=200_000, ge=1, description="auto: the largest catalog of the full softmax.")
     sampler: SamplerConfig = Field(
         default=SamplerConfig(), description="sampled: kind, n_negatives, exponent, uniform_share, n_queries."
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the right answer that is spread evenly over all candidates of the softmax.",
     )
     shown: float = Field(
         default=0.0,
@@ -64,12 +79,19 @@ class Objective(Protocol):
 
     def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor: ...
 
+    def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:
+        """KL both ways between the softmaxes of two passes over the same questions, in nats a target."""
+        ...
+
 
 class FullSoftmax:
     """`objectives.full_softmax`: nothing is drawn."""
 
     def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
         return full_softmax(asked.user_vec, asked.item_vec, asked.target, asked.weight, asked.scale, asked.seen)
+
+    def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:
+        return full_divergence(one, other)
 
 
 class SampledSoftmax:
@@ -80,6 +102,23 @@ class SampledSoftmax:
 
     def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
         return sampled_softmax(asked, self.sampler.draw(asked, rng))
+
+    def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:
+        drawn = self.sampler.draw(one, rng)
+        return symmetric_kl(sampled_logits(one, drawn), sampled_logits(other, drawn), one.weight)
+
+
+class Smoothed:
+    """Another softmax with a share of the right answer spread over all candidates: `objectives.smoothing_gap`."""
+
+    def __init__(self, rest: Objective, share: float) -> None:
+        self.rest, self.share = rest, share
+
+    def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
+        return self.rest(asked, rng) + self.share * smoothing_gap(asked)
+
+    def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:
+        return self.rest.divergence(one, other, rng)
 
 
 class AmongChosen:
@@ -95,13 +134,18 @@ class AmongChosen:
         self.place = torch.from_numpy(np.maximum(np.cumsum(chosen) - 1, 0))  # where not chosen: any, it is not asked
 
     def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
+        return self.rest(self._among(asked), rng)
+
+    def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:
+        return self.rest.divergence(self._among(one), self._among(other), rng)
+
+    def _among(self, asked: Asked) -> Asked:
         device = asked.item_vec.device
         place = self.place.to(device)
         seen = replace(asked.seen, item_idx=place[asked.seen.item_idx]) if asked.seen is not None else None
-        among = replace(
+        return replace(
             asked, item_vec=asked.item_vec[self.rows.to(device)], target=place[asked.target], seen=seen, shown=None
         )
-        return self.rest(among, rng)
 
 
 class WithShown:
@@ -116,6 +160,9 @@ class WithShown:
             return loss
         return loss + self.weight * shown_softmax(asked, *self.sampler.draw(asked.shown, rng))
 
+    def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:
+        return self.rest.divergence(one, other, rng)
+
 
 def build_objective(config: ObjectiveConfig, item_counts: IntArray) -> Objective:
     """item_counts: (N,) training events of each item."""
@@ -125,6 +172,8 @@ def build_objective(config: ObjectiveConfig, item_counts: IntArray) -> Objective
     objective: Objective = FullSoftmax()
     if config.samples(len(counts)):
         objective = SampledSoftmax(build_sampler(config.sampler, counts))
+    if config.label_smoothing:
+        objective = Smoothed(objective, config.label_smoothing)
     if among:
         objective = AmongChosen(objective, chosen)
     return WithShown(objective, config.shown, config.shown_negatives) if config.shown else objective

@@ -68,6 +68,13 @@ def sampled_softmax(asked: Asked, negatives: DrawnNegatives) -> Tensor:
     Var(Z) / 2 Z^2, which falls as 1/M). Source: Bengio & Senecal 2008, https://doi.org/10.1109/TNN.2007.912312; Yi et al.
     2019, https://doi.org/10.1145/3298689.3346996. Units: nats a target. Memory: (P, U).
     """
+    logits = sampled_logits(asked, negatives)
+    loss = logits.logsumexp(1) - logits[:, 0]
+    return (asked.weight * loss).sum() / asked.weight.sum()
+
+
+def sampled_logits(asked: Asked, negatives: DrawnNegatives) -> Tensor:
+    """(P, 1 + U): the right item's score, then the corrected ones of the draws, -inf where they are no candidates."""
     right = asked.scale * (asked.user_vec * asked.item_vec[asked.target]).sum(1, keepdim=True)  # (P, 1)
     logits = asked.scale * asked.user_vec @ asked.item_vec[negatives.item_idx].T - negatives.log_times  # (P, U)
     hidden = negatives.item_idx == asked.target.unsqueeze(1)
@@ -77,9 +84,80 @@ def sampled_softmax(asked: Asked, negatives: DrawnNegatives) -> Tensor:
         rows, at = asked.seen.mask.nonzero(as_tuple=True)
         drawn_at = place[asked.seen.item_idx[rows, at]]
         hidden[rows[drawn_at >= 0], drawn_at[drawn_at >= 0]] = True
-    logits = torch.cat([right, logits.masked_fill(hidden, -torch.inf)], dim=1)
-    loss = logits.logsumexp(1) - right.squeeze(1)
-    return (asked.weight * loss).sum() / asked.weight.sum()
+    return torch.cat([right, logits.masked_fill(hidden, -torch.inf)], dim=1)
+
+
+def smoothing_gap(asked: Asked) -> Tensor:
+    """What label smoothing adds to a softmax's loss, at strength 1, without a (P, N) array.
+
+    Cross-entropy against (1 - e) on the right item and e spread evenly over the candidates C_p, the right one included, is
+
+        L_e = L_0 + e * gap,    gap = sum_p w_p (s_{p, y_p} - mean_{j in C_p} s_{p, j}) / sum_p w_p
+
+    and the mean of a product is the product with the mean: s * u_p . (sum_{C_p} v_j) / |C_p|. Exact also where log Z is
+    estimated from draws. C_p is the catalog less the items that were seen; the right one stays. Source: Szegedy et al. 2016,
+    https://arxiv.org/abs/1512.00567. Units: nats a target.
+    """
+    n_items = len(asked.item_vec)
+    total = asked.item_vec.sum(0).expand_as(asked.user_vec)  # (P, D)
+    count = torch.full((len(asked.target),), float(n_items), device=total.device, dtype=total.dtype)
+    if asked.seen is not None:
+        rows, places = asked.seen.mask.nonzero(as_tuple=True)
+        pairs = torch.unique(rows * n_items + asked.seen.item_idx[rows, places])  # an item seen twice is one
+        rows, items = pairs // n_items, pairs % n_items
+        others = items != asked.target[rows]
+        rows, items = rows[others], items[others]
+        total = total.index_add(0, rows, -asked.item_vec[items])
+        count = count.index_add(0, rows, -torch.ones_like(rows, dtype=count.dtype))
+    mean = total / count.unsqueeze(1)
+    gap = asked.scale * (asked.user_vec * (asked.item_vec[asked.target] - mean)).sum(1)
+    return (asked.weight * gap).sum() / asked.weight.sum()
+
+
+def symmetric_kl(logits: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    """KL(p, q) + KL(q, p) of two softmaxes over the same candidates, -inf at the same places; the weighted mean of rows.
+
+    logits, other: (P, K). weight: (P,). With the log-sums gone it is sum_j (p_j - q_j) (a_j - b_j). Units: nats a target.
+    """
+    apart = torch.where(torch.isfinite(logits), logits - other, 0.0)
+    rows = ((logits.softmax(1) - other.softmax(1)) * apart).sum(1)
+    return (weight * rows).sum() / weight.sum()
+
+
+def full_divergence(one: Asked, other: Asked, chunk: int = 0) -> Tensor:
+    """`symmetric_kl` of two passes over the whole catalog less what was seen, in bounded memory: logits are made for
+    `chunk` users at a time (0: as many as fit 4 million logits), and made again for the gradient."""
+    from torch.utils.checkpoint import checkpoint
+
+    rows = chunk or max(1, 4_000_000 // max(1, len(one.item_vec)))
+    total = one.weight.sum()
+
+    def part_of(start: int, *tensors: Tensor) -> Tensor:
+        part = slice(start, start + rows)
+        user, item, scale, other_user, other_item, other_scale = tensors
+        logits = _hide_seen(scale * user[part] @ item.T, one.seen, one.target, part)
+        others = _hide_seen(other_scale * other_user[part] @ other_item.T, one.seen, one.target, part)
+        weight = one.weight[part]
+        return symmetric_kl(logits, others, weight) * weight.sum() / total
+
+    inputs = (one.user_vec, one.item_vec, one.scale, other.user_vec, other.item_vec, other.scale)
+    parts = [
+        checkpoint(part_of, start, *inputs, use_reentrant=False, preserve_rng_state=False)
+        for start in range(0, len(one.target), rows)
+        if bool(one.weight[start : start + rows].sum() > 0)
+    ]
+    return torch.stack(parts).sum()
+
+
+def _hide_seen(logits: Tensor, seen: Seen | None, target: Tensor, part: slice) -> Tensor:
+    """(C, N) logits of the targets of `part` with -inf where an item is no candidate."""
+    if seen is None:
+        return logits
+    hidden = torch.zeros_like(logits, dtype=torch.bool)
+    rows, places = seen.mask[part].nonzero(as_tuple=True)
+    hidden[rows, seen.item_idx[part][rows, places]] = True
+    hidden[torch.arange(len(hidden), device=hidden.device), target[part]] = False
+    return logits.masked_fill(hidden, -torch.inf)
 
 
 def shown_softmax(asked: Asked, item_idx: Tensor, log_times: Tensor) -> Tensor:
@@ -111,13 +189,7 @@ def full_softmax_plain(
     user_vec: (P, D). item_vec: (N, D). target: (P,) rows of the right items. weight: (P,) >= 0. scale: () s.
     Units: nats a target. Needs (P, N) memory twice over; use `full_softmax` to train.
     """
-    logits = scale * user_vec @ item_vec.T
-    if seen is not None:
-        hidden = torch.zeros_like(logits, dtype=torch.bool)
-        rows, places = seen.mask.nonzero(as_tuple=True)
-        hidden[rows, seen.item_idx[rows, places]] = True
-        hidden[torch.arange(len(target)), target] = False
-        logits = logits.masked_fill(hidden, float("-inf"))
+    logits = _hide_seen(scale * user_vec @ item_vec.T, seen, target, slice(None))
     loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     return (weight * loss).sum() / weight.sum()
 

@@ -3,25 +3,37 @@
 It takes `validate` as a callable and knows no metric; it takes batches as a callable and knows no data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
 from lmrec.errors import Interrupted, TrainingError
 from lmrec.models.precision import has_fast_bf16
 from lmrec.progress import Bar, progress_bar
+from lmrec.training.averaging import average_decay, average_in
 from lmrec.training.batches import TrainBatch
 from lmrec.training.cost import StageCost, count_trainable
 from lmrec.training.learner import Learner, Regime
-from lmrec.training.optimizer import Schedule, layer_rates, learning_rate_factor, parameter_groups, set_learning_rate
+from lmrec.training.optimizer import (
+    OptimizerKind,
+    Schedule,
+    build_optimizer,
+    layer_rates,
+    learning_rate_factor,
+    moments_of,
+    parameter_groups,
+    restore_moments,
+    set_learning_rate,
+)
 
 Weights: TypeAlias = dict[str, Tensor]
 
@@ -46,6 +58,12 @@ class TrainingConfig(BaseModel):
         description="Each layer of the language model learns at this share of the rate of the one above it; 1: all alike.",
     )
     weight_decay: float = Field(default=0.01, ge=0, description="Decay of matrices; norms and biases never decay.")
+    optimizer: OptimizerKind = Field(
+        default="adamw",
+        description="adamw; sgd, with momentum, whose learning rates are larger (`lmrec find-rate`); adafactor, with a "
+        "fraction of adamw's memory.",
+    )
+    momentum: float | None = Field(default=None, ge=0, lt=1, description="sgd: share of the last step. Unset: 0.9.")
     schedule: Schedule = Field(default="cosine", description="Course of the learning rates after warm-up.")
     warmup_share: float = Field(default=0.05, ge=0, le=1, description="Share of a stage's steps spent warming up.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
@@ -65,26 +83,68 @@ class TrainingConfig(BaseModel):
         description="In the end fresh towers learn from training and validation together, on the text vectors and for the "
         "epochs that validation chose.",
     )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the moving average of the weights that stays at each step, such as 0.999; the average is what "
+        "is validated and kept. Unset: no average.",
+    )
+    snapshots: int = Field(
+        default=0,
+        ge=0,
+        description="Cycles of the first stage, each with a cosine course of its own; the towers at their ends become the "
+        "runs RUN/snapshots/1, 2, ... for `lmrec ensemble`. 0: one course, none kept.",
+    )
+    start_seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="Seed of the towers' first weights; unset: training.seed. Runs that share it can be made a soup.",
+    )
     patience: int = Field(default=3, ge=1, description="Epochs without a better validation metric before a stage ends.")
     validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where this machine computes it faster, else fp32."
     )
 
+    @model_validator(mode="after")
+    def _heard(self) -> Self:
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise ValueError(
+                f"training.momentum is {self.momentum:g}, and training.optimizer '{self.optimizer}' does not take it: nothing "
+                "would come of it. Leave it out, or set training.optimizer to 'sgd'"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Stage:
+    """n_cycles: courses of the learning rate, one after the other, with a snapshot at the end of each; 0: one, without."""
+
     regime: Regime
     n_epochs: int
     learning_rate: float
     encoder_learning_rate: float
+    n_cycles: int = 0
+
+    def factor(self, epoch: int, step: int, per_epoch: int, n_steps: int, config: TrainingConfig) -> float:
+        """What learning rates are multiplied by in this step of an epoch of `per_epoch`; n_steps: of all epochs."""
+        if not self.n_cycles:
+            return learning_rate_factor(epoch * per_epoch + step, n_steps, config.warmup_share, config.schedule)
+        # Huang et al. 2017, https://arxiv.org/abs/1704.00109: a cosine from the full rate, again and again.
+        in_cycle = self.n_epochs // self.n_cycles
+        done, warm_up = (epoch % in_cycle) * per_epoch + step, config.warmup_share if epoch < in_cycle else 0.0
+        return learning_rate_factor(done, in_cycle * per_epoch, warm_up, "cosine")
+
+    def ends_cycle(self, n_epochs_done: int) -> bool:
+        return bool(self.n_cycles) and n_epochs_done % (self.n_epochs // self.n_cycles) == 0
 
 
 @dataclass(frozen=True)
 class TrainingReport:
     """best_metric is None where nothing validated; `frozen_best` are the towers' best weights of the first stage, from its
-    epoch `frozen_epoch` (0: there was none), `tuned_best` the towers' best and the text vectors of the second. `costs`: of
-    each stage, by its regime."""
+    epoch `frozen_epoch` (0: there was none), `tuned_best` the towers' best and the text vectors of the second; `snapshots`
+    the weights at the ends of the first stage's cycles. `costs`: of each stage, by its regime."""
 
     best_metric: float | None
     best_stage: Regime | None
@@ -94,11 +154,33 @@ class TrainingReport:
     frozen_epoch: int
     tuned_best: Weights | None
     costs: dict[Regime, StageCost] = field(default_factory=dict)
+    snapshots: tuple[Weights, ...] = ()
+
+
+def check_snapshots(config: TrainingConfig, refits: bool) -> None:
+    """Raises ValueError where a stage cannot be cut into cycles, or what is served does not come from them."""
+    n, epochs = config.snapshots, config.frozen_epochs
+    for wrong, rule in (
+        (epochs < n or epochs % n, f"training.frozen_epochs is {epochs}, and must be a multiple of it"),
+        (config.schedule != "cosine", f"each cycle is a cosine, and training.schedule is '{config.schedule}'"),
+        (config.ema is not None, "training.ema averages over the ends of cycles, which are to differ"),
+        (
+            config.patience * n < epochs,
+            f"training.patience is {config.patience}, and must reach over the {epochs // n} epochs of a cycle, in which "
+            "validation falls before it rises",
+        ),
+        (
+            config.tuned_epochs and not refits,
+            "what is served comes from the second stage: set training.refit, or training.tuned_epochs to 0",
+        ),
+    ):
+        if wrong:
+            raise ValueError(f"training.snapshots is {n}: {rule}")
 
 
 def plan_stages(config: TrainingConfig, can_tune: bool) -> list[Stage]:
     """The stages that a config asks for; without trainable language-model parameters the second one falls away."""
-    stages = [Stage("frozen", config.frozen_epochs, config.learning_rate, 0.0)]
+    stages = [Stage("frozen", config.frozen_epochs, config.learning_rate, 0.0, config.snapshots)]
     if can_tune:
         stages.append(Stage("tuned", config.tuned_epochs, config.tuned_learning_rate, config.encoder_learning_rate))
     return [stage for stage in stages if stage.n_epochs]
@@ -170,6 +252,7 @@ class Trainer:
             frozen_epoch=self.state.frozen_epoch,
             tuned_best=self.state.tuned_best or None,
             costs=self.costs,
+            snapshots=_split(self.state.snapshots),
         )
 
     def _plan_ranks(self, stages: list[Stage]) -> None:
@@ -191,10 +274,12 @@ class Trainer:
         optimizer = self._build_optimizer(stage)
         if resumed is not None:
             self._load(state.weights)
-            optimizer.load_state_dict(_with_moments(optimizer.state_dict(), state.moments))
+            restore_moments(optimizer, state.moments)
             if state.rng is not None:
                 torch.set_rng_state(state.rng)
-        learner, optimizer = self.accelerator.prepare(self.learner, optimizer)
+        optimizer = self.accelerator.prepare(optimizer)
+        if config.ema is not None and not state.averaged:
+            state.averaged = {name: weight.detach().clone() for name, weight in self._learning(stage).items()}
         n_steps: int | None = None
         tuned = stage.regime == "tuned"
         cost = self.costs[stage.regime] = StageCost(
@@ -207,7 +292,7 @@ class Trainer:
                 first = batches if n_steps or not state.epoch else self.batches(number, 0)
                 n_steps = n_steps or stage.n_epochs * -(-len(first) // config.accumulate)
                 with cost.epoch():
-                    self._run_epoch(learner, optimizer, stage, batches, n_steps, bar)
+                    self._run_epoch(optimizer, stage, batches, n_steps, bar)
                     if tuned:
                         self.learner.refresh()
                 self._end_epoch(stage, optimizer, bar)
@@ -215,17 +300,13 @@ class Trainer:
             state.frozen_best = {k: v for k, v in (state.best or self._weights()).items() if k.startswith("towers.")}
             state.frozen_metric, state.frozen_epoch = state.best_metric, state.best_epoch
 
-    def _run_epoch(
-        self, learner: Any, optimizer: Any, stage: Stage, batches: list[TrainBatch], n_steps: int, bar: Bar
-    ) -> None:
+    def _run_epoch(self, optimizer: Any, stage: Stage, batches: list[TrainBatch], n_steps: int, bar: Bar) -> None:
         state, config = self.state, self.config
         self.learner.train()
         per_epoch = -(-len(batches) // config.accumulate)
 
         def set_rate_of(step: int) -> None:
-            done = state.epoch * per_epoch + step
-            factor = learning_rate_factor(done, n_steps, config.warmup_share, config.schedule)
-            set_learning_rate(optimizer.param_groups, factor)
+            set_learning_rate(optimizer.param_groups, stage.factor(state.epoch, step, per_epoch, n_steps, config))
 
         set_rate_of(max(0, state.step - 1))  # a resumed epoch may have no step left, and its rate is recorded
         for step in range(state.step, per_epoch):
@@ -233,15 +314,14 @@ class Trainer:
             set_rate_of(step)
             for place, batch in enumerate(group):
                 rng = np.random.default_rng((config.seed, state.stage, state.epoch, step, place))
-                with self.accelerator.autocast():
-                    loss = learner(batch.to(self.accelerator.device), rng) / len(group)
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss is {loss.item()} in epoch {state.epoch + 1}, step {step + 1}. Lower the learning "
-                        "rates (training.learning_rate, training.encoder_learning_rate), or look at extreme weights"
-                    )
-                self.accelerator.backward(loss)
-                state.loss_sum += float(loss.detach())
+                for loss in self.learner.losses(batch.to(self.accelerator.device), rng):
+                    if not torch.isfinite(loss):
+                        raise TrainingError(
+                            f"the loss is {loss.item()} in epoch {state.epoch + 1}, step {step + 1}. Lower the learning "
+                            "rates (training.learning_rate, training.encoder_learning_rate), or look at extreme weights"
+                        )
+                    self.accelerator.backward(loss / len(group))
+                    state.loss_sum += float(loss.detach()) / len(group)
             if stage.regime == "tuned" and ((step + 1) % config.encoder_interval == 0 or step + 1 == per_epoch):
                 draw = np.random.default_rng((config.seed, state.stage, state.epoch, step))
                 for surrogate in self.learner.pass_on(draw):
@@ -254,6 +334,9 @@ class Trainer:
             if self.learner.encoder is not None and self.learner.encoder.allocation is not None:
                 self.learner.encoder.allocation.after_step()
             optimizer.zero_grad(set_to_none=True)
+            if config.ema is not None:
+                state.n_averaged += 1
+                average_in(state.averaged, self._learning(stage), average_decay(config.ema, state.n_averaged))
             state.step = step + 1
             bar(state.epoch * per_epoch + state.step, stage.n_epochs * per_epoch)
             if self.should_stop():
@@ -271,16 +354,20 @@ class Trainer:
             "loss": state.loss_sum / max(1, state.step),
             "learning_rate": float(optimizer.param_groups[-1]["lr"]),
         }
-        if self.validate is None:
-            state.keep_last(self._weights())
-        else:
-            self.learner.eval()
-            metric = row["validation"] = self.validate()
-            if stage.regime == "tuned" and (state.tuned_metric is None or metric > state.tuned_metric):
-                seen = {k: v for k, v in self._weights().items() if k.startswith("towers.") or k == "text_vec"}
-                state.tuned_metric, state.tuned_best = metric, seen
-            state.keep_if_better(metric, self._weights)
-            bar.say(f"val {metric:.4f}")
+        with self._averaged(stage):
+            if self.validate is None:
+                state.keep_last(self._weights())
+            else:
+                self.learner.eval()
+                metric = row["validation"] = self.validate()
+                if stage.regime == "tuned" and (state.tuned_metric is None or metric > state.tuned_metric):
+                    seen = {k: v for k, v in self._weights().items() if k.startswith("towers.") or k == "text_vec"}
+                    state.tuned_metric, state.tuned_best = metric, seen
+                state.keep_if_better(metric, self._weights)
+                bar.say(f"val {metric:.4f}")
+        if stage.ends_cycle(state.epoch + 1):
+            number = len(_split(state.snapshots))
+            state.snapshots |= {f"{number}/{name}": value for name, value in self._weights().items()}
         self.record(row)
         state.next_epoch()
         self._save(optimizer)
@@ -290,7 +377,26 @@ class Trainer:
         if stage.regime == "tuned" and self.learner.encoder is not None:
             rates = layer_rates(self.learner.encoder, stage.encoder_learning_rate, self.config.layer_decay)
             parts = [*rates, *parts]
-        return torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay), fused=True)
+        groups = parameter_groups(parts, self.config.weight_decay)
+        return build_optimizer(self.config.optimizer, groups, self.config.momentum)
+
+    def _learning(self, stage: Stage) -> dict[str, torch.nn.Parameter]:
+        """What this stage changes, by name."""
+        parts = ("towers.", "encoder.") if stage.regime == "tuned" else ("towers.",)
+        return {k: p for k, p in self.learner.named_parameters() if p.requires_grad and k.startswith(parts)}
+
+    @contextmanager
+    def _averaged(self, stage: Stage) -> Iterator[None]:
+        """The learner as the average of its weights, where one is kept; afterwards as it was."""
+        if self.config.ema is None:
+            yield
+            return
+        now = self._weights()
+        self._load(self.state.averaged)
+        if stage.regime == "tuned":
+            self.learner.refresh()
+        yield
+        self._load(now)
 
     def _weights(self) -> Weights:
         """A copy of all that can change: towers, the cache, and the language model's trainable parameters."""
@@ -304,7 +410,7 @@ class Trainer:
 
     def _save(self, optimizer: Any) -> None:
         self.state.weights = self._weights()
-        self.state.moments = _moments(optimizer.state_dict())
+        self.state.moments = moments_of(optimizer)
         self.state.rng = torch.get_rng_state()
         save_training_state(self.state_folder, self.state)
 
@@ -313,14 +419,10 @@ def _named(module: torch.nn.Module | None) -> list[tuple[str, torch.nn.Parameter
     return list(module.named_parameters()) if module is not None else []
 
 
-def _moments(state: dict[str, Any]) -> Weights:
-    """AdamW's per-parameter tensors under flat names, such as "3.exp_avg"."""
-    return {f"{place}.{name}": value for place, values in state["state"].items() for name, value in values.items()}
-
-
-def _with_moments(state: dict[str, Any], moments: Weights) -> dict[str, Any]:
-    nested: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        place, name = key.split(".", 1)
-        nested.setdefault(int(place), {})[name] = value
-    return {**state, "state": nested}
+def _split(numbered: Weights) -> tuple[Weights, ...]:
+    """Weights under names such as "0/towers.head" -> one dict for each number."""
+    parts: dict[int, Weights] = {}
+    for key, value in numbered.items():
+        number, _, name = key.partition("/")
+        parts.setdefault(int(number), {})[name] = value
+    return tuple(parts[number] for number in sorted(parts))

@@ -11,6 +11,7 @@ from lmrec.data.split import Split
 from lmrec.recipe import Recipe
 from lmrec.retrieval.scorer import Scorer
 from lmrec.training.learner import Learner
+from lmrec.training.perturb import AdversarialConfig
 from lmrec.training.trainer import Trainer, plan_stages
 from lmrec.workflows.train import (
     batch_source,
@@ -34,6 +35,7 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
             "item": recipe.item.model_copy(update={"source": "id", "whiten": 0}),
             "user_model": user_model,
             "training": recipe.training.model_copy(update={"frozen_epochs": epochs}),
+            "adversarial": AdversarialConfig(),  # it shifts words, and here are none
             "objective": recipe.objective.model_copy(update={"shown": 0.0, "shown_negatives": None}),
         }
     )
@@ -52,6 +54,6 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
         if n_epochs := refit_epochs(id_recipe, split, report):
             log = split.train_and_validation
             fresh = build_learner(id_recipe, learner.text_vec, log)
-            learner = learn_again(fresh, batch_source(id_recipe, log), n_epochs, id_recipe, trainer_of)
+            learner, _ = learn_again(fresh, batch_source(id_recipe, log), n_epochs, id_recipe, trainer_of)
     learner.to("cpu").eval()
     return learner_scorer(name, learner, id_recipe)

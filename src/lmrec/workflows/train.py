@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_checkpoint, save_vectors
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment
+from lmrec.artifacts.snapshots import save_snapshot
 from lmrec.artifacts.training_state import read_counters
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.impressions import Impressions, shown_beside
@@ -109,17 +110,23 @@ def fit_run(
     run.update_record(
         status="trained",
         training={
-            "best_metric": report.best_metric,
-            "best_stage": report.best_stage,
-            "best_epoch": report.best_epoch,
-            "frozen_metric": report.frozen_metric,
-            "refit_epochs": refit_epochs(recipe, prepared.split, report),
-            "metric": recipe.evaluation.metric,
+            **_training_record(recipe, prepared, report),
             "seconds": round(time.monotonic() - started, 1),
             "costs": {regime: cost.as_dict() for regime, cost in report.costs.items()},
         },
     )
     return FitResult(run, prepared, report, tuple(notes))
+
+
+def _training_record(recipe: Recipe, prepared: Prepared, report: TrainingReport) -> dict[str, Any]:
+    return {
+        "best_metric": report.best_metric,
+        "best_stage": report.best_stage,
+        "best_epoch": report.best_epoch,
+        "frozen_metric": report.frozen_metric,
+        "refit_epochs": refit_epochs(recipe, prepared.split, report),
+        "metric": recipe.evaluation.metric,
+    }
 
 
 def _open(out: Path | str, resume: bool) -> RunFolder:
@@ -147,6 +154,11 @@ def _train(
     varied = vary_texts(source, recipe.augment.words, recipe.training.seed, show)
     notes += describe_augmentation(recipe.augment, source, varied)
     variants = untuned_variants(varied, catalog.n_items, encoder, show) if varied is not None else None
+    if recipe.training.snapshots and can_tune and recipe.training.tuned_epochs and not len(split.validation):
+        raise RecipeError(
+            "training.snapshots are of towers on fixed text vectors, and without a validation part what is served comes from "
+            "the second stage. Set training.tuned_epochs to 0, or split so that something is left to validate on"
+        )
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head)
     learner = build_learner(recipe, text_vec, split.train, Words(encoder, source, template), variants)
     fingerprint = _training_fingerprint(recipe, prepared)
@@ -165,7 +177,7 @@ def _train(
         report = trainer.run(plan_stages(recipe.training, can_tune), resume=resume)
         learner.to("cpu")
         n_again = refit_epochs(recipe, split, report)
-        final = learner
+        final, again = learner, report
         if n_again:
             trainer_of = partial(
                 Trainer,
@@ -180,7 +192,7 @@ def _train(
             if variants is not None and report.best_stage == "tuned":
                 variants = tuned_variants(variants, encoder, recipe.encoder.batch_tokens, show)
             fresh = build_learner(recipe, learner.text_vec, split.train_and_validation, variants=variants)
-            final = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
+            final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
     weights, fused_metric = search_weights(
         learner_scorer("validation", learner, recipe),
         split.train,
@@ -213,13 +225,24 @@ def _train(
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
     served = learner_scorer("index", final, recipe).fused(fusion)
     save_index(run, served, prepared.dataset.interactions, recipe.index, checkpoint.fingerprint)
+    kept = {**run.read_record(), "status": "trained", "training": _training_record(recipe, prepared, report)}
+    kept["training"]["best_stage"] = "frozen"
+    for number, then in enumerate(again.snapshots):
+        final.load_state_dict(_towers_of(then), strict=False)
+        validated = _bare(_towers_of(report.snapshots[number])) if n_again else None
+        save_snapshot(run, number + 1, final.towers, validated, final.text_vec, catalog.fingerprint, kept)
     remove_training_state(run)
     return report
 
 
 def refit_epochs(recipe: Recipe, split: Split, report: TrainingReport) -> int:
-    """For how many epochs fresh towers learn from training and validation; 0 where the validated ones are kept."""
-    return report.frozen_epoch if recipe.refits and len(split.validation) else 0
+    """For how many epochs fresh towers learn from training and validation; 0 where the validated ones are kept.
+
+    As many as were best on validation; with snapshots all, for each cycle's end is to be had.
+    """
+    if not (recipe.refits and len(split.validation)):
+        return 0
+    return recipe.training.frozen_epochs if recipe.training.snapshots else report.frozen_epoch
 
 
 def learn_again(
@@ -229,14 +252,15 @@ def learn_again(
     recipe: Recipe,
     trainer_of: Callable[..., Trainer],
     resume: bool = False,
-) -> Learner:
-    """The learner, whose fresh towers have learnt from these batches on fixed text vectors; on the CPU.
+) -> tuple[Learner, TrainingReport]:
+    """The learner, whose fresh towers have learnt from these batches on fixed text vectors, on the CPU; and how it went.
 
     trainer_of: a Trainer that lacks what is to be learnt and from what.
     """
     trainer = trainer_of(fresh, recipe.training, batches=batches, validate=None, label="train, with validation")
-    trainer.run([Stage("frozen", n_epochs, recipe.training.learning_rate, 0.0)], resume=resume)
-    return fresh.to("cpu")
+    config = recipe.training
+    report = trainer.run([Stage("frozen", n_epochs, config.learning_rate, 0.0, config.snapshots)], resume=resume)
+    return fresh.to("cpu"), report
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +280,8 @@ def build_learner(
     variants: TextVariants | None = None,
 ) -> Learner:
     """Towers with fresh weights (drawn from the seed), the language model if any, and the cache of its vectors."""
-    torch.manual_seed(recipe.training.seed)
+    config = recipe.training
+    torch.manual_seed(config.seed if config.start_seed is None else config.start_seed)
     counts = np.bincount(train.item_idx, minlength=len(text_vec))
     towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head)
     return Learner(
@@ -265,11 +290,13 @@ def build_learner(
         words.source.tokens.ids if words else None,
         text_vec.clone(),
         recipe.encoder,
-        recipe.training.max_encoded_items,
+        config.max_encoded_items,
         history_tokens(words.source, words.template) if words else None,
         recipe.masks_seen,
         objective=build_objective(recipe.objective, counts),
         variants=variants,
+        regularisers=recipe.regularisers,
+        adversarial=recipe.adversarial,
     )
 
 
@@ -336,6 +363,10 @@ def _training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
 def replace_judging(recipe: Recipe) -> Recipe:
     """The recipe with what cannot change the weights at its default, so that it may change between stop and resume."""
     return recipe.model_copy(update={"baselines": type(recipe.baselines)(), "reranker": type(recipe.reranker)()})
+
+
+def _towers_of(weights: Weights) -> Weights:
+    return {name: value for name, value in weights.items() if name.startswith("towers.")}
 
 
 def _bare(weights: Weights) -> Weights:

@@ -47,8 +47,9 @@ from lmrec.models.fusion import Fusion
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.training.batches import TrainBatch
-from lmrec.training.continual import pull_to, update_batches
+from lmrec.training.continual import update_batches
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
+from lmrec.training.regularisers import pull_to
 from lmrec.training.trainer import Trainer, TrainingConfig, plan_stages
 from lmrec.workflows.experiments import name_of_running
 from lmrec.workflows.fuse import fit_fusion
@@ -276,6 +277,7 @@ def _training_of(recipe: Recipe) -> TrainingConfig:
             "tuned_learning_rate": update.rate_share * training.tuned_learning_rate,
             "encoder_learning_rate": update.rate_share * training.encoder_learning_rate,
             "weight_decay": 0.0,  # the pull is to the served weights, not to zero
+            "snapshots": 0,
         }
     )
 

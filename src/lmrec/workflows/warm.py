@@ -64,6 +64,8 @@ def warm_start(
         history_tokens(source, checkpoint.template),
         recipe.masks_seen,
         objective=build_objective(recipe.objective, counts),
+        regularisers=recipe.regularisers,
+        adversarial=recipe.adversarial,
     )
     return WarmStart(learner, source, encoder, can_tune and recipe.update.tuned_epochs > 0)
 

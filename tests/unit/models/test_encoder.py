@@ -43,9 +43,9 @@ class CountingEncoder(TextEncoder):
         super().__init__(inner.backbone, inner.pooling)
         self.rows: list[tuple[int, ...]] = []
 
-    def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
+    def forward(self, token_ids: Tensor, token_mask: Tensor, words: Tensor | None = None) -> Tensor:
         self.rows += [tuple(ids[mask].tolist()) for ids, mask in zip(token_ids, token_mask, strict=True)]
-        return super().forward(token_ids, token_mask)
+        return super().forward(token_ids, token_mask, words)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from lmrec.errors import RecipeError
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.encoder import EncoderConfig, TextEncoder, choose_trainable, load_encoder
 from lmrec.models.layers import transformer_layers
@@ -20,6 +21,7 @@ from lmrec.models.reading import (
     Way,
     WholeReader,
     build_reader,
+    checkpoint_layers,
     empty_states,
     n_frozen_layers,
 )
@@ -201,3 +203,31 @@ def test_a_model_that_cannot_be_cut_is_read_whole_and_that_is_said(
     with caplog.at_level(logging.WARNING):
         assert isinstance(build_reader(t5, TOKENS, Way(4096, CPU), 64), WholeReader)
     assert "all layers are run for every text" in caplog.text
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_layers", [2, 4], ids=["over kept states", "whole"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "MPNetModel"])
+def test_layers_that_are_run_again_give_the_same_gradients(name: str, n_layers: int, precision: torch.dtype) -> None:
+    """Also where bf16 learns with another attention than it reads with."""
+    way = Way(4096, CPU, lambda: torch.autocast("cpu", precision, enabled=precision != torch.float32))
+    found = []
+    for checkpointing in (False, True):
+        encoder = tune_last(family(name), n_layers).train()
+        if checkpointing:
+            checkpoint_layers(encoder)
+        reader = build_reader(encoder, TOKENS, way, 64)
+        assert isinstance(reader, UpperReader if n_layers == 2 else WholeReader)
+        torch.manual_seed(1)
+        for rows, vectors in reader.encode_rows(np.arange(len(TOKENS))):
+            torch.autograd.backward((vectors * torch.from_numpy(1.0 + rows).float().unsqueeze(1)).cumsum(1).sum())
+        found.append([p.grad for p in encoder.parameters() if p.grad is not None])
+    plain, again = found
+    assert len(plain) == len(again) > 0
+    for one, other in zip(plain, again, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_a_model_that_cannot_run_its_layers_again_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"models of the kind 'mpnet' cannot do it. Turn it off"):
+        checkpoint_layers(family("MPNetModel"))

@@ -11,7 +11,8 @@ from lmrec.models.heads import HeadConfig
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
 from lmrec.training.batches import TrainBatch
-from lmrec.training.continual import UpdateConfig, pull_to, update_batches
+from lmrec.training.continual import UpdateConfig, update_batches
+from lmrec.training.regularisers import pull_to
 
 N_USERS, N_EACH = 40, 30
 

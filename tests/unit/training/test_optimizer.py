@@ -1,7 +1,7 @@
 """The optimizer: what decays, what trains at which rate, and the course of the rate."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lmrec.models.encoder import EncoderConfig, choose_trainable, load_encoder
-from lmrec.training.optimizer import Schedule, layer_rates, learning_rate_factor, parameter_groups, set_learning_rate
+from lmrec.training.optimizer import (
+    OptimizerKind,
+    Schedule,
+    build_optimizer,
+    layer_rates,
+    learning_rate_factor,
+    moments_of,
+    parameter_groups,
+    restore_moments,
+    set_learning_rate,
+)
 
+KINDS: tuple[OptimizerKind, ...] = get_args(OptimizerKind)
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
@@ -98,5 +109,47 @@ def test_warm_up_is_a_straight_line_to_the_full_rate() -> None:
 
 def test_the_shapes_at_half_time() -> None:
     found = {schedule: learning_rate_factor(50, 100, 0.0, schedule) for schedule in SCHEDULES}
-    assert found == pytest.approx({"cosine": 0.5, "linear": 0.5, "constant": 1.0})
+    assert found == pytest.approx({"cosine": 0.5, "linear": 0.5, "constant": 1.0, "inverse_sqrt": 51**-0.5})
     assert learning_rate_factor(25, 100, 0.0, "cosine") > learning_rate_factor(25, 100, 0.0, "linear")
+
+
+def test_the_inverse_square_root_falls_from_the_end_of_warm_up_on() -> None:
+    found = [learning_rate_factor(step, 100, 0.04, "inverse_sqrt") for step in (0, 3, 15, 63)]
+    assert found == pytest.approx([0.25, 1.0, 0.5, 0.25])
+
+
+def fit_line(
+    kind: OptimizerKind, n_steps: int, after: int = 0, momentum: float | None = None
+) -> tuple[list[Any], float]:
+    """Least squares with a matrix and a bias; after `after` steps the optimizer is made anew from its moments."""
+    torch.manual_seed(0)
+    model, inputs = nn.Linear(4, 3), torch.randn(40, 4)
+    wanted = inputs @ torch.randn(4, 3) + 1.0
+    optimizer = build_optimizer(kind, parameter_groups([(model.parameters(), 0.05)], 0.0), momentum)
+    for step in range(n_steps):
+        if after and step == after:
+            kept = moments_of(optimizer)
+            optimizer = build_optimizer(kind, parameter_groups([(model.parameters(), 0.05)], 0.0), momentum)
+            restore_moments(optimizer, kept)
+        loss = (model(inputs) - wanted).square().mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return [parameter.detach().clone() for parameter in model.parameters()], float(loss.detach())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_learns_and_goes_on_exactly_from_what_it_remembers(kind: OptimizerKind) -> None:
+    whole, loss = fit_line(kind, 150)
+    resumed, _ = fit_line(kind, 150, after=60)
+    assert loss < 0.05
+    assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
+def test_momentum_is_heard_and_zero_of_it_needs_no_memory() -> None:
+    assert fit_line("sgd", 20, momentum=0.0)[1] > fit_line("sgd", 20)[1]
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer("sgd", parameter_groups([(model.parameters(), 0.1)], 0.0), 0.0)
+    torch.autograd.backward(model(torch.ones(1, 2)).sum())
+    optimizer.step()
+    assert moments_of(optimizer) == {}

@@ -14,7 +14,17 @@ from lmrec.artifacts.training_state import load_training_state
 from lmrec.errors import Interrupted, RunFolderError, TrainingError
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
-from lmrec.training.trainer import Stage, Trainer, TrainingConfig, TrainingReport, choose_precision, plan_stages
+from lmrec.training.perturb import AdversarialConfig
+from lmrec.training.regularisers import RegularisersConfig, pull_to
+from lmrec.training.trainer import (
+    Stage,
+    Trainer,
+    TrainingConfig,
+    TrainingReport,
+    check_snapshots,
+    choose_precision,
+    plan_stages,
+)
 
 Batches = Callable[[int, int], list[TrainBatch]]
 Weights = dict[str, Tensor]
@@ -160,6 +170,97 @@ def test_without_validation_the_last_weights_stay_and_resuming_is_as_exact(new_s
     resumed = new_session(validated=False)
     resumed.run(resume=True)
     assert_same(resumed.weights, whole.weights)
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
+    "adafactor": {"optimizer": "adafactor"},
+    "average": {"ema": 0.9},
+    "average, adafactor, other course": {"ema": 0.9, "optimizer": "adafactor", "schedule": "inverse_sqrt"},
+    "snapshots": {"snapshots": 2},
+    "attack": {},
+    "two passes": {},
+}
+
+
+@pytest.mark.parametrize("stop_after", [5, -2], ids=["first stage", "second stage"])
+@pytest.mark.parametrize("choice", list(CHOICES))
+def test_however_it_trains_a_stop_is_no_loss(
+    choice: str, stop_after: int, new_session: Callable[..., Session], world_batches: Batches
+) -> None:
+    config = CONFIG.model_copy(update=CHOICES[choice])
+
+    def session(name: str) -> Session:
+        made = new_session(name, config)
+        made.trainer.batches = lambda stage, epoch: world_batches(stage, epoch)[:4]
+        made.learner.adversarial = AdversarialConfig(kind="freelb" if choice == "attack" else "none")
+        made.learner.regularisers = RegularisersConfig(r_drop=2.0 if choice == "two passes" else 0.0, l2_sp=0.01)
+        made.learner.start_pull = pull_to(made.learner.encoder, 0.01) if made.learner.encoder else None
+        return made
+
+    whole = session("whole")
+    report = whole.run()
+    assert all(np.isfinite(row["loss"]) for row in whole.rows)
+    stopped = session("stopped")
+    stopped.stop_after = stop_after if stop_after > 0 else whole.n_steps + stop_after
+    with pytest.raises(Interrupted):
+        stopped.run()
+    resumed = session("stopped")
+    again = resumed.run(resume=True)
+    assert_same(resumed.weights, whole.weights)
+    assert stopped.rows + resumed.rows == whole.rows
+    assert len(report.snapshots) == len(again.snapshots) == config.snapshots
+    for one, other in zip(report.snapshots, again.snapshots, strict=True):
+        assert_same(other, one)
+
+
+def test_the_average_is_what_is_validated_and_kept_and_training_goes_on_from_the_last_step(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path
+) -> None:
+    learner, seen = make_learner(), list[Weights]()
+    config = CONFIG.model_copy(update={"frozen_epochs": 2, "tuned_epochs": 1, "ema": 0.8})
+    session = Session(learner, world_batches, tmp_path, config, scripted([0.1, 0.2, 0.3], learner, seen))
+    session.run()
+    state = session.trainer.state
+    averaged = {name: value for name, value in seen[2].items() if name in state.averaged}
+    assert_same(averaged, state.averaged)
+    assert {name.split(".")[0] for name in averaged} == {"towers", "encoder"}
+    assert_same(session.weights, seen[2])  # the best is the average, whose cache is what its own model says
+    learner.refresh()
+    torch.testing.assert_close(learner.text_vec, seen[2]["text_vec"], atol=1e-5, rtol=1e-5)
+    names = [name for name in averaged if name.startswith("towers.")]
+    assert not any(torch.equal(state.weights[name], averaged[name]) for name in names if averaged[name].numel() > 20)
+
+
+def test_snapshots_are_taken_at_the_ends_of_cycles_that_begin_at_the_full_rate(
+    new_session: Callable[..., Session],
+) -> None:
+    config = CONFIG.model_copy(update={"frozen_epochs": 4, "tuned_epochs": 0, "snapshots": 2, "warmup_share": 0.0})
+    session = new_session("snapshots", config)
+    report = session.run()
+    first, second = report.snapshots
+    assert_same(second, {name: value for name, value in session.trainer.state.weights.items() if name in second})
+    assert not torch.equal(first["towers.user_model.start"], second["towers.user_model.start"])
+    stage, n = session.stages[0], 10
+    rates = [stage.factor(epoch, step, n, 4 * n, config) for epoch in range(4) for step in range(n)]
+    assert rates[0] == rates[2 * n] == 1.0
+    assert rates[: 2 * n] == rates[2 * n :] == sorted(rates[: 2 * n], reverse=True)
+    assert rates[2 * n - 1] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("choices", "refits", "rule"),
+    [
+        ({"snapshots": 3, "frozen_epochs": 10}, True, "frozen_epochs is 10, and must be a multiple of it"),
+        ({"snapshots": 2, "schedule": "linear"}, True, "training.schedule is 'linear'"),
+        ({"snapshots": 2, "ema": 0.9, "patience": 9}, True, "training.ema averages over"),
+        ({"snapshots": 2}, True, "must reach over the 5 epochs of a cycle"),
+        ({"snapshots": 2, "patience": 5}, False, "what is served comes from the second stage"),
+    ],
+)
+def test_cycles_that_cannot_be_are_refused(choices: dict[str, Any], refits: bool, rule: str) -> None:
+    with pytest.raises(ValueError, match=rf"training.snapshots is \d: .*{rule}"):
+        check_snapshots(TrainingConfig.model_validate(choices), refits)
 
 
 def test_training_lowers_the_loss_in_both_stages(uninterrupted: dict[str, Any]) -> None:
