@@ -23,6 +23,7 @@ from lmrec.retrieval.ann import IndexConfig
 from lmrec.text.augment import WordAugmentConfig
 from lmrec.text.template import TemplateConfig
 from lmrec.training.continual import UpdateConfig
+from lmrec.training.distil import DistilConfig
 from lmrec.training.losses import ObjectiveConfig
 from lmrec.training.pairs import RerankerConfig
 from lmrec.training.perturb import AdversarialConfig
@@ -80,6 +81,7 @@ class Recipe(BaseModel):
     baselines: BaselinesConfig = BaselinesConfig()
     update: UpdateConfig = UpdateConfig()
     reranker: RerankerConfig = RerankerConfig()
+    distil: DistilConfig = DistilConfig()
     index: IndexConfig = IndexConfig()
     pretrain: PretrainConfig = PretrainConfig()
 

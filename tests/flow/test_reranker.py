@@ -16,6 +16,7 @@ from lmrec.fields import Ragged
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import RerankedScorer
+from lmrec.workflows.distil import distil_run
 from lmrec.workflows.judge import FUSED, judge_run
 from lmrec.workflows.report import report_run
 from lmrec.workflows.rerank import fit_reranker
@@ -31,6 +32,7 @@ QUICK = [
     "reranker.judge_cases=30",
     f"reranker.top_k={TOP_K}",
 ]
+READS_LIKELIHOOD = [*(choice for choice in QUICK if "n_events" not in choice), "reranker.form=likelihood"]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,28 @@ def test_it_is_served_with_items_that_came_later(taught: Path) -> None:
     assert [item.item_id for item in live_with_new.items] == [item.item_id for item in with_new.items]
 
 
+def test_it_is_distilled_into_a_retriever_of_its_own(taught: Path, fitted: Path, tmp_path: Path) -> None:
+    found = distil_run(taught, tmp_path / "run", ["distil.n_events=40", "distil.epochs=1"], show=False)
+    assert found.n_lists == 40
+    assert len(found.metrics) == 2
+    assert found.metrics[found.epoch] == max(found.metrics)
+    recommender = Recommender.load(tmp_path / "run")
+    assert recommender.reranker is None
+    assert len(recommender.recommend(users=["user0"], k=5)[0].items) == 5
+    judged = judge_run(tmp_path / "run", show=False)
+    assert FUSED in {row.name for row in judged.table.rows}
+    before = [item.score for item in Recommender.load(taught).recommend(users=["user0"], k=5, rerank=False)[0].items]
+    again = [item.score for item in Recommender.load(taught).recommend(users=["user0"], k=5, rerank=False)[0].items]
+    assert before == again  # the run that was distilled is as it was
+    with pytest.raises(InputError, match="has no reranker to learn from. Type: lmrec fit-reranker"):
+        distil_run(fitted, tmp_path / "other", show=False)
+    set_weight_of = Path(shutil.copytree(taught, tmp_path / "unweighed"))
+    set_weight(set_weight_of, 0.0)
+    with pytest.raises(InputError, match="validation gave the reranker of .* no weight"):
+        distil_run(set_weight_of, tmp_path / "other", show=False)
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.fixture(scope="module")
 def rated(world_folder: Path, tmp_path_factory: pytest.TempPathFactory, quick_choices: list[str]) -> Path:
     """A run on a log with ratings 1 to 3."""
@@ -144,6 +168,38 @@ def test_ratings_are_learnt_by_both_types(
     judged = judge_run(run, show=False).reranking
     assert judged is not None
     assert judged.pairs.task == task
+
+
+def test_a_language_model_that_writes_answers_yes_or_no(run: Path, tiny_llama: Path) -> None:
+    choices = [*QUICK, f"reranker.name={tiny_llama}", "reranker.form=yes_no", "reranker.train=lora"]
+    fit = fit_reranker(run, choices, show=False)
+    assert fit.description.answers[0] != fit.description.answers[1]
+    set_weight(run, 0.9)
+    (answer,) = Recommender.load(run).recommend(users=["user0"], k=5)
+    assert len(answer.items) == 5
+
+
+def test_a_language_model_that_writes_says_how_likely_words_are(run: Path, tiny_llama: Path, tiny_bert: Path) -> None:
+    fit = fit_reranker(run, [*READS_LIKELIHOOD, f"reranker.name={tiny_llama}"], show=False)
+    assert fit.n_pairs == 0  # nothing was trained
+    assert fit.description.spread >= 0
+    set_weight(run, 0.9)
+    recommender = Recommender.load(run)
+    reader, texts = recommender.reranker, recommender.texts
+    assert reader is not None
+    together = reader.score([texts[:3]], [texts[3:9]])[0]
+    alone = [float(reader.score([texts[:3]], [[text]])[0][0]) for text in texts[3:9]]
+    if fit.description.spread:
+        np.testing.assert_allclose(together, alone, atol=0.05)  # bf16, where this machine has it
+    assert len(recommender.recommend(users=["user0"], k=5)[0].items) == 5
+    for choice, words in {
+        "reranker.epochs=3": "reranker.epochs would do nothing",
+        "reranker.task=classes": "says chosen or not: set reranker.task to 'binary'",
+    }.items():
+        with pytest.raises(RecipeError, match=words):
+            fit_reranker(run, [*READS_LIKELIHOOD, choice], show=False)
+    with pytest.raises(RecipeError, match="reads in both directions, so it does not write"):
+        fit_reranker(run, [*READS_LIKELIHOOD, f"reranker.name={tiny_bert}"], show=False)
 
 
 def test_what_cannot_be_is_refused(taught: Path, run: Path, world_folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ transitions.safetensors  item transitions of the whole log, where the model fuse
 checkpoint.json          configs, template, shapes, fingerprint of the weights
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmrec.artifacts.adapter import Purpose, load_adapted, save_adapter
-from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, write_json
+from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
 from lmrec.errors import RunFolderError
 from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder
 from lmrec.models.fusion import Fusion, FusionWeights
@@ -171,6 +172,19 @@ def save_checkpoint(
                 "fingerprint": fingerprint_files(*weights),
             },
         )
+    return read_checkpoint(folder)
+
+
+def replace_towers(folder: Path, source: Checkpoint, towers: TwoTower) -> Checkpoint:
+    """A checkpoint at `folder` that is `source` with other towers, of one stage alone; other files are shared."""
+    with replaced_folder(folder) as fresh:
+        shutil.copytree(source.folder, fresh, copy_function=share_file, dirs_exist_ok=True)
+        for name in ("towers", "frozen_stage", "tuned_stage"):
+            (fresh / f"{name}.safetensors").unlink(missing_ok=True)  # never written into: they may be another run's too
+        save_file(_cpu(towers.state_dict()), fresh / "towers.safetensors")
+        weights = [*sorted((fresh / "encoder").glob("*.safetensors")), fresh / "towers.safetensors"]
+        values = read_json(fresh / "checkpoint.json")
+        write_json(fresh / "checkpoint.json", {**values, "fingerprint": fingerprint_files(*weights)})
     return read_checkpoint(folder)
 
 

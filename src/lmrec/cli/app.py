@@ -316,7 +316,10 @@ def data_fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="See `lmrec data list`.")],
     out: Annotated[Optional[Path], typer.Option("--out", help="Also write the tables as csv here.")] = None,
 ) -> None:
-    """Fetch a data set into the cache and say where it lies; with --out, as tables for `lmrec fit`."""
+    """Fetch a data set or a language model into the cache and say where it lies.
+
+    --out: also a data set's tables, for `lmrec fit`.
+    """
     from lmrec.cli.fetching import export_tables, fetch
 
     folder = fetch(name)

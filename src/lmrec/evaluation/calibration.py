@@ -6,11 +6,11 @@ Everything here reads logits or probabilities, never a decision. A binary logit 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 
 from lmrec.errors import InputError
-from lmrec.fields import FloatArray, IntArray
+from lmrec.fields import BoolArray, FloatArray, IntArray
 
 _LOG_RANGE = (np.log(0.02), np.log(50.0))
 
@@ -69,6 +69,29 @@ def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
         options={"xatol": 1e-6},
     )  # fmt: skip
     return float(np.exp(found.x))
+
+
+def fit_odds(values: FloatArray, is_right: BoolArray) -> tuple[float, float]:
+    """(a, b) that make sigmoid(a + b * value) likeliest: log-odds from any score (Platt 1999).
+
+    b is at least 0: a score may turn out to say nothing, but is not turned round. Nothing to learn from gives (0, 1).
+
+    >>> a, b = fit_odds(np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]), np.array([True, False, False, True, True, False]))
+    >>> round(a, 2), round(b, 2)
+    (-0.69, 1.39)
+    """
+    if not is_right.any() or is_right.all():
+        return 0.0, 1.0
+    middle, scale = float(values.mean()), max(float(values.std()), 1e-9)
+    x, signs = (values - middle) / scale, np.where(is_right, 1.0, -1.0)
+
+    def loss(line: FloatArray) -> tuple[float, FloatArray]:
+        margin = signs * (line[0] + line[1] * x)
+        slope = -signs * expit(-margin) / len(x)
+        return float(np.logaddexp(0.0, -margin).mean()), np.array([slope.sum(), slope @ x])
+
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(None, None), (0.0, None)]).x
+    return float(found[0] - found[1] * middle / scale), float(found[1] / scale)
 
 
 def reliability(confidence: FloatArray, came_true: FloatArray, n_bins: int = 10) -> list[ReliabilityBin]:

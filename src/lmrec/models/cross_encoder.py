@@ -6,7 +6,7 @@ BERT type (first token, pooler) or GPT type (last token).
 """
 
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,28 +18,43 @@ from lmrec.models.encoder import max_tokens_of, token_batches
 from lmrec.progress import Progress
 
 PairTask: TypeAlias = Literal["binary", "classes", "regression"]
+ReaderForm: TypeAlias = Literal["classifier", "yes_no", "likelihood"]
 
 
-class PairModel(Protocol):
-    """What reads pairs. `pad_id` fills rows at the right."""
-
-    @property
-    def pad_id(self) -> int: ...
-
-    def __call__(self, token_ids: Tensor, token_mask: Tensor, item_start: Tensor) -> Tensor: ...
-
-
-class CrossEncoder(nn.Module):
-    """A sequence classifier of transformers; C = 1 for a log-odds or a value, else a logit a class."""
+class PairModel(nn.Module):
+    """What reads pairs: a model of transformers with something on top. `pad_id` fills rows at the right."""
 
     def __init__(self, backbone: nn.Module, pad_id: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.pad_id = pad_id
+
+    @property
+    def base(self) -> nn.Module:
+        """The language model below what is on top."""
+        base = self.backbone.base_model
+        assert isinstance(base, nn.Module)
+        return base
+
+    @property
+    def head(self) -> nn.ModuleList:
+        """What was put on top for the task, mostly fresh."""
+        return nn.ModuleList()
+
+
+class CrossEncoder(PairModel):
+    """A sequence classifier of transformers; C = 1 for a log-odds or a value, else a logit a class."""
+
+    def __init__(self, backbone: nn.Module, pad_id: int) -> None:
+        super().__init__(backbone, pad_id)
         config = backbone.config
         # GPT-type classifiers read the last token that is not this one: it must be the one that rows are filled with.
         config.pad_token_id = pad_id  # type: ignore[union-attr]
         self.marks_item = getattr(config, "type_vocab_size", 0) > 1
+
+    @property
+    def head(self) -> nn.ModuleList:
+        return nn.ModuleList([part for part in self.backbone.children() if part is not self.base])
 
     def forward(self, token_ids: Tensor, token_mask: Tensor, item_start: Tensor) -> Tensor:
         """(P, L) ids, (P, L) mask, True = real, (P,) where the item begins -> (P, C) in fp32."""
@@ -116,7 +131,6 @@ def score_pairs(
     progress: Progress | None = None,
 ) -> FloatArray:
     """(P, C) outputs of P pairs, those of like length together; bf16 where `torch.autocast` is on. The model is in eval."""
-    assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
     found: FloatArray | None = None
     done = 0

@@ -15,15 +15,17 @@ from lmrec.artifacts.reranker import RerankerDescription, load_reranker_model, r
 from lmrec.errors import RunFolderError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.blending import blend_standardized
-from lmrec.models.cross_encoder import CrossEncoder, score_pairs
+from lmrec.models.causal_lm import score_continuations
+from lmrec.models.cross_encoder import PairModel, score_pairs
 from lmrec.models.precision import autocast, has_fast_bf16
-from lmrec.text.pairs import join_pairs, tokenize_parts
+from lmrec.text.pairs import join_pairs, join_prefix, tokenize_parts
 from lmrec.topk import exclude_items, top_k
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _BATCH_TOKENS: Final = 4096
+_CONTINUATION_TOKENS: Final = 512  # beside each row of which the history's keys and values are repeated
 _MAX_KNOWN: Final = 200_000  # texts whose tokens are kept
 
 
@@ -41,7 +43,7 @@ class Reranker:
     """
 
     description: RerankerDescription
-    load: "Callable[[], tuple[CrossEncoder, PreTrainedTokenizerBase]]"
+    load: "Callable[[], tuple[PairModel, PreTrainedTokenizerBase]]"
     bf16: bool = field(default_factory=has_fast_bf16)
     _known: dict[str, IntArray] = field(default_factory=dict)
 
@@ -72,19 +74,26 @@ class Reranker:
 
     def outputs(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> FloatArray:
         """(P, C) the model's own outputs, pair by pair."""
-        recent = [list(history)[-self.description.max_tokens :] for history in histories]
+        described, model = self.description, self.loaded[0]
+        recent = [list(history)[-described.max_tokens :] for history in histories]
         texts = list(dict.fromkeys(text for row in (*recent, *candidates) for text in row))
         place = {text: at for at, text in enumerate(texts)}
-        pairs = join_pairs(
-            self.description.layout,
-            self._tokens_of(texts),
-            Ragged.from_rows([[place[text] for text in row] for row in recent]),
-            Ragged.from_rows([[place[text] for text in row] for row in candidates]),
-            self.description.max_tokens,
+        parts = self._tokens_of(texts)
+        known, asked = (
+            Ragged.from_rows([[place[text] for text in row] for row in rows]) for rows in (recent, candidates)
         )
-        model = self.loaded[0]
         with autocast(torch.device("cpu"), self.bf16):
+            if described.form == "likelihood":
+                found = [self._likelihoods(parts, known[at], asked[at]) for at in range(len(known))]
+                return described.center + described.spread * np.concatenate(found)[:, None]
+            pairs = join_pairs(described.layout, parts, known, asked, described.max_tokens)
             return score_pairs(model, pairs.ids, pairs.item_start, _BATCH_TOKENS)
+
+    def _likelihoods(self, parts: Ragged, history: IntArray, candidates: IntArray) -> FloatArray:
+        """(K,) mean log p a token of the candidates' words after one history, which is read once."""
+        described, (model, tokenizer) = self.description, self.loaded
+        prefix, own = join_prefix(described.layout, parts, history, candidates, described.max_tokens)
+        return score_continuations(model.backbone, prefix, own, int(tokenizer.pad_token_id or 0), _CONTINUATION_TOKENS)
 
     def reorder(
         self, history: Sequence[str], candidates: Sequence[str], scores: Sequence[float] | FloatArray
@@ -101,12 +110,13 @@ class Reranker:
             self._known.clear()
             unknown = texts
         if unknown:
-            parts = tokenize_parts(self.loaded[1], unknown)
+            lead = " " if self.description.form == "likelihood" else ""  # a word inside a text begins with a space
+            parts = tokenize_parts(self.loaded[1], [lead + text for text in unknown])
             self._known.update((text, parts[at]) for at, text in enumerate(unknown))
         return Ragged.from_rows([self._known[text] for text in texts])
 
     @cached_property
-    def loaded(self) -> "tuple[CrossEncoder, PreTrainedTokenizerBase]":
+    def loaded(self) -> "tuple[PairModel, PreTrainedTokenizerBase]":
         """The model, in eval, and its tokenizer."""
         return self.load()
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HISTORY: Final = "{history}"
 ITEM: Final = "{item}"
 DEFAULT_PROMPT: Final = "Liked, newest first: {history}\nCandidate: {item}\nWould they choose it, yes or no?\nAnswer:"
+NEXT_PROMPT: Final = "Liked, newest first: {history}\nNext:{item}"  # for the likelihood of an item; a space begins it
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,36 @@ def join_pairs(layout: PairLayout, parts: Ragged, history: Ragged, candidates: R
             rows.append(np.concatenate([before, kept, between, item_ids, after]))
             starts.append(len(before) + len(kept) + len(between))
     return PairTokens(Ragged.from_rows(rows), np.array(starts, np.int64), n_cut)
+
+
+def join_prefix(
+    layout: PairLayout, parts: Ragged, history: IntArray, candidates: IntArray, max_tokens: int
+) -> tuple[IntArray, Ragged]:
+    """One history (places in `parts`, oldest first) as tokens before all of its candidates, and the candidates' own tokens.
+
+    The history leaves room for the longest candidate. Raises RecipeError where that alone takes all of `max_tokens`.
+    """
+    own = parts.take(candidates)
+    longest = int(own.lengths.max(initial=0))
+    room = max_tokens - layout.n_fixed - longest
+    if room < 0:
+        raise RecipeError(
+            f"reranker.max_tokens is {max_tokens}, and an item's text takes {longest} tokens beside {layout.n_fixed} fixed "
+            "ones: an item is never cut. Raise it, or shorten template.max_chars"
+        )
+    words, _ = _newest_first(layout, parts, history, max_tokens)
+    return np.concatenate([layout.before, words[:room], layout.between]).astype(np.int64), own
+
+
+def answer_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
+    """The first tokens of " yes" and " no". Raises RecipeError where they are the same."""
+    yes, no = (_ids(tokenizer, word)[0] for word in (" yes", " no"))
+    if yes == no:
+        raise RecipeError(
+            "reranker.form is 'yes_no', and the tokenizer of this language model begins both words alike. Set it to "
+            "'classifier', or choose another model"
+        )
+    return yes, no
 
 
 def _newest_first(layout: PairLayout, parts: Ragged, items: IntArray, max_tokens: int) -> tuple[IntArray, bool]:

@@ -22,6 +22,20 @@ from lmrec.training.objectives import (
 from lmrec.training.samplers import Sampler, SamplerConfig, ShownSampler, build_sampler
 
 
+class AuxiliaryConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str | None = Field(
+        default=None,
+        description="A column of the catalog whose value for the next item the user vector must also foretell, such as a "
+        "category or genre; of several values between commas or bars the first.",
+    )
+    weight: float = Field(
+        default=0.1, gt=0, description="What this second loss (nats a target) counts beside the first."
+    )
+    min_items: int = Field(default=5, ge=1, description="Values of fewer items are nobody's category.")
+
+
 class ObjectiveConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,6 +59,7 @@ class ObjectiveConfig(BaseModel):
         lt=1,
         description="Share of the right answer that is spread evenly over all candidates of the softmax.",
     )
+    auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     shown: float = Field(
         default=0.0,
         ge=0,
@@ -57,6 +72,11 @@ class ObjectiveConfig(BaseModel):
 
     @model_validator(mode="after")
     def _heard(self) -> Self:
+        if self.auxiliary.column is None and self.auxiliary != AuxiliaryConfig():
+            raise ValueError(
+                "objective.auxiliary.weight and min_items are of a column that is not named: nothing would come of them. Set "
+                "objective.auxiliary.column"
+            )
         if self.kind == "full" and "sampler" in self.model_fields_set and self.sampler != SamplerConfig():
             raise ValueError(
                 "objective.sampler draws negatives, and objective.kind 'full' has none: nothing would come of it. Set "

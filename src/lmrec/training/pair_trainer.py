@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
 from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
 from lmrec.fields import FloatArray, IntArray
-from lmrec.models.cross_encoder import CrossEncoder, pad_pairs, score_pairs
+from lmrec.models.adaptation import attach_adapter, merge_adapter
+from lmrec.models.adapters import AdapterConfig
+from lmrec.models.cross_encoder import PairModel, pad_pairs, score_pairs
+from lmrec.models.encoder import EncoderConfig, TextEncoder
 from lmrec.models.layers import transformer_layers
 from lmrec.progress import Bar, progress_bar
 from lmrec.text.pairs import PairTokens
@@ -46,7 +49,7 @@ class PairTrainer:
 
     def __init__(
         self,
-        model: CrossEncoder,
+        model: PairModel,
         config: RerankerConfig,
         seed: int,
         precision: str,
@@ -57,7 +60,7 @@ class PairTrainer:
         show: bool = True,
     ) -> None:
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
-        choose_pair_weights(model, config)
+        self.adapted = choose_pair_weights(model, config)
         self.model = model.to(self.accelerator.device)
         self.config, self.seed = config, seed
         self.state_folder, self.fingerprint = state_folder, fingerprint
@@ -70,11 +73,9 @@ class PairTrainer:
         Raises Interrupted after saving, on a stop.
         """
         torch.manual_seed(self.seed)
-        base = self.model.backbone.base_model
-        assert isinstance(base, nn.Module)
         parts = [
-            (base.parameters(), self.config.learning_rate),
-            (head_of(self.model).parameters(), self.config.head_learning_rate),
+            (self.model.base.parameters(), self.config.learning_rate),
+            (self.model.head.parameters(), self.config.head_learning_rate),
         ]
         optimizer = torch.optim.AdamW(parameter_groups(parts, self.config.weight_decay), fused=True)
         resumed = self._resumed()
@@ -93,6 +94,8 @@ class PairTrainer:
         if self.state.best:
             self._load(self.state.best)
         self.model.to("cpu").eval()
+        if self.adapted is not None:
+            merge_adapter(self.adapted)
         return None if self.state.best_metric is None else -self.state.best_metric
 
     @torch.no_grad()
@@ -185,11 +188,17 @@ class PairTrainer:
             return None
 
 
-def choose_pair_weights(model: CrossEncoder, config: RerankerConfig) -> None:
-    """Freeze all but what `config.train` names, and the head. Raises RecipeError where there are fewer layers."""
+def choose_pair_weights(model: PairModel, config: RerankerConfig) -> TextEncoder | None:
+    """Freeze all but what `config.train` names, and the head; the language model as `merge_adapter` wants it, where it has
+    got one. Raises RecipeError where there are fewer layers, or no adapter fits."""
+    if config.train == "lora":
+        adapter = AdapterConfig(kind="lora", rank=config.rank)
+        adapted = TextEncoder(model.base, "mean")
+        attach_adapter(adapted, EncoderConfig(name=config.name or "the run's own", train="all", adapter=adapter))
+        return adapted
     if config.train == "all":
         model.requires_grad_(True)
-        return
+        return None
     model.requires_grad_(False)
     layers = transformer_layers(model)
     if config.n_layers > len(layers):
@@ -197,15 +206,10 @@ def choose_pair_weights(model: CrossEncoder, config: RerankerConfig) -> None:
             f"reranker.n_layers is {config.n_layers}, and the model has {len(layers)} layers. Lower it, or set "
             "reranker.train to 'all'"
         )
-    pooler = getattr(model.backbone.base_model, "pooler", None)  # BERT type: pretraining may never have used it
-    for part in (*layers[-config.n_layers :], head_of(model), *([pooler] if isinstance(pooler, nn.Module) else [])):
+    pooler = getattr(model.base, "pooler", None)  # BERT type: pretraining may never have used it
+    for part in (*layers[-config.n_layers :], model.head, *([pooler] if isinstance(pooler, nn.Module) else [])):
         part.requires_grad_(True)
-
-
-def head_of(model: CrossEncoder) -> nn.ModuleList:
-    """What stands above the language model: its classifier, which is mostly fresh."""
-    base = model.backbone.base_model
-    return nn.ModuleList([part for part in model.backbone.children() if part is not base])
+    return None
 
 
 def epoch_of_pairs(tokens: PairTokens, batch_pairs: int, seed: tuple[int, ...]) -> list[IntArray]:

@@ -19,12 +19,26 @@ from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.errors import InputError, RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
-from lmrec.models.cross_encoder import PairTask
+from lmrec.models.cross_encoder import PairTask, ReaderForm
 from lmrec.training.samplers import FixedSampler, SamplerConfig, build_sampler
 
 # (B, M) items to take negatives from, the first that may be used first, for each of B histories.
 NegativeSource: TypeAlias = Callable[[Ragged, np.random.Generator], IntArray]
 _MAX_CLASSES: Final = 20
+_OF_TRAINING: Final = (
+    *(
+        "train",
+        "rank",
+        "n_layers",
+        "n_events",
+        "epochs",
+        "batch_pairs",
+        "learning_rate",
+        "head_learning_rate",
+        "weight_decay",
+    ),
+    "dropout",
+)
 _SPARE: Final = 20  # draws beyond those wanted, since some are the user's own items
 
 
@@ -34,6 +48,11 @@ class RerankerConfig(BaseModel):
     task: PairTask = Field(
         default="binary",
         description="binary: chosen or not; classes: which rating (softmax); regression: the rating (squared error).",
+    )
+    form: ReaderForm = Field(
+        default="classifier",
+        description="classifier: a fresh head on any language model. Of GPT-type models also yes_no: the odds of that answer "
+        "to a question; likelihood: of the item's words after the history, a token, nothing being trained.",
     )
     name: str = Field(
         default="",
@@ -49,7 +68,11 @@ class RerankerConfig(BaseModel):
         le=8192,
         description="Token budget of a pair; the oldest of the history is cut, never the item.",
     )
-    train: Literal["all", "last_layers"] = Field(default="all", description="What learns beside the head.")
+    train: Literal["all", "last_layers", "lora"] = Field(
+        default="all",
+        description="What learns beside the head. lora: small updates, merged in the end; wants a rate of 5e-4.",
+    )
+    rank: int = Field(default=8, ge=1, description="lora: rank of the updates.")
     n_layers: int = Field(default=2, ge=1, description="How many top layers `last_layers` means.")
     n_events: int = Field(default=4000, ge=1, description="Training events drawn to make pairs of.")
     negatives: Literal["hard", "popularity", "uniform"] = Field(
@@ -83,10 +106,22 @@ class RerankerConfig(BaseModel):
                 f"reranker.task '{self.task}' learns from ratings, which only chosen items have: {' and '.join(sorted(asked))} "
                 "would do nothing. Leave them out, or set reranker.task to 'binary'"
             )
-        if self.train == "all" and "n_layers" in self.model_fields_set and self.n_layers != 2:
+        if self.form != "classifier" and self.task != "binary":
+            raise ValueError(f"reranker.form '{self.form}' says chosen or not: set reranker.task to 'binary'")
+        trained = [name for name in _OF_TRAINING if getattr(self, name) != type(self).model_fields[name].default]
+        if self.form == "likelihood" and trained:
             raise ValueError(
-                "reranker.n_layers counts the top layers of reranker.train 'last_layers'; with 'all' nothing would come of it"
+                f"reranker.form 'likelihood' trains nothing: reranker.{trained[0]} would do nothing. Leave it out, or choose "
+                "'yes_no'"
             )
+        if self.form == "yes_no" and self.head_learning_rate != type(self).model_fields["head_learning_rate"].default:
+            raise ValueError("reranker.form 'yes_no' has no fresh head: leave reranker.head_learning_rate out")
+        if self.train != "last_layers" and self.n_layers != 2:
+            raise ValueError(
+                "reranker.n_layers counts the layers of reranker.train 'last_layers'. Set that, or leave it out"
+            )
+        if self.train != "lora" and self.rank != 8:
+            raise ValueError("reranker.rank is of reranker.train 'lora'. Set that, or leave it out")
         return self
 
 

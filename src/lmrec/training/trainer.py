@@ -374,6 +374,8 @@ class Trainer:
 
     def _build_optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         parts = [(list(self.learner.towers.parameters()), stage.learning_rate)]
+        if isinstance(self.learner.objective, torch.nn.Module):  # a second task has a head of its own
+            parts.append((list(self.learner.objective.parameters()), stage.learning_rate))
         if stage.regime == "tuned" and self.learner.encoder is not None:
             rates = layer_rates(self.learner.encoder, stage.encoder_learning_rate, self.config.layer_decay)
             parts = [*rates, *parts]

@@ -12,26 +12,27 @@ import torch
 
 from lmrec.artifacts.lock import locked
 from lmrec.artifacts.pretrained import locate_pretrained
-from lmrec.artifacts.reranker import RerankerDescription, save_reranker
+from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_reranker
 from lmrec.artifacts.run import RunFolder, open_run
+from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split, held_out, split_interactions
 from lmrec.errors import InputError
+from lmrec.evaluation.calibration import fit_odds
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import PairJudgement, calibrate, judge_pairs
-from lmrec.models.cross_encoder import load_cross_encoder
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import RerankedScorer, Reranker
-from lmrec.text.pairs import build_layout, join_pairs, tokenize_parts
+from lmrec.text.pairs import DEFAULT_PROMPT, NEXT_PROMPT, answer_tokens, build_layout, join_pairs, tokenize_parts
 from lmrec.text.tokens import load_tokenizer
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.pair_trainer import LabelledPairs, PairTrainer
-from lmrec.training.pairs import read_ratings
+from lmrec.training.pairs import Pairs, read_ratings
 from lmrec.training.trainer import choose_precision
 from lmrec.workflows.judge import training_scorer
-from lmrec.workflows.reranked import negatives_in_words, pairs_of
+from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
 
 LOCK = "reranker.lock"
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -124,46 +125,86 @@ def _teach(
     should_stop: StopWish,
     show: bool,
 ) -> _Taught:
-    config, seed = recipe.reranker, recipe.training.seed
-    ratings = read_ratings(config.task, split.train)
-    location = locate_pretrained(config.name) if config.name else recommender.checkpoint.folder / "encoder"
-    tokenizer = load_tokenizer(location)
-    pad_id = int(tokenizer.pad_token_id or 0)
-    template = recommender.checkpoint.template
-    layout = build_layout(tokenizer, template.history_separator, config.prompt)
-    description = RerankerDescription(
-        task=config.task, layout=layout, max_tokens=config.max_tokens, top_k=config.top_k, weight=1.0,
-        values=ratings.values, center=ratings.center, spread=ratings.spread, template=template.fingerprint,
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    model = load_cross_encoder(
-        location, description.n_outputs, pad_id, config.name, max_tokens=config.max_tokens, dropout=config.dropout
-    )
+    config, texts = recipe.reranker, recommender.texts
+    untaught = _untaught(recipe, recommender, split)
+    model, tokenizer = untaught.loaded
+    description = untaught.description
+    ratings = ratings_of(description)
     validation, _ = held_out(recommender.interactions, recommender.catalog.n_items, recipe.split)
-    item_tokens = tokenize_parts(tokenizer, recommender.texts)
-    parts: list[LabelledPairs] = []
-    with progress_bar("draw pairs", show) as bar:
-        for number, (part, n_events) in enumerate(
-            [(split.train, config.n_events), (validation, config.validation_events)]
-        ):
-            pairs = pairs_of(config, recipe, recommender, split, part, n_events, retriever, ratings, number)
-            tokens = join_pairs(layout, item_tokens, pairs.history, pairs.candidates, config.max_tokens)
-            parts.append(LabelledPairs(tokens, pairs.labels))
-            bar(number + 1, 2)
-    train, held = parts
+
+    def draw(part: Interactions, n_events: int, number: int) -> Pairs:
+        with progress_bar("draw pairs", show) as bar:
+            found = pairs_of(config, recipe, recommender, split, part, n_events, retriever, ratings, number)
+            bar(1, 1)
+        return found
+
+    held = draw(validation, config.validation_events, 1)
     epochs: list[dict[str, Any]] = []
-    fingerprint = _fingerprint(recipe, recommender)
-    precision = choose_precision(recipe.training)
-    trainer = PairTrainer(
-        model, config, seed, precision, run.reranker_state, fingerprint, epochs.append, should_stop, show
-    )
-    trainer.run(train, held)
-    outputs = trainer.outputs(held)
+    n_pairs = n_cut = 0
+    if config.form == "likelihood":
+        likely = outputs_of(untaught, texts, held)[:, 0]
+        center, spread = fit_odds(likely, held.labels > 0)
+        description = replace(description, center=center, spread=spread)
+        outputs = (center + spread * likely)[:, None]
+    else:
+        item_tokens = tokenize_parts(tokenizer, texts)
+
+        def tokens_of(pairs: Pairs) -> LabelledPairs:
+            rows = join_pairs(description.layout, item_tokens, pairs.history, pairs.candidates, config.max_tokens)
+            return LabelledPairs(rows, pairs.labels)
+
+        train, held_tokens = tokens_of(draw(split.train, config.n_events, 0)), tokens_of(held)
+        trainer = PairTrainer(
+            model,
+            config,
+            recipe.training.seed,
+            choose_precision(recipe.training),
+            run.reranker_state,
+            _fingerprint(recipe, recommender),
+            epochs.append,
+            should_stop,
+            show,
+        )
+        trainer.run(train, held_tokens)
+        outputs = trainer.outputs(held_tokens)
+        n_pairs, n_cut = len(train), train.tokens.n_cut
     calibration = calibrate(config.task, outputs, held.labels)
     judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config))
     description = replace(description, temperature=calibration.temperature, threshold=calibration.threshold)
-    reranker = Reranker(description, lambda: (model, tokenizer))
-    return _Taught(reranker, judged, len(train), train.tokens.n_cut, epochs)
+    return _Taught(Reranker(description, lambda: (model, tokenizer)), judged, n_pairs, n_cut, epochs)
+
+
+def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranker:
+    """The language model as it is before it has learnt, with a fresh head where the form has one."""
+    config = recipe.reranker
+    ratings = read_ratings(config.task, split.train)
+    if not config.name and (kind := recommender.checkpoint.configs.encoder.adapter.kind) != "none":
+        raise InputError(
+            f"this run keeps its language model as an adapter ({kind}), which reads no pairs. Name one: --set "
+            f"reranker.name={recommender.checkpoint.configs.encoder.name}"
+        )
+    location = locate_pretrained(config.name) if config.name else recommender.checkpoint.folder / "encoder"
+    tokenizer = load_tokenizer(location)
+    template = recommender.checkpoint.template
+    prompt = config.prompt or (NEXT_PROMPT if config.form == "likelihood" else "")
+    if config.form == "yes_no" and not prompt:
+        prompt = DEFAULT_PROMPT
+    description = RerankerDescription(
+        task=config.task,
+        form=config.form,
+        layout=build_layout(tokenizer, template.history_separator, prompt),
+        max_tokens=config.max_tokens,
+        top_k=config.top_k,
+        weight=1.0,
+        answers=answer_tokens(tokenizer) if config.form == "yes_no" else (0, 0),
+        values=ratings.values,
+        center=ratings.center,
+        spread=ratings.spread,
+        template=template.fingerprint,
+    )
+    torch.manual_seed(recipe.training.seed)
+    model = build_reader(location, description, int(tokenizer.pad_token_id or 0), config.name, config.dropout)
+    return Reranker(description, lambda: (model, tokenizer))
 
 
 def _search_weight(
@@ -197,6 +238,6 @@ def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
 
 def _fingerprint(recipe: Recipe, recommender: Recommender) -> str:
     """Of all that decides the weights."""
-    config = recipe.reranker.model_dump_json()
+    config = recipe.reranker.model_dump_json(exclude={"search_cases", "judge_cases"})
     text = f"{config} {recipe.training.seed} {recipe.training.precision} {recommender.checkpoint.fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

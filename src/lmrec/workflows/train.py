@@ -23,6 +23,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
+from lmrec.evaluation.pairs import Calibration, judge_pairs
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.encoder import TextEncoder
 from lmrec.models.two_tower import TwoTower
@@ -30,6 +31,7 @@ from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.template import Template, build_template
 from lmrec.text.tokens import tokenize_texts
+from lmrec.training.auxiliary import Categories, WithCategory, read_categories
 from lmrec.training.batches import TrainBatch, epoch_batches
 from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
@@ -160,7 +162,9 @@ def _train(
             "the second stage. Set training.tuned_epochs to 0, or split so that something is left to validate on"
         )
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head)
-    learner = build_learner(recipe, text_vec, split.train, Words(encoder, source, template), variants)
+    categories = read_categories(catalog, recipe.objective.auxiliary)
+    words = Words(encoder, source, template)
+    learner = build_learner(recipe, text_vec, split.train, words, variants, categories)
     fingerprint = _training_fingerprint(recipe, prepared)
     with epoch_recorder(run) as record, stop_on_interrupt() as should_stop:
         trainer = Trainer(
@@ -176,6 +180,8 @@ def _train(
         )
         report = trainer.run(plan_stages(recipe.training, can_tune), resume=resume)
         learner.to("cpu")
+        if categories is not None:
+            run.update_record(auxiliary=judge_categories(learner, recipe, split.validation, categories))
         n_again = refit_epochs(recipe, split, report)
         final, again = learner, report
         if n_again:
@@ -191,7 +197,8 @@ def _train(
             batches = batch_source(recipe, split.train_and_validation, prepared.dataset.impressions)
             if variants is not None and report.best_stage == "tuned":
                 variants = tuned_variants(variants, encoder, recipe.encoder.batch_tokens, show)
-            fresh = build_learner(recipe, learner.text_vec, split.train_and_validation, variants=variants)
+            whole = split.train_and_validation
+            fresh = build_learner(recipe, learner.text_vec, whole, variants=variants, categories=categories)
             final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
     weights, fused_metric = search_weights(
         learner_scorer("validation", learner, recipe),
@@ -278,11 +285,15 @@ def build_learner(
     train: Interactions,
     words: Words | None = None,
     variants: TextVariants | None = None,
+    categories: Categories | None = None,
 ) -> Learner:
     """Towers with fresh weights (drawn from the seed), the language model if any, and the cache of its vectors."""
     config = recipe.training
     torch.manual_seed(config.seed if config.start_seed is None else config.start_seed)
     counts = np.bincount(train.item_idx, minlength=len(text_vec))
+    objective = build_objective(recipe.objective, counts)
+    if categories is not None:
+        objective = WithCategory(objective, categories, recipe.item.width, recipe.objective.auxiliary.weight)
     towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head)
     return Learner(
         towers,
@@ -293,7 +304,7 @@ def build_learner(
         config.max_encoded_items,
         history_tokens(words.source, words.template) if words else None,
         recipe.masks_seen,
-        objective=build_objective(recipe.objective, counts),
+        objective=objective,
         variants=variants,
         regularisers=recipe.regularisers,
         adversarial=recipe.adversarial,
@@ -334,6 +345,29 @@ def learner_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
     return Scorer(name, learner.towers, bank, recipe.user_model.max_history, encode)
 
 
+def judge_categories(learner: Learner, recipe: Recipe, cases: Cases, categories: Categories) -> dict[str, Any] | None:
+    """How well users' vectors tell of which category the next item is, on validation; None without cases that have one.
+
+    `most_common_accuracy` is what naming the commonest category of these cases each time would have.
+    """
+    asked = cases.sample(recipe.training.validation_cases, recipe.training.seed) if len(cases) else cases
+    labels = categories.of_item[asked.relevant.values[asked.relevant.offsets[:-1]]] if len(asked) else np.zeros(0, int)
+    if not (labels >= 0).any():
+        return None
+    assert isinstance(learner.objective, WithCategory)
+    scorer = learner_scorer("validation", learner, recipe)
+    with torch.no_grad():
+        outputs = learner.objective.logits(scorer.query(asked.history) / learner.towers.head.scale)
+    told, right = outputs[torch.from_numpy(labels >= 0)].cpu().numpy(), labels[labels >= 0]
+    judged = judge_pairs("classes", told, right.astype(np.float32), Calibration(), "the category of the next item")
+    commonest = float(np.bincount(right).max() / len(right))
+    column = recipe.objective.auxiliary.column
+    return {
+        "column": column, "n_classes": len(categories.names), "n_cases": len(right), **judged.metrics,
+        "most_common_accuracy": commonest,
+    }  # fmt: skip
+
+
 def batch_source(recipe: Recipe, train: Interactions, impressions: Impressions | None = None) -> Any:
     index, config = HistoryIndex.from_interactions(train), recipe.training
     shown = None
@@ -362,7 +396,13 @@ def _training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
 
 def replace_judging(recipe: Recipe) -> Recipe:
     """The recipe with what cannot change the weights at its default, so that it may change between stop and resume."""
-    return recipe.model_copy(update={"baselines": type(recipe.baselines)(), "reranker": type(recipe.reranker)()})
+    return recipe.model_copy(
+        update={
+            "baselines": type(recipe.baselines)(),
+            "reranker": type(recipe.reranker)(),
+            "distil": type(recipe.distil)(),
+        }
+    )
 
 
 def _towers_of(weights: Weights) -> Weights:

@@ -80,7 +80,7 @@ def test_what_cannot_be_learnt_is_refused(world: Dataset) -> None:
         read_ratings("classes", rated(world, [float(r) for r in range(30)]))
     with pytest.raises(ValidationError, match="n_negatives would do nothing"):
         RerankerConfig(task="classes", n_negatives=5)
-    with pytest.raises(ValidationError, match="reranker.n_layers counts the top layers"):
+    with pytest.raises(ValidationError, match="reranker.n_layers counts the layers"):
         RerankerConfig(n_layers=1)
 
 
@@ -133,6 +133,19 @@ def test_a_stop_and_the_same_call_again_end_as_if_never_stopped(
     again.run(toy, toy)
     for (name, one), (_, other) in zip(whole.model.named_parameters(), again.model.named_parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_lora_learns_little_and_is_merged_away(tiny_bert: Path, tmp_path: Path, toy: LabelledPairs) -> None:
+    learner = trainer(tiny_bert, tmp_path / "state", train="lora", epochs=8, learning_rate=3e-2)
+    names = {name for name, p in learner.model.named_parameters() if p.requires_grad}
+    assert {part for name in names for part in ("lora_", "classifier") if part in name} == {"lora_", "classifier"}
+    assert all("lora_" in name or "classifier" in name for name in names)
+    best = learner.run(toy, toy)
+    assert best is not None
+    assert best < np.log(2)
+    assert not any("lora_" in name for name, _ in learner.model.named_parameters())
+    after = pair_loss("binary", torch.from_numpy(learner.outputs(toy)), torch.from_numpy(toy.labels))
+    assert float(after) == pytest.approx(best, abs=1e-5)  # merged, it says what it said
 
 
 def test_only_what_is_named_learns(tiny_bert: Path) -> None:

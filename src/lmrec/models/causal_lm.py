@@ -1,0 +1,110 @@
+"""GPT-type models as readers of pairs: they answer yes or no, or say how likely a title is after a history.
+
+`YesNoReader` is what a classifier is elsewhere: the log-odds of "yes" against "no" as the next token after a question
+(TALLRec, Bao et al. 2023, https://arxiv.org/abs/2305.00447). `score_continuations` needs no training: log p(title | history)
+a token, and since the history is the same for all K candidates, it is read once and its keys and values are kept.
+"""
+
+import copy
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmrec.errors import RecipeError
+from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.models.cross_encoder import PairModel, pad_pairs
+from lmrec.models.encoder import token_batches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class YesNoReader(PairModel):
+    """(P, L) tokens that end in a question -> (P, 1) log p("yes") - log p("no") of the next token."""
+
+    def __init__(self, backbone: nn.Module, pad_id: int, answers: tuple[int, int]) -> None:
+        super().__init__(backbone, pad_id)
+        self.answers = answers  # the tokens of yes and of no
+
+    def forward(self, token_ids: Tensor, token_mask: Tensor, item_start: Tensor) -> Tensor:
+        """item_start is not needed: the question's words tell where the item is."""
+        hidden = self.base(input_ids=token_ids, attention_mask=token_mask.long(), use_cache=False).last_hidden_state
+        last = hidden[torch.arange(len(hidden), device=hidden.device), token_mask.long().sum(1) - 1]
+        weight: Tensor = self.backbone.get_output_embeddings().weight  # type: ignore[operator]
+        yes, no = self.answers
+        odds: Tensor = (last.float() @ (weight[yes] - weight[no]).float()).unsqueeze(1)
+        return odds
+
+
+def load_causal_lm(location: str | Path, name: str = "") -> "PreTrainedModel":
+    """A language model that writes, in fp32. Safetensors only; code from model repositories is never run.
+
+    Raises RecipeError where the name leads to none.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"'{name or location}' could not be loaded as a language model that writes: {str(error).splitlines()[0]} Give a "
+            "GPT-type model, such as SmolLM2-135M-Instruct, a folder, or a hub name"
+        ) from error
+    loaded: PreTrainedModel = nn.Module.eval(nn.Module.float(model))
+    if not _looks_back_only(loaded):
+        raise RecipeError(
+            f"'{name or location}' reads in both directions, so it does not write. Give a GPT-type model, such as "
+            "SmolLM2-135M-Instruct, or set reranker.form to 'classifier'"
+        )
+    return loaded
+
+
+@torch.no_grad()
+def _looks_back_only(model: "PreTrainedModel") -> bool:
+    """Whether a later token leaves what is said of an earlier one as it was."""
+    one, other = (model(input_ids=torch.tensor([[1, token]])).logits[0, 0] for token in (2, 3))
+    return torch.allclose(one, other, atol=1e-5)
+
+
+@torch.no_grad()
+def score_continuations(
+    model: nn.Module, prefix: IntArray, continuations: Ragged, pad_id: int, batch_tokens: int
+) -> FloatArray:
+    """(K,) mean log p a token, in nats, of K continuations after one prefix of at least one token.
+
+    The prefix is read once. batch_tokens: padded tokens of continuations in one pass, on each of which the prefix's keys and
+    values are repeated. The model is in eval. The mean, not the sum: a long title is not unlikely because it is long.
+    """
+    device, kept = next(model.parameters()).device, _name_of_kept(model)
+    ids = torch.from_numpy(np.asarray(prefix, np.int64)).to(device).unsqueeze(0)
+    read = model(input_ids=ids, use_cache=True, logits_to_keep=1)
+    first = read.logits[0, -1].float().log_softmax(-1)  # (V,) after the prefix
+    scores = np.zeros(len(continuations), np.float64)
+    for rows in token_batches(continuations, np.arange(len(continuations)), batch_tokens):
+        part = continuations.take(rows)
+        tokens, mask = (one.to(device) for one in pad_pairs(part, pad_id))
+        known = copy.deepcopy(read[kept])
+        known.batch_repeat_interleave(len(rows))
+        seen = torch.cat([mask.new_ones(len(rows), ids.shape[1]), mask], dim=1).long()
+        logits = model(input_ids=tokens, attention_mask=seen, use_cache=True, **{kept: known}).logits.float()
+        scores[rows] = _mean_log_likelihood(first, logits, tokens, mask).cpu().numpy()
+    scores[continuations.lengths == 0] = scores.min(initial=0.0)  # of whom nothing is said, nothing is likely
+    return scores
+
+
+def _name_of_kept(model: nn.Module) -> str:
+    """What this version of transformers calls keys and values that are passed on."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def _mean_log_likelihood(first: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """(K,) from what is likely after the prefix (V,), and (K, T, V) after each token of the continuations (K, T)."""
+    later = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
+    each = torch.cat([first[tokens[:, :1]], later], dim=1) * mask
+    return each.sum(1) / mask.sum(1).clamp(min=1)

@@ -1,0 +1,196 @@
+"""Distil a run's reranker into its retriever: a new run that answers at the retriever's speed with some of what was read."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lmrec.artifacts.checkpoint import compute_item_vectors, replace_towers, save_vectors
+from lmrec.artifacts.files import share_file
+from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run
+from lmrec.data.history import HistoryIndex
+from lmrec.data.split import Split, split_interactions
+from lmrec.errors import InputError
+from lmrec.evaluation.evaluator import evaluate
+from lmrec.models.blending import blend_standardized
+from lmrec.models.two_tower import TwoTower
+from lmrec.progress import progress_bar
+from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.reranker import Reranker
+from lmrec.retrieval.scorer import Scorer, build_bank
+from lmrec.topk import exclude_items, top_k
+from lmrec.training.distil import TaughtLists, distil
+from lmrec.training.interrupt import StopWish, stop_on_interrupt
+from lmrec.training.losses import build_objective
+from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.index import save_index
+from lmrec.workflows.judge import training_scorer
+
+_BLOCK = 16  # histories read between two steps of the bar
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """metrics: of the fused retriever on validation, before and after each epoch; `epoch` is kept, 0 where none was better."""
+
+    run: RunFolder
+    metric: str
+    metrics: tuple[float, ...]
+    epoch: int
+    n_lists: int
+    seconds: float
+
+
+def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (), show: bool = True) -> Distilled:
+    """A new run at `out` whose towers have learnt from lists that the reranker of `path` has read.
+
+    overrides: `distil.*` settings. The towers start from those that have learnt the training part alone and stay so: they are
+    not taught again with validation. Raises InputError where there is no reranker, or validation gave it no weight.
+    """
+    started = time.monotonic()
+    source = open_run(path)
+    recipe = _recipe_of(source, overrides)
+    recommender = Recommender.load(path)
+    reranker = _checked(recommender, str(path))
+    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+    retriever = training_scorer(recommender, split)
+    assert isinstance(retriever, Scorer)
+    with stop_on_interrupt() as should_stop:
+        lists = _read_lists(recipe, recommender, split, retriever, reranker, should_stop, show)
+        towers = retriever.towers
+        fusion = retriever.fusion
+        asked = split.validation.sample(recipe.training.validation_cases, recipe.training.seed)
+
+        def scorer_of(taught: TwoTower) -> Scorer:
+            text_vec = recommender.vectors.text_vec
+            return replace(retriever, towers=taught, bank=build_bank(taught, text_vec)).fused(fusion)
+
+        def validate() -> float:
+            judged = evaluate(scorer_of(towers), asked, recommender.catalog.n_items, recipe.evaluation)
+            return judged.aggregate[recipe.evaluation.metric]
+
+        counts = np.bincount(split.train.item_idx, minlength=recommender.catalog.n_items)
+        with progress_bar("distil", show) as bar:
+            metrics, epoch = distil(
+                towers,
+                recommender.vectors.text_vec,
+                lists,
+                build_objective(recipe.objective, counts),
+                recipe.distil,
+                recipe.training.seed,
+                recipe.masks_seen,
+                validate,
+                bar,
+                should_stop,
+            )
+    run = create_run(out, resume=False)
+    try:
+        _save(run, source, recipe, recommender, towers, metrics, epoch)
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
+        raise
+    return Distilled(
+        run, recipe.evaluation.metric, tuple(metrics), epoch, len(lists), round(time.monotonic() - started, 1)
+    )
+
+
+def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not key.startswith("distil."):
+            raise InputError(f"--set {key} cannot change here. distil.* can; for the rest fit a new run")
+    return load_recipe(run.recipe_file, overrides)
+
+
+def _checked(recommender: Recommender, path: str) -> Reranker:
+    """The reranker. Raises InputError for a run that cannot be distilled."""
+    if recommender.ensemble is not None:
+        raise InputError(f"'{path}' is an ensemble; distil its members")
+    if recommender.towers.user_model is None:
+        raise InputError(
+            f"'{path}' reads histories as text (user_model.kind 'text'): it has no towers to teach. Fit another user model"
+        )
+    if recommender.reranker is None:
+        raise InputError(f"'{path}' has no reranker to learn from. Type: lmrec fit-reranker {path}")
+    if not recommender.reranker.description.weight:
+        raise InputError(
+            f"validation gave the reranker of '{path}' no weight, so there is nothing to learn from it. Teach it otherwise: "
+            "lmrec recipe lists reranker.*"
+        )
+    return recommender.reranker
+
+
+def _read_lists(
+    recipe: Recipe,
+    recommender: Recommender,
+    split: Split,
+    retriever: Scorer,
+    reranker: Reranker,
+    should_stop: StopWish,
+    show: bool,
+) -> TaughtLists:
+    """The retriever's best for histories of training events, as they are ordered when both are asked: the blend of both at
+    unit spread, stretched to the spread of the retriever's scores, so that the student's units are kept."""
+    from lmrec.errors import Interrupted
+
+    described, train, texts = reranker.description, split.train, recommender.texts
+    history = HistoryIndex.from_interactions(train).before(train.user_idx, train.time_ts)
+    rng = np.random.default_rng((recipe.training.seed, 3))
+    usable = np.flatnonzero((history.lengths > 0) & (train.weight > 0))
+    events = np.sort(rng.choice(usable, min(recipe.distil.n_events, len(usable)), replace=False))
+    histories = history.take(events).last(retriever.max_history)
+    k = min(described.top_k, recommender.catalog.n_items - int(histories.lengths.max(initial=0)))
+    items, teacher = np.zeros((len(events), k), np.int64), np.zeros((len(events), k), np.float32)
+    with progress_bar("read lists", show) as bar:
+        for start in range(0, len(events), _BLOCK):
+            block = histories.slice(start, min(start + _BLOCK, len(events)))
+            scores = retriever.score(block)
+            best = top_k(exclude_items(scores, block), k)
+            read = reranker.score(
+                [[texts[int(item)] for item in block[at]] for at in range(len(block))],
+                [[texts[int(item)] for item in row] for row in best],
+            )
+            for at, own in enumerate(read):
+                retrieved = scores[at, best[at]].astype(np.float64)
+                items[start + at] = best[at]
+                teacher[start + at] = retrieved.std() * blend_standardized(retrieved, own, described.weight)
+            bar(start + len(block), len(events))
+            if should_stop():
+                raise Interrupted("stopped while lists were read; nothing is kept. Type it again")
+    return TaughtLists(histories, items, teacher, train.item_idx[events].astype(np.int64))
+
+
+def _save(
+    run: RunFolder,
+    source: RunFolder,
+    recipe: Recipe,
+    recommender: Recommender,
+    towers: TwoTower,
+    metrics: list[float],
+    epoch: int,
+) -> None:
+    shutil.rmtree(run.data)
+    shutil.copytree(source.data, run.data, copy_function=share_file)
+    kept = recipe.model_copy(update={"training": recipe.training.model_copy(update={"refit": False})})
+    run.recipe_file.write_text(recipe_toml(kept), encoding="utf-8")
+    checkpoint = replace_towers(run.checkpoint, recommender.checkpoint, towers)
+    vectors = compute_item_vectors(towers, recommender.vectors.text_vec)
+    save_vectors(run.vectors_file, vectors, checkpoint, recommender.catalog.fingerprint)
+    fusion = fit_fusion(checkpoint.fusion, recommender.interactions, recommender.catalog.n_items)
+    served = replace(recommender.towers_scorer, towers=towers, bank=build_bank(towers, vectors.text_vec)).fused(fusion)
+    save_index(run, served, recommender.interactions, recipe.index, checkpoint.fingerprint)
+    first = source.read_record()
+    run.update_record(
+        **{
+            **{name: value for name, value in first.items() if name not in ("reranker", "auxiliary")},
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "notes": [f"the retriever of {source.path}, taught by its reranker (epoch {epoch} kept)"],
+            "training": {**first["training"], "refit_epochs": 0, "best_metric": metrics[epoch]},
+            "distilled": {"metrics": metrics, "epoch": epoch},
+            **describe_environment(),
+        }
+    )
