@@ -336,9 +336,17 @@ def test_an_experiment_is_started_read_and_ended(chromium: Browser, run: Path) -
         page.get_by_role("button", name="Start it").click()
         expect(page.get_by_role("heading", name="Running: autumn")).to_be_visible()
         expect(page.get_by_text(f"40\u00a0% of the users are answered by generation {other}")).to_be_visible()
-        control = next(
-            n for n in range(40) if assign(f"u{n}", Experiment.of_two("autumn", "0", other, 0.4)).name == "control"
-        )
+        experiment = Experiment.of_two("autumn", "0", other, 0.4)
+        for arm in ("control", "challenger"):  # one list each, one after the other, and nothing came of them
+            user = next(f"v{n}" for n in range(40) if assign(f"v{n}", experiment).name == arm)
+            own.api.post("/v1/recommendations", json={"user_id": user, "k": 2})
+        page.get_by_role("button", name="Read again").click()
+        rates = page.get_by_role("region", name="Rates by arm")
+        expect(rates.get_by_role("row")).to_have_count(3)
+        expect(rates).to_contain_text("0.0\u00a0% to 79.3\u00a0%")
+        expect(page.get_by_role("img", name=re.compile("by arm")).locator("circle")).to_have_count(2)
+        assert "not served at the same time" not in page.locator("main").inner_text()
+        control = next(n for n in range(40) if assign(f"u{n}", experiment).name == "control")
         for n in range(40):
             answer = own.api.post("/v1/recommendations", json={"user_id": f"u{n}", "k": 2}).json()
             if answer["arm"] == "challenger" or n == control:

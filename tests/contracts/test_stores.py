@@ -14,8 +14,9 @@ from sqlalchemy import create_engine, text
 from lmrec.errors import InputError, UnknownIdError
 from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.checks import JsonScalar
-from lmrec.feedback.events import EVENT_KINDS
+from lmrec.feedback.events import EVENT_KINDS, LIKED_STARS, is_positive
 from lmrec.feedback.migrations import VERSION_TABLE
+from lmrec.feedback.outcomes import Lists
 from lmrec.feedback.store import (
     Added,
     Event,
@@ -337,6 +338,67 @@ def test_pages_of_shown_lists_leave_none_out(store: Store) -> None:
     assert [one.request_id for one in page] == ["r0", "r1", "r2", "r3"]  # three were shown at the time of the last
     assert [one.request_id for one in store.shown_after(page[-1].time_ts, 2)] == ["r4", "r5"]
     assert store.shown_after(NOW + 4, 2) == []
+
+
+# What came of shown lists
+
+
+def test_what_came_of_lists_is_counted_as_python_would(store: Store) -> None:
+    """Every kind of event with every sort of value, each on a list of its own; and lists by arm, experiment and page."""
+    values = (None, 0.0, LIKED_STARS - 0.5, LIKED_STARS, 5.0)
+    events = [
+        Event(f"e {kind} {value}", "ann", 'i"1', kind, NOW, value, request_id=f"r {kind} {value}")
+        for kind in EVENT_KINDS
+        for value in values
+    ]
+    store.add_events(events)
+    for event in events:
+        assert event.request_id is not None
+        store.add_shown(Shown(event.request_id, "ann", "0", ("i2", 'i"1'), NOW + 1, {"experiment": "x"}))
+    liked = {event.request_id for event in events if is_positive(event)}
+    assert 0 < len(liked) < len(events)
+    assert {one.request_id for one in store.list_outcomes(Lists(NOW)) if one.succeeded} == liked
+    assert store.generation_outcomes(NOW) == [("0", len(events), len(liked))]
+    assert store.generation_outcomes(NOW + 1) == []
+    assert sorted(store.followed_items(NOW, NOW + 1)) == sorted((name, 'i"1') for name in liked if name)
+    assert store.followed_items(NOW - 1, NOW) == store.followed_items(NOW + 1, NOW + 2) == []
+
+
+def test_lists_are_read_by_arm_experiment_and_page(store: Store) -> None:
+    contexts: list[dict[str, JsonScalar]] = [
+        {"experiment": "x", "arm": "a"},
+        {"experiment": "x"},
+        {"experiment": "y", "arm": "b"},
+        {"arm": 7, "page": "home"},
+        {"experiment": "x", "arm": "a", "page": "console"},
+        {"page": None},
+    ]
+    for place, context in enumerate(contexts):
+        user_id = "ann" if place else None
+        store.add_shown(Shown(f"r{place}", user_id, "0001", ("i1", "i2"), NOW + place, context))
+    clicks = [("r0", "i1"), ("r0", "i2"), ("r0", "i2"), ("r1", "i3"), ("r3", "i1"), ("r4", "i1"), ("r9", "i1")]
+    store.add_events(
+        [
+            Event(f"e{place}", "bob", item_id, "click", NOW, request_id=request_id)
+            for place, (request_id, item_id) in enumerate(clicks)
+        ]
+    )
+    every = store.list_outcomes(Lists(NOW - 1))
+    assert every == [
+        ("r0", None, "a", NOW, True),
+        ("r1", "ann", "0001", NOW + 1, False),
+        ("r2", "ann", "b", NOW + 2, False),
+        ("r3", "ann", "7", NOW + 3, True),
+        ("r5", "ann", "0001", NOW + 5, False),
+    ]
+    assert store.list_outcomes(Lists(NOW - 1, "x")) == every[:2]
+    assert store.list_outcomes(Lists(NOW - 1, "x", with_arm=True)) == every[:1]
+    assert store.list_outcomes(Lists(NOW, "x", with_arm=True)) == []
+    assert store.generation_outcomes(NOW - 1) == [("0001", 5, 2)]
+    assert sorted(store.followed_items(NOW - 1, NOW + 1)) == [("r0", "i1"), ("r0", "i2"), ("r1", "i3")]
+    assert store.newest_lists(Lists(NOW - 1), 5) == (Lists(NOW - 1), 0)
+    assert store.newest_lists(Lists(NOW - 1), 3) == (Lists(NOW + 1), 2)
+    assert store.newest_lists(Lists(NOW - 1, "x"), 1) == (Lists(NOW, "x"), 1)
 
 
 # Rules, reviews, audit

@@ -159,6 +159,10 @@ def _print_split(found: Mapping[str, Any]) -> None:
             for one in found["differences"]
         ],
     )
+    _say_warnings(found)
+
+
+def _say_warnings(found: Mapping[str, Any]) -> None:
     for warning in found["warnings"]:
         say(f"note: {warning}")
 
@@ -179,3 +183,4 @@ def _print_shadow(found: Mapping[str, Any]) -> None:
             *times,
         ],
     )
+    _say_warnings(found)

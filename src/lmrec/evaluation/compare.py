@@ -7,6 +7,8 @@ difference a paired one.
 """
 
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -90,6 +92,43 @@ def interval_of(replicates: FloatArray, confidence: float) -> tuple[float, float
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(replicates, [tail, 1.0 - tail])
     return float(low), float(high)
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a rate of `successes` in `n` independent tries (Wilson 1927), which keeps its level for few tries and
+    for rates of 0 and 1 too, where redraws do not vary.
+
+    >>> low, high = wilson_interval(5, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.237, 0.763)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate, z2 = successes / n, z * z
+    middle = rate + z2 / (2 * n)
+    half = z * sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
+    # At rates of 0 and 1 the bound is the rate itself; rounding must not put it on the wrong side.
+    return max(0.0, min(rate, (middle - half) / (1 + z2 / n))), min(1.0, max(rate, (middle + half) / (1 + z2 / n)))
+
+
+def share_interval(replicates: FloatArray, mean: float, n_users: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a mean of values from 0 to 1, from its redraws. Where those do not vary (one user, or all alike) they
+    know nothing of chance; then it is Wilson's, with each user as one try.
+
+    >>> share_interval(np.array([0.0, 0.0]), 0.0, 1)[1] > 0.7
+    True
+    """
+    return (
+        interval_of(replicates, confidence)
+        if varies(replicates)
+        else wilson_interval(mean * n_users, n_users, confidence)
+    )
+
+
+def varies(replicates: FloatArray) -> bool:
+    """Whether redraws differ by more than rounding."""
+    return bool(np.ptp(replicates) > 1e-12)
 
 
 def difference_of(mean: float, replicates: FloatArray, confidence: float) -> Difference:

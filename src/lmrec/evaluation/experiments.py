@@ -1,8 +1,8 @@
 """The read-out of an experiment: of the lists that each arm showed, how many led to something, and is that chance?
 
-A list succeeds when a positive event names its request id and an item of it. Lists of one user are not independent, so
-users, not lists, are redrawn (the cluster bootstrap, as in lmrec.evaluation.compare), each arm by itself. The arm of a
-list is what its context says under "arm"; lists without one count for the generation that made them.
+A list succeeds when a positive event names its request id and an item of it (lmrec.feedback.outcomes). Lists of one user
+are not independent, so users, not lists, are redrawn (the cluster bootstrap, as in lmrec.evaluation.compare), each arm by
+itself. Where redraws do not vary, as with one user or without a success, intervals are Wilson's and Newcombe's.
 
 Looking again and again until it is significant finds something in most experiments without an effect. So there is a
 second p value that holds however often one looks and whenever one stops (the mixture sequential probability ratio test;
@@ -10,9 +10,9 @@ Johari et al. 2017, https://doi.org/10.1145/3097983.3097992), and the lists need
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, exp, log
+from math import ceil, exp, hypot, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import Any, Final
 
@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmrec.errors import InputError
-from lmrec.evaluation.compare import bootstrap_means, difference_of, interval_of
-from lmrec.feedback.shown import ARM, Shown
-from lmrec.fields import FloatArray, ItemId
+from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of, share_interval, varies
+from lmrec.fields import FloatArray
 
 _MISMATCH_P: Final = 0.001
 _SPREAD: Final = (
@@ -92,20 +91,9 @@ class ReadOut:
         }
 
 
-def join_outcomes(lists: Iterable[Shown], followed: Iterable[tuple[str, ItemId]]) -> list[ShownOutcome]:
-    """followed: (request id, item) of positive events that name a list."""
-    by_request: dict[str, set[ItemId]] = defaultdict(set)
-    for request_id, item_id in followed:
-        by_request[request_id].add(item_id)
-    return [
-        ShownOutcome(
-            arm=str(shown.context.get(ARM, shown.generation)),
-            user=f"user {shown.user_id}" if shown.user_id is not None else f"list {shown.request_id}",
-            succeeded=not by_request[shown.request_id].isdisjoint(shown.item_ids),
-            time_ts=shown.time_ts,
-        )
-        for shown in lists
-    ]
+def who_saw(user_id: str | None, request_id: str) -> str:
+    """The user of a list, by whom it hangs together with others; a list without a user is alone."""
+    return f"user {user_id}" if user_id is not None else f"list {request_id}"
 
 
 def read_out(
@@ -181,9 +169,9 @@ def _user_numbers(outcomes: Sequence[ShownOutcome]) -> npt.NDArray[np.int64]:
 
 def _arm_result(name: str, outcomes: Sequence[ShownOutcome], sample: FloatArray, confidence: float) -> ArmResult:
     successes = sum(outcome.succeeded for outcome in outcomes)
-    low, high = interval_of(sample, confidence)
     n_users = len({outcome.user for outcome in outcomes})
-    return ArmResult(name, len(outcomes), n_users, successes, successes / len(outcomes), low, high)
+    rate = successes / len(outcomes)
+    return ArmResult(name, len(outcomes), n_users, successes, rate, *share_interval(sample, rate, n_users, confidence))
 
 
 def _difference(
@@ -194,7 +182,10 @@ def _difference(
     effect: float,
     confidence: float,
 ) -> ArmDifference:
+    variance = _variance(base, base_sample) + _variance(arm, sample)
     found = difference_of(arm.rate - base.rate, sample - base_sample, confidence)
+    if not (varies(base_sample) and varies(sample)):
+        found = _without_redraws(base, arm, variance)
     independent = base.rate * (1 - base.rate) / base.lists
     inflation = max(1.0, float(base_sample.var()) / independent) if independent else 1.0
     return ArmDifference(
@@ -204,18 +195,28 @@ def _difference(
         low=found.low,
         high=found.high,
         p=float(found.p),
-        p_always=always_valid_p(
-            found.mean, _variance(base, base_sample) + _variance(arm, sample), _SPREAD * _common_rate(base, arm)
-        ),
+        p_always=always_valid_p(found.mean, variance, _SPREAD * _common_rate(base, arm)),
         effect=effect,
         lists_needed=lists_needed(base.rate, effect, inflation),
     )
 
 
+def _without_redraws(base: ArmResult, arm: ArmResult, variance: float) -> Difference:
+    """A difference where an arm's redraws do not vary, and so would leave out its chance: from the arms' own intervals
+    (Newcombe 1998, method 10, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C873::AID-SIM779%3E3.0.CO;2-I)."""
+    mean = arm.rate - base.rate
+    below = hypot(arm.rate - arm.low, base.high - base.rate)
+    above = hypot(arm.high - arm.rate, base.rate - base.low)
+    p = 2 * NormalDist().cdf(-abs(mean) / sqrt(variance))
+    return Difference(mean, mean - below, mean + above, p)
+
+
 def _variance(arm: ArmResult, sample: FloatArray) -> float:
-    """Of the arm's rate. Where nothing or all succeeded so far, redraws do not vary; then it is as with half a success more."""
+    """Of the arm's rate. Where nothing or all succeeded so far, redraws do not vary; then it is as with half a success more,
+    and each user as one try."""
     likely = (arm.successes + 0.5) / (arm.lists + 1)
-    return max(float(sample.var()), likely * (1 - likely) / arm.lists)
+    tries = arm.lists if varies(sample) else arm.users
+    return max(float(sample.var()), likely * (1 - likely) / tries)
 
 
 def _common_rate(*arms: ArmResult) -> float:
@@ -238,13 +239,12 @@ def _warnings(
                 f"'{found.arm}' against '{found.against}': {fewest:,} lists of the smaller arm, {found.lists_needed:,} are "
                 f"needed to find a gain of {found.effect:.0%}"
             )
-    starts, ends = zip(*(_span(by_arm[arm.arm]) for arm in arms), strict=True)
-    if max(starts) > min(ends):
+    users = {arm.arm: {outcome.user for outcome in by_arm[arm.arm]} for arm in arms}
+    if _fell_apart(by_arm, users):
         yield (
             "the arms were not served at the same time: what changed between those times (weekday, season, catalog) cannot "
             "be told from what the arms do"
         )
-    users = {arm.arm: {outcome.user for outcome in by_arm[arm.arm]} for arm in arms}
     n_users = len(set().union(*users.values()))
     in_many = sum(map(len, users.values())) - n_users
     if in_many > 0.01 * n_users:
@@ -256,6 +256,18 @@ def _warnings(
                 f"the arms have {', '.join(f'{len(users[arm.arm]):,}' for arm in arms)} users, which the shares that they "
                 f"were meant to get do not explain (p {p:.1g}): somebody was lost on the way. Do not trust the comparison"
             )
+
+
+def _fell_apart(by_arm: Mapping[str, Sequence[ShownOutcome]], users: Mapping[str, Collection[str]]) -> bool:
+    """Whether one arm began only after another had ended, and users who come in any order would hardly do so: of those of
+    two arms, 2 in C(n + m, n) orders have all of one arm first. A single list of each tells nothing."""
+    spans = {name: _span(outcomes) for name, outcomes in by_arm.items()}
+    late = max(spans, key=lambda name: spans[name][0])
+    early = min(spans, key=lambda name: spans[name][1])
+    if spans[late][0] <= spans[early][1]:
+        return False
+    n, m = len(users[late]), len(users[early])
+    return log(2) + lgamma(n + 1) + lgamma(m + 1) - lgamma(n + m + 1) < log(_MISMATCH_P)
 
 
 def _span(outcomes: Sequence[ShownOutcome]) -> tuple[float, float]:

@@ -1,28 +1,61 @@
-"""What an experiment says so far: its lists and what followed them, judged as the command line judges them."""
+"""What was shown and what came of it: all lists by generation, and an experiment's as the command line judges them.
+
+Lists and what followed them are counted over the same span. To redraw users takes them all in memory, so an experiment of
+very many lists is read by its newest ones, and says so.
+"""
 
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from lmrec.evaluation.experiments import join_outcomes, read_out
+from lmrec.evaluation.compare import wilson_interval
+from lmrec.evaluation.experiments import ReadOut, ShownOutcome, read_out, who_saw
 from lmrec.evaluation.shadowing import read_shadow
 from lmrec.feedback.experiments import ExperimentRow
-from lmrec.feedback.shown import ARM, EXPERIMENT, Shown
+from lmrec.feedback.outcomes import Lists
+from lmrec.feedback.shown import EXPERIMENT, Shown
 from lmrec.feedback.store import Store
-from lmrec.feedback.walk import walk_followed, walk_shown
+from lmrec.feedback.walk import walk_outcomes
+from lmrec.fields import ItemId
 
-_MAX_LISTS = 200_000
-_MAX_EVENTS = 500_000
+MAX_LISTS = 200_000
 _REDRAWS = 500
 
 
-def read_experiment(store: Store, row: ExperimentRow) -> dict[str, Any]:
-    """`split` or `shadow`, by the experiment's mode, and the other None. Looks at the newest half million events."""
-    followed = walk_followed(store, max(0, store.last_seq() - _MAX_EVENTS))
-    lists = list(islice(_lists_of(store, row), _MAX_LISTS))
-    if row.experiment.mode == "shadow":
-        return {"split": None, "shadow": read_shadow(lists, followed, _REDRAWS).as_dict()}
-    outcomes = join_outcomes(lists, followed)
+@dataclass(frozen=True)
+class GenerationResult:
+    """Lists that a generation showed, and how many led to something; `low` and `high`: the rate's 95 % interval."""
+
+    generation: str
+    lists: int
+    lists_with_success: int
+    rate: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_generations(store: Store, since_ts: float) -> list[GenerationResult]:
+    """All lists shown since then, none left out, but those tried out in the console."""
+    return [
+        GenerationResult(name, n, successes, successes / n, *wilson_interval(successes, n))
+        for name, n, successes in store.generation_outcomes(since_ts)
+    ]
+
+
+def read_experiment(store: Store, row: ExperimentRow, max_lists: int = MAX_LISTS) -> dict[str, Any]:
+    """`split` or `shadow`, by the experiment's mode, and the other None."""
+    is_split = row.experiment.mode == "split"
+    wanted = Lists(row.started_ts - 1.0, row.experiment.name, with_arm=is_split)
+    lists, n_left_out = store.newest_lists(wanted, max_lists)
+    notes = (*_let_go(row), *_left_out(lists, n_left_out))
+    if not is_split:
+        shadow = read_shadow(_lists_of(store, lists), _REDRAWS)
+        return {"split": None, "shadow": {**shadow.as_dict(), "warnings": list(notes)}}
+    outcomes = _outcomes(store, lists)
     control = row.experiment.arms[0].name
     found = read_out(
         outcomes,
@@ -30,12 +63,41 @@ def read_experiment(store: Store, row: ExperimentRow) -> dict[str, Any]:
         shares={arm.name: arm.share for arm in row.experiment.arms},
         n_bootstrap=_REDRAWS,
     )
-    return {"split": found.as_dict(), "shadow": None}
+    return {"split": replace(found, warnings=(*notes, *found.warnings)).as_dict(), "shadow": None}
 
 
-def _lists_of(store: Store, row: ExperimentRow) -> Iterator[Shown]:
-    """Those of users, not of somebody who tries things out in the console."""
-    name, is_split = row.experiment.name, row.experiment.mode == "split"
-    for shown in walk_shown(store, row.started_ts - 1.0):
-        if shown.context.get(EXPERIMENT) == name and not shown.is_trial and (not is_split or ARM in shown.context):
-            yield shown
+def compare_lists(
+    store: Store, since_ts: float, *, against: str | None = None, effect: float = 0.05, max_lists: int = MAX_LISTS
+) -> ReadOut:
+    """All lists since then by the arm in their context, else by their generation. Raises InputError for an `against`
+    that showed none."""
+    lists, n_left_out = store.newest_lists(Lists(since_ts), max_lists)
+    found = read_out(_outcomes(store, lists), against=against, effect=effect)
+    return replace(found, warnings=(*_left_out(lists, n_left_out), *found.warnings))
+
+
+def _outcomes(store: Store, lists: Lists) -> list[ShownOutcome]:
+    return [
+        ShownOutcome(one.arm, who_saw(one.user_id, one.request_id), one.succeeded, one.time_ts)
+        for one in store.list_outcomes(lists)
+    ]
+
+
+def _lists_of(store: Store, lists: Lists) -> Iterator[tuple[Shown, frozenset[ItemId]]]:
+    for shown, followed in walk_outcomes(store, lists.after_ts):
+        if shown.context.get(EXPERIMENT) == lists.experiment and not shown.is_trial:
+            yield shown, followed
+
+
+def _left_out(lists: Lists, n: int) -> Iterator[str]:
+    if n:
+        yield f"only the newest lists are read, those since {_moment(lists.after_ts)}; {n:,} earlier ones are left out"
+
+
+def _let_go(row: ExperimentRow) -> Iterator[str]:
+    if row.lists_from_ts is not None:
+        yield f"its lists from before {_moment(row.lists_from_ts)} are not kept any more, and count for nothing here"
+
+
+def _moment(time_ts: float) -> str:
+    return f"{datetime.fromtimestamp(time_ts, UTC):%Y-%m-%d %H:%M} UTC"

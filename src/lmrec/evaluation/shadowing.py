@@ -6,15 +6,14 @@ item that only the shadow names could not be clicked. So `kept` is a bound on wh
 for that, split the users.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lmrec.evaluation.compare import bootstrap_interval
+from lmrec.evaluation.compare import bootstrap_means, share_interval
+from lmrec.evaluation.experiments import who_saw
 from lmrec.feedback.shown import MS, SHADOW, Shown
 from lmrec.fields import ItemId
 
@@ -51,43 +50,68 @@ class ShadowReadOut:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What is kept of a list: a few numbers, for there may be very many lists."""
+
+    user: int
+    overlap: float
+    same_first: bool
+    followed: int
+    kept: int
+    shown_ms: object
+    shadow_ms: object
+
+
 def read_shadow(
-    lists: Iterable[Shown], followed: Iterable[tuple[str, ItemId]], n_bootstrap: int = 500, seed: int = 0
+    lists: Iterable[tuple[Shown, Collection[ItemId]]], n_bootstrap: int = 500, seed: int = 0
 ) -> ShadowReadOut:
-    """lists: of one experiment. followed: (request id, item) of positive events that name a list."""
-    every = list(lists)
-    compared = [(shown, shown.context[SHADOW]) for shown in every if isinstance(shown.context.get(SHADOW), dict)]
-    overlaps = np.array([_overlap(shown.item_ids, shadow["item_ids"]) for shown, shadow in compared])
-    users = _user_numbers([shown for shown, _ in compared])
-    low, high = bootstrap_interval(overlaps, users, n_bootstrap, seed=seed) if compared else (0.0, 1.0)
-    by_request: dict[str, set[ItemId]] = defaultdict(set)
-    for request_id, item_id in followed:
-        by_request[request_id].add(item_id)
-    seen = [(by_request[shown.request_id].intersection(shown.item_ids), shadow) for shown, shadow in compared]
+    """lists: of one experiment, each with those of its items that a positive event followed."""
+    numbers: dict[str, int] = {}
+    compared: list[_Compared] = []
+    n_lists = 0
+    for shown, followed in lists:
+        n_lists += 1
+        shadow = shown.context.get(SHADOW)
+        if isinstance(shadow, dict):
+            user = who_saw(shown.user_id, shown.request_id)
+            compared.append(_compare(shown, shadow, followed, numbers.setdefault(user, len(numbers))))
+    overlaps = np.array([one.overlap for one in compared])
+    users = np.array([one.user for one in compared], np.int64)
+    overlap = float(overlaps.mean()) if compared else 0.0
+    low, high = 0.0, 1.0
+    if compared:
+        redraws = bootstrap_means(overlaps[:, None], users, n_bootstrap, seed)[:, 0]
+        low, high = share_interval(redraws, overlap, len(numbers))
     return ShadowReadOut(
-        lists=len(every),
+        lists=n_lists,
         compared=len(compared),
-        overlap=float(overlaps.mean()) if compared else 0.0,
+        overlap=overlap,
         overlap_low=low,
         overlap_high=high,
-        same_first=float(np.mean([list(s.item_ids[:1]) == shadow["item_ids"][:1] for s, shadow in compared] or [0.0])),
-        followed=sum(len(items) for items, _ in seen),
-        kept=sum(len(items.intersection(shadow["item_ids"])) for items, shadow in seen),
-        shown_times=_times([shown.context.get(MS) for shown, _ in compared]),
-        shadow_times=_times([shadow.get(MS) for _, shadow in compared]),
+        same_first=float(np.mean([one.same_first for one in compared] or [False])),
+        followed=sum(one.followed for one in compared),
+        kept=sum(one.kept for one in compared),
+        shown_times=_times([one.shown_ms for one in compared]),
+        shadow_times=_times([one.shadow_ms for one in compared]),
+    )
+
+
+def _compare(shown: Shown, shadow: Mapping[str, Any], followed: Collection[ItemId], user: int) -> _Compared:
+    return _Compared(
+        user=user,
+        overlap=_overlap(shown.item_ids, shadow["item_ids"]),
+        same_first=list(shown.item_ids[:1]) == shadow["item_ids"][:1],
+        followed=len(followed),
+        kept=len(set(followed).intersection(shadow["item_ids"])),
+        shown_ms=shown.context.get(MS),
+        shadow_ms=shadow.get(MS),
     )
 
 
 def _overlap(shown: Sequence[ItemId], shadow: Sequence[ItemId]) -> float:
     """Two empty lists are the same."""
     return len(set(shown).intersection(shadow)) / len(shown) if shown else float(not shadow)
-
-
-def _user_numbers(lists: Sequence[Shown]) -> npt.NDArray[np.int64]:
-    """A list without a user is alone."""
-    numbers: dict[str, int] = {}
-    keys = [f"user {one.user_id}" if one.user_id is not None else f"list {one.request_id}" for one in lists]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def _times(values: Sequence[object]) -> Times | None:

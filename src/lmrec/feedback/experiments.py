@@ -14,7 +14,8 @@ from lmrec.feedback.tables import EXPERIMENTS
 
 @dataclass(frozen=True, slots=True)
 class ExperimentRow:
-    """`ended_*` are None while it runs; `why` says why it was ended."""
+    """`ended_*` are None while it runs; `why` says why it was ended. lists_from_ts: its lists from before are let go; None
+    where all are kept."""
 
     experiment: Experiment
     started_ts: float
@@ -22,6 +23,7 @@ class ExperimentRow:
     ended_ts: float | None
     ended_by: str | None
     why: str
+    lists_from_ts: float | None = None
 
     @property
     def is_running(self) -> bool:
@@ -86,4 +88,5 @@ def _row(row: Row[*tuple[Any, ...]]) -> ExperimentRow:
         ended_ts=row.ended_ts,
         ended_by=row.ended_by,
         why=row.why,
+        lists_from_ts=row.lists_from_ts,
     )

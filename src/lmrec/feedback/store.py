@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import text
 
-from lmrec.feedback import audit, eventlog, experiments, items, keys, reviews, rulebook, shown, users
+from lmrec.feedback import audit, eventlog, experiments, items, keys, outcomes, reviews, rulebook, shown, users
 from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.audit import AuditRow
 from lmrec.feedback.checks import check_count, check_text
@@ -24,6 +24,7 @@ from lmrec.feedback.experiments import ExperimentRow
 from lmrec.feedback.items import ItemChange, ItemPut
 from lmrec.feedback.keys import KeyRow, Scope
 from lmrec.feedback.migrations import migrate
+from lmrec.feedback.outcomes import GenerationOutcome, ListOutcome, Lists
 from lmrec.feedback.reviews import ReviewRow, ReviewStatus
 from lmrec.feedback.rulebook import RuleRow
 from lmrec.feedback.shown import Shown
@@ -185,6 +186,29 @@ class Store:
         check_count("limit", limit)
         with self._database.snapshot() as connection:
             return shown.shown_after(connection, ts, limit)
+
+    # What came of them
+
+    def generation_outcomes(self, after_ts: float) -> list[GenerationOutcome]:
+        """Lists shown later than `after_ts` and those that led to something, by generation."""
+        with self._database.read() as connection:
+            return outcomes.generation_outcomes(connection, after_ts)
+
+    def newest_lists(self, lists: Lists, limit: int) -> tuple[Lists, int]:
+        """`lists`, or the newest `limit` of them, and how many that leaves out."""
+        check_count("limit", limit)
+        with self._database.snapshot() as connection:
+            return outcomes.newest_lists(connection, lists, limit)
+
+    def list_outcomes(self, lists: Lists) -> list[ListOutcome]:
+        """Each list and whether it led to something, in order of time."""
+        with self._database.read() as connection:
+            return outcomes.list_outcomes(connection, lists)
+
+    def followed_items(self, after_ts: float, until_ts: float) -> list[tuple[str, ItemId]]:
+        """(request id, item) of the positive events that name a list shown after `after_ts` and until `until_ts`."""
+        with self._database.read() as connection:
+            return outcomes.followed_items(connection, after_ts, until_ts)
 
     # Rules
 

@@ -6,7 +6,8 @@
 | lmrec_forgotten        | a user who asked to be forgotten, and when            | never                                  |
 | lmrec_forgotten_events | the mark of an event that is gone, so that a late     | never                                  |
 |                        | retry does not bring it back                          |                                        |
-| lmrec_shown            | a list that was shown, by request id                  | loses user and context with its user   |
+| lmrec_shown            | a list that was shown, by request id                  | when it is old; loses user and context |
+|                        |                                                       | with its user                          |
 | lmrec_items            | the latest state of an item; `fields` NULL = deleted  | never: a tombstone outlives a restart  |
 | lmrec_rules            | the latest state of a rule; `spec` NULL = deleted     | never                                  |
 | lmrec_reviews          | an item that was flagged, and what was decided        | never                                  |
@@ -22,7 +23,7 @@ compares with this file.
 from functools import cache
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 METADATA: Final = MetaData()
@@ -44,6 +45,12 @@ EVENTS: Final = Table(
     Column("flags", Text, nullable=False),  # joined by commas
     Column("received_ts", Float(53), nullable=False),
     Index("lmrec_events_of_user", "user_id", "time_ts", "seq"),
+    Index(
+        "lmrec_events_of_list",
+        "request_id",
+        sqlite_where=text("request_id IS NOT NULL"),
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,  # else the number of a forgotten event is given again, and readers who passed it miss one
 )
 
@@ -138,6 +145,7 @@ EXPERIMENTS: Final = Table(
     Column("ended_ts", Float(53)),
     Column("ended_by", Text),
     Column("why", Text, nullable=False),
+    Column("lists_from_ts", Float(53)),  # its lists from before are let go; NULL: all are here
 )
 
 

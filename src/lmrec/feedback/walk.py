@@ -1,9 +1,10 @@
 """A store's events and lists one after the other, read in pages, so that a long log never lies in memory whole."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from lmrec.feedback.events import StoredEvent, is_positive
+from lmrec.feedback.events import StoredEvent
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
 from lmrec.fields import ItemId
@@ -18,15 +19,12 @@ def walk_events(store: Store, after_seq: int = 0) -> Iterator[StoredEvent]:
         after_seq = page[-1].seq
 
 
-def walk_shown(store: Store, after_ts: float) -> Iterator[Shown]:
-    """In order of time."""
+def walk_outcomes(store: Store, after_ts: float) -> Iterator[tuple[Shown, frozenset[ItemId]]]:
+    """Lists in order of time, each with those of its items that a positive event followed."""
     while page := store.shown_after(after_ts, _PAGE):
-        yield from page
+        followed: dict[str, set[ItemId]] = defaultdict(set)
+        for request_id, item_id in store.followed_items(after_ts, page[-1].time_ts):
+            followed[request_id].add(item_id)
+        for shown in page:
+            yield shown, frozenset(followed[shown.request_id].intersection(shown.item_ids))
         after_ts = page[-1].time_ts
-
-
-def walk_followed(store: Store, after_seq: int = 0) -> Iterator[tuple[str, ItemId]]:
-    """(request id, item) of the positive events that name a list."""
-    for stored in walk_events(store, after_seq):
-        if stored.event.request_id is not None and is_positive(stored.event):
-            yield stored.event.request_id, stored.event.item_id

@@ -7,12 +7,11 @@ from typing import Any, Final
 from lmrec.artifacts.generation import check_servable, promote, read_serving
 from lmrec.artifacts.run import open_run
 from lmrec.errors import UnknownIdError
-from lmrec.evaluation.experiments import ReadOut, join_outcomes, read_out
-from lmrec.evaluation.readout import read_experiment
+from lmrec.evaluation import readout
+from lmrec.evaluation.experiments import ReadOut
 from lmrec.feedback.assignment import Experiment, Mode
 from lmrec.feedback.experiments import ExperimentRow
 from lmrec.feedback.store import Store
-from lmrec.feedback.walk import walk_followed, walk_shown
 from lmrec.workflows.news import store_url
 
 _DAY_S: Final = 86_400.0
@@ -65,7 +64,7 @@ def show_experiment(run: Path | str, name: str, url: str | None = None) -> tuple
     open_run(run)
     with Store.open(store_url(run, url)) as store:
         row = _find(store, run, name)
-        return row, read_experiment(store, row)
+        return row, readout.read_experiment(store, row)
 
 
 def compare_lists(
@@ -75,9 +74,7 @@ def compare_lists(
     generation. against: the arm that the others are compared with. effect: the relative gain that would matter."""
     open_run(run)
     with Store.open(store_url(run, url)) as store:
-        lists = (shown for shown in walk_shown(store, time.time() - days * _DAY_S) if not shown.is_trial)
-        outcomes = join_outcomes(lists, list(walk_followed(store)))
-    return read_out(outcomes, against=against, effect=effect)
+        return readout.compare_lists(store, time.time() - days * _DAY_S, against=against, effect=effect)
 
 
 def _find(store: Store, run: Path | str, name: str) -> ExperimentRow:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lmrec.errors import InputError
-from lmrec.evaluation.compare import bootstrap_interval, bootstrap_means, difference_of, paired_difference
+from lmrec.evaluation.compare import (
+    bootstrap_interval,
+    bootstrap_means,
+    difference_of,
+    paired_difference,
+    wilson_interval,
+)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -75,3 +81,9 @@ def test_unequal_lengths_and_nothing_are_refused() -> None:
         paired_difference(np.zeros(3), np.zeros(4), np.arange(3))
     with pytest.raises(InputError, match="at least one"):
         bootstrap_interval(np.zeros(0), np.zeros(0, np.int64))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 1_000_000), (0, 0)])
+def test_wilsons_interval_stays_within_0_and_1_and_holds_the_rate(successes: int, n: int) -> None:
+    low, high = wilson_interval(successes, n)
+    assert 0.0 <= low <= (successes / n if n else 0.5) <= high <= 1.0

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from lmrec.errors import InputError
-from lmrec.evaluation.experiments import ShownOutcome, always_valid_p, join_outcomes, lists_needed, read_out
+from lmrec.evaluation.experiments import ShownOutcome, always_valid_p, lists_needed, read_out
 from lmrec.feedback.assignment import Arm, Experiment, assign, unit_hash
-from lmrec.feedback.shown import Shown
 
 HALVES = Experiment("first", (Arm("a", "0", 0.5), Arm("b", "0001", 0.5)), salt="s")
 
@@ -17,20 +16,6 @@ def shows(arm: str, n_users: int, n_each: int, rate: float, seed: int, start: fl
         ShownOutcome(arm, f"{arm}{user}", bool(rng.random() < rate), start + each)
         for user in range(n_users)
         for each in range(n_each)
-    ]
-
-
-def test_lists_and_what_followed_are_joined_by_request() -> None:
-    lists = [
-        Shown("r1", "u1", "0", ("i1", "i2"), 1.0, {"arm": "b"}),
-        Shown("r2", "u1", "0", ("i1",), 2.0, {}),
-        Shown("r3", None, "0001", ("i3",), 3.0, {}),
-    ]
-    joined = join_outcomes(lists, [("r1", "i2"), ("r2", "i9"), ("r9", "i1"), ("r3", "i3"), ("r3", "i3")])
-    assert joined == [
-        ShownOutcome("b", "user u1", True, 1.0),
-        ShownOutcome("0", "user u1", False, 2.0),
-        ShownOutcome("0001", "list r3", True, 3.0),
     ]
 
 
@@ -100,6 +85,38 @@ def test_a_real_difference_stays_clear_and_what_is_needed_is_said() -> None:
     assert all_or_nothing.is_clear
     assert not read_out([*shows("a", 2, 1, 0.0, 1), *shows("b", 2, 1, 1.0, 2)]).differences[0].is_clear
     assert always_valid_p(0.1, 0.0, 0.05) == 1.0, "without any spread nothing is known"
+
+
+def test_no_success_and_one_user_are_no_certainty() -> None:
+    """Redraws of one user, or of nothing but failures, do not vary: their interval would be a point."""
+    found = read_out([ShownOutcome("a", "ann", False, 1.0), ShownOutcome("b", "bob", False, 9.0)])
+    assert [(arm.low, arm.rate) for arm in found.arms] == [(0.0, 0.0)] * 2
+    assert all(arm.high > 0.7 for arm in found.arms)
+    assert found.differences[0].low < -0.7
+    assert found.differences[0].high > 0.7
+    assert found.differences[0].p == 1.0
+    hundred = read_out(shows("a", 100, 1, 0.0, 1)).arms[0]
+    assert hundred.low == 0.0
+    assert hundred.high == pytest.approx(0.037, abs=0.001)
+    devoted = read_out([ShownOutcome("a", "ann", n % 2 == 0, float(n)) for n in range(100)]).arms[0]
+    assert devoted.high - devoted.low > 0.8, "a hundred lists of one user are one user"
+    lucky = read_out([ShownOutcome("a", "ann", False, 1.0), ShownOutcome("b", "bob", True, 2.0)]).differences[0]
+    assert lucky.low < 0.0
+    assert lucky.p > 0.05
+
+
+def test_few_lists_one_after_the_other_are_no_sign_of_different_times() -> None:
+    def warned(n_early: int, n_late: int) -> bool:
+        lists = [ShownOutcome("a", f"u{n}", False, float(n)) for n in range(n_early)]
+        lists += [ShownOutcome("b", f"v{n}", False, 1e3 + n) for n in range(n_late)]
+        return any("not served at the same time" in warning for warning in read_out(lists).warnings)
+
+    assert not warned(1, 1)
+    assert not warned(1, 500)
+    assert not warned(5, 5)
+    assert warned(8, 8)
+    one_user = [ShownOutcome("ab"[n >= 50], "uv"[n >= 50], False, float(n)) for n in range(100)]
+    assert not any("not served" in warning for warning in read_out(one_user).warnings), "two users, one after the other"
 
 
 def test_what_spoils_an_experiment_is_said() -> None:

@@ -127,7 +127,8 @@ function xScale(rows, log, top, start, end) {
   if (!log) {
     const lowest = Math.min(0, ...rows.map((row) => row.low));
     const step = niceSteps(Math.max(highest, 0) - lowest)[1];
-    const [first, last] = [Math.floor(lowest / step + 1e-9), Math.ceil(Math.max(highest, 0) / step - 1e-9)];
+    const first = Math.floor(lowest / step + 1e-9);
+    const last = Math.max(first + 1, Math.ceil(Math.max(highest, 0) / step - 1e-9)); // also where all is zero
     const steps = Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
     return { steps, x: place(steps[0], steps.at(-1)) };
   }

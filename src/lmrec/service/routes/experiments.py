@@ -8,12 +8,11 @@ from starlette.concurrency import run_in_threadpool
 
 from lmrec.artifacts.generation import check_servable, promote
 from lmrec.errors import RunFolderError
-from lmrec.evaluation.readout import read_experiment
+from lmrec.evaluation.readout import read_experiment, read_generations
 from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.experiments import ExperimentRow
 from lmrec.service.errors import ServiceError, not_found
 from lmrec.service.logs import log_failure
-from lmrec.service.outcomes import measure_outcomes
 from lmrec.service.routes.shared import Actor, State, answer, errors, needs
 from lmrec.service.schemas.answers import ExperimentAnswer, ExperimentList, ExperimentRead
 from lmrec.service.schemas.questions import EndExperiment, NewExperiment
@@ -25,7 +24,7 @@ _Name = Annotated[str, Path(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9]
 
 @router.get("/experiments", response_model=ExperimentList, responses=errors(), dependencies=[needs("read")])
 async def list_experiments(state: State, days: Annotated[float, Query(ge=0.01, le=90)] = 7.0) -> Response:
-    """All experiments; and of the lists that each generation showed lately, how many led to something.
+    """All experiments; and of all lists that each generation showed in the last `days`, how many led to something.
 
     Counted are positive events that carry the `request_id` of a list and name an item of it.
     """
@@ -35,17 +34,7 @@ async def list_experiments(state: State, days: Annotated[float, Query(ge=0.01, l
         state.shown.flush()
         return {
             "since": since,
-            "generations": [
-                {
-                    "generation": found.generation,
-                    "lists": found.lists,
-                    "lists_with_success": found.successes,
-                    "rate": found.rate,
-                    "low": found.low,
-                    "high": found.high,
-                }
-                for found in measure_outcomes(state.store, since)
-            ],
+            "generations": [found.as_dict() for found in read_generations(state.store, since)],
             "experiments": [_body(row, state) for row in state.store.experiments()],
         }
 

@@ -241,7 +241,7 @@ class RolledBack(Answer):
 
 
 class GenerationResult(Answer):
-    """Lists with at least one click or better among the newest lists shown, by generation."""
+    """Lists that one generation showed in this time, and how many of them at least one click or better followed."""
 
     generation: str
     lists: int
@@ -282,7 +282,7 @@ class ArmRead(Answer):
     users: int
     successes: int = Field(description="Lists that a positive event followed on one of their items.")
     rate: float
-    low: float = Field(description="95 % interval, users redrawn.")
+    low: float = Field(description="95 % interval, users redrawn; Wilson's where redraws do not vary.")
     high: float
 
 
@@ -321,6 +321,7 @@ class ShadowRead(Answer):
     kept: int = Field(description="Those of them that the shadow's lists name: what it would not have lost.")
     shown_times: Times | None
     shadow_times: Times | None
+    warnings: list[str] = Field(description="What would mislead, in sentences.")
 
 
 class ExperimentRead(ExperimentAnswer):

@@ -102,7 +102,7 @@ function splitRead(found) {
     ranges({ title: "Lists that led to something, by arm, with 95 % intervals", rows, xLabel: "share of lists", format: (value) => percent(value, digits) }),
     ratesTable("Rates by arm", ["Arm", "Lists", "Users", "With success", "Rate", "95 % interval"], found.arms.map((arm) => [arm.arm, whole(arm.lists), whole(arm.users), whole(arm.successes), percent(arm.rate, 1), interval(arm)])),
     h("ul", { class: "verdicts" }, found.differences.map(verdict)),
-    found.warnings.length > 0 && h("ul", { class: "warnings", "aria-label": "What would mislead" }, found.warnings.map((warning) => h("li", null, `${warning}.`))),
+    warningsOf(found),
   ];
 }
 
@@ -125,8 +125,10 @@ function shadowRead(found) {
     ["Time of what is shown", times(found.shown_times)],
     ["Time of the shadow", times(found.shadow_times)],
   ];
-  return [h("dl", { class: "numbers" }, facts.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))), h("p", { class: "hint" }, "“Kept”: of the items that something good came of, those that the shadow's list holds as well. It cannot win here, only lose little.")];
+  return [warningsOf(found), h("dl", { class: "numbers" }, facts.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))), h("p", { class: "hint" }, "“Kept”: of the items that something good came of, those that the shadow's list holds as well. It cannot win here, only lose little.")];
 }
+
+const warningsOf = (found) => found.warnings.length > 0 && h("ul", { class: "warnings", "aria-label": "What would mislead" }, found.warnings.map((warning) => h("li", null, `${warning}.`)));
 
 const interval = (one) => `${percent(one.low, 1)} to ${percent(one.high, 1)}`;
 

@@ -1,0 +1,123 @@
+"""What came of the lists that were shown, counted where they lie: memory and time go by the lists asked about, however many
+events the store holds.
+
+A list led to something where a positive event names its request id and an item of it, however many such events there are.
+Lists that somebody tried out in the console count nowhere.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, cast, exists, func, literal, select
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+from lmrec.feedback.events import LIKED_STARS, POSITIVE_KINDS
+from lmrec.feedback.shown import ARM, EXPERIMENT
+from lmrec.feedback.tables import EVENTS, SHOWN
+from lmrec.fields import ItemId, UserId
+
+_POSITIVE: Final = EVENTS.c.kind.in_(sorted(POSITIVE_KINDS)) & (
+    (EVENTS.c.kind != "rating") | EVENTS.c.value.is_(None) | (EVENTS.c.value >= LIKED_STARS)
+)
+"""`lmrec.feedback.events.is_positive`, in the database."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Those shown later than `after_ts`: all, or an experiment's. with_arm: only those whose context names an arm."""
+
+    after_ts: float
+    experiment: str | None = None
+    with_arm: bool = False
+
+
+class ListOutcome(NamedTuple):
+    """`arm`: what the list's context says, else the generation that made it."""
+
+    request_id: str
+    user_id: UserId | None
+    arm: str
+    time_ts: float
+    succeeded: bool
+
+
+class GenerationOutcome(NamedTuple):
+    generation: str
+    lists: int
+    successes: int
+
+
+def generation_outcomes(connection: Connection, after_ts: float) -> list[GenerationOutcome]:
+    """Of the lists shown later than `after_ts`, by generation."""
+    dialect = connection.dialect.name
+    counted = select(SHOWN.c.generation, func.count(), func.count().filter(_succeeded(dialect)))
+    rows = connection.execute(_among(counted, dialect, Lists(after_ts)).group_by(SHOWN.c.generation))
+    return sorted(GenerationOutcome(*row) for row in rows)
+
+
+def newest_lists(connection: Connection, lists: Lists, limit: int) -> tuple[Lists, int]:
+    """`lists`, or where there are more than `limit` the newest of them; and how many were left out."""
+    dialect = connection.dialect.name
+    n = _count(connection, lists)
+    if n <= limit:
+        return lists, 0
+    times = _among(select(SHOWN.c.time_ts), dialect, lists).order_by(SHOWN.c.time_ts.desc())
+    fewer = replace(lists, after_ts=connection.execute(times.offset(limit).limit(1)).scalar_one())
+    return fewer, n - _count(connection, fewer)
+
+
+def list_outcomes(connection: Connection, lists: Lists) -> list[ListOutcome]:
+    """In order of time."""
+    dialect = connection.dialect.name
+    arm = func.coalesce(_said(dialect, ARM), SHOWN.c.generation)
+    rows = select(SHOWN.c.request_id, SHOWN.c.user_id, arm, SHOWN.c.time_ts, _succeeded(dialect))
+    ordered = _among(rows, dialect, lists).order_by(SHOWN.c.time_ts, SHOWN.c.request_id)
+    return [
+        ListOutcome(request_id, user_id, str(arm_name), time_ts, bool(succeeded))
+        for request_id, user_id, arm_name, time_ts, succeeded in connection.execute(ordered)
+    ]
+
+
+def followed_items(connection: Connection, after_ts: float, until_ts: float) -> list[tuple[str, ItemId]]:
+    """(request id, item) of the positive events that name a list shown in this time; the item may be none of it."""
+    rows = (
+        select(EVENTS.c.request_id, EVENTS.c.item_id)
+        .select_from(SHOWN.join(EVENTS, EVENTS.c.request_id == SHOWN.c.request_id))
+        .where(SHOWN.c.time_ts > after_ts, SHOWN.c.time_ts <= until_ts, _POSITIVE)
+        .distinct()
+    )
+    return [(request_id, item_id) for request_id, item_id in connection.execute(rows)]
+
+
+def _count(connection: Connection, lists: Lists) -> int:
+    counted = _among(select(func.count()).select_from(SHOWN), connection.dialect.name, lists)
+    return int(connection.execute(counted).scalar_one())
+
+
+def _among(query: Select[Any], dialect: str, lists: Lists) -> Select[Any]:
+    query = query.where(SHOWN.c.time_ts > lists.after_ts, _said(dialect, "page").is_distinct_from("console"))
+    if lists.experiment is not None:
+        query = query.where(_said(dialect, EXPERIMENT) == lists.experiment)
+    return query.where(_said(dialect, ARM).is_not(None)) if lists.with_arm else query
+
+
+@cache
+def _succeeded(dialect: str) -> ColumnElement[bool]:
+    return exists(literal(1)).where(EVENTS.c.request_id == SHOWN.c.request_id, _POSITIVE, _holds(dialect))
+
+
+def _holds(dialect: str) -> ColumnElement[bool]:
+    """Whether the event's item is one of the list's."""
+    if dialect == "postgresql":
+        return func.jsonb_exists(cast(SHOWN.c.item_ids, JSONB), EVENTS.c.item_id)
+    items = func.json_each(SHOWN.c.item_ids).table_valued("value")
+    return exists(literal(1)).select_from(items).where(items.c.value == EVENTS.c.item_id)
+
+
+@cache
+def _said(dialect: str, name: str) -> ColumnElement[Any]:
+    """What the list's context has under a name, NULL where it has nothing."""
+    if dialect == "postgresql":
+        return cast(SHOWN.c.context, JSON).op("->>")(name)
+    return func.json_extract(SHOWN.c.context, f"$.{name}")
