@@ -170,11 +170,6 @@ class Recipe(BaseModel):
             ),
             ("adversarial.kind", attack and self.item.source == "id", "the words that item.source 'id' has none of"),
             (
-                "adversarial.kind",
-                attack and adapter == "prefix" and self.tunes,
-                "another encoder.adapter.kind than 'prefix', which takes no words that were shifted",
-            ),
-            (
                 "training.ema",
                 self.training.ema is not None and adapter == "adalora" and self.tunes,
                 "another encoder.adapter.kind than 'adalora': averages bring back the ranks that it takes away",

@@ -36,11 +36,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dot": ("head.kind=dot",),
     "lora": ("encoder.adapter.kind=lora",),
     "houlsby": ("encoder.adapter.kind=houlsby",),
+    "prefix": ("encoder.adapter.kind=prefix", "encoder.train=all"),
+    "layer_decay": ("training.layer_decay=0.8",),
     "all layers": ("encoder.train=all",),
 }
 
 
-REFUSED = {frozenset(("l2_sp", adapter)) for adapter in ("lora", "houlsby")}  # tested below
+ADAPTERS = ("lora", "houlsby", "prefix")
+REFUSED = {  # tested below
+    *(frozenset(("l2_sp", adapter)) for adapter in ADAPTERS),
+    frozenset(("checkpointing", "prefix")),
+    frozenset(("layer_decay", "prefix")),
+}
 
 
 def keys(name: str) -> set[str]:
@@ -108,7 +115,6 @@ def test_every_pair_is_among_the_sets_of_the_test_above() -> None:
         (["encoder.checkpointing=true", "encoder.train=none"], "encoder.checkpointing needs"),
         (["regularisers.l2_sp=1", "encoder.adapter.kind=lora"], "an adapter leaves the pretrained weights as they are"),
         (["encoder.checkpointing=true", "encoder.train=all", "encoder.adapter.kind=prefix"], "would not see"),
-        (["adversarial.kind=pgd", "encoder.train=all", "encoder.adapter.kind=prefix"], "takes no words"),
         (["training.ema=0.9", "encoder.adapter.kind=adalora"], "averages bring back the ranks"),
         (["adversarial.kind=fgm", "item.source=id"], "adversarial.kind needs the words"),
         (["adversarial.radius=0.1"], "adversarial.kind 'none' has none"),
