@@ -26,6 +26,9 @@ SCENES: dict[str, dict[str, float]] = {
     "open loop, 200/s": {"rate": 200},
     "open loop, 400/s": {"rate": 400},
 }
+MORE_WORKERS = 2  # one for each core, with the client beside them
+MORE_SCENES: dict[str, dict[str, float]] = {name: SCENES[name] for name in ("4 clients", "16 clients")}
+_WARM_S = 5.0  # workers load one after the other, and which one a question reaches is the system's choice
 _SHARES = (50, 90, 95, 99)
 
 
@@ -37,15 +40,20 @@ def main(small: bool) -> list[Figure]:
     for content, width in ((0.0, 128), (4.0, 512)):
         folder = ROOT / "runs" / f"bench-serve-{size.items}-{width}"
         world = build_world(folder, data, size, content)
-        with served(world.run, folder / "service.log") as service:
-            note = f"{size.items:,} items x {width}"
-            figures += _starting(service, world, note)
-            for name, scene in SCENES.items():
-                tally = service.load(
-                    seconds=3.0 if small else 10.0, n_items=world.n_items, n_users=len(world.store_users), **scene
-                )
-                figures += _answers(name, tally, note)
-                curves[f"{name}, {width} wide"] = tally["ms"]["recommend"]
+        note = f"{size.items:,} items x {width}"
+        for workers, scenes in ((1, SCENES), (MORE_WORKERS, MORE_SCENES)):
+            with served(world.run, folder / "service.log", workers) as service:
+                if workers == 1:
+                    figures += _starting(service, world, note)
+                else:
+                    time.sleep(_WARM_S)
+                for scene, choices in scenes.items():
+                    name = scene if workers == 1 else f"{workers} workers, {scene}"
+                    tally = service.load(
+                        seconds=3.0 if small else 10.0, n_items=world.n_items, n_users=len(world.store_users), **choices
+                    )
+                    figures += _answers(name, tally, note)
+                    curves[f"{name}, {width} wide"] = tally["ms"]["recommend"]
     _draw(curves, FOLDER / "results" / ("small" if small else "") / "serve.svg")
     return figures
 

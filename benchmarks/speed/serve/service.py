@@ -38,10 +38,11 @@ class Service:
 
 
 @contextmanager
-def served(run: Path, log: Path) -> Iterator[Service]:
+def served(run: Path, log: Path, workers: int = 1) -> Iterator[Service]:
     """Ready, and with the language model loaded, which is measured apart. The rate of one address is set out of the way."""
     port = free_port()
-    command = (sys.executable, "-m", "lmrec.cli.app", "serve", str(run), "--port", str(port), "--rate", "100000")
+    more = ("--port", str(port), "--rate", "100000", "--workers", str(workers))
+    command = (sys.executable, "-m", "lmrec.cli.app", "serve", str(run), *more)
     with log.open("ab") as output:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=output)
