@@ -115,8 +115,13 @@ class StoreModel(RuleBasedStateMachine):
         for put in puts:
             self.items.pop(put.item_id, None)
             self.items[put.item_id] = put
-        self.n_versions += len({put.item_id for put in puts})
-        assert self.store.put_items(puts) == self.n_versions
+        names = {put.item_id for put in puts}
+        self.n_versions += len(names)
+        assert self.store.put_items(puts, reworded=names) == self.n_versions
+        for item_id in names:
+            if self.reviews.get(item_id) == "approved":
+                del self.reviews[item_id]
+                self.n_decisions += 1
 
     @rule(ids=st.lists(item_ids, max_size=3))
     def delete_items(self, ids: list[str]) -> None:
@@ -124,6 +129,7 @@ class StoreModel(RuleBasedStateMachine):
             self.items.pop(item_id, None)
             self.items[item_id] = None
         self.n_versions += len(set(ids))
+        self.n_decisions += len(set(ids))
         assert self.store.delete_items(ids) == self.n_versions
 
     @rule(after=st.integers(0, 30))
@@ -179,6 +185,17 @@ class StoreModel(RuleBasedStateMachine):
         self.store.flag_item(item_id, reason, "eve")
         self.reviews[item_id] = "waiting"
         self.n_decisions += 1
+
+    @rule(flags=st.dictionaries(item_ids, texts, max_size=3))
+    def flag_many(self, flags: dict[str, str]) -> None:
+        self.store.flag_items(flags, "rule a")
+        self.reviews.update(dict.fromkeys(flags, "waiting"))
+        self.n_decisions += len(flags)
+
+    @rule(ids=st.lists(item_ids, max_size=3))
+    def release(self, ids: list[str]) -> None:
+        self.store.release_items(ids, "no reason any more")
+        self.n_decisions += sum(self.reviews.pop(item_id, None) is not None for item_id in ids)
 
     @rule(item_id=item_ids, approved=st.booleans())
     def decide(self, item_id: str, approved: bool) -> None:

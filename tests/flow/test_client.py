@@ -61,6 +61,9 @@ def test_likeness_search_and_reasons(client: Client) -> None:
     assert len(client.similar(item_id="film1", k=3).items) == 3
     assert len(client.similar(text=WORDS, k=2).items) == 2
     title = client.get_item("film5").title
+    pair = client.similar_many([{"item_id": "film1", "k": 1}, {"text": WORDS, "k": 2}])
+    assert [len(found.items) for found in pair] == [1, 2]
+    assert client.search_many([{"words": title, "k": 1}])[0].items[0].item_id == "film5"
     assert client.search(title, k=2).items[0].item_id == "film5"
     found = client.explain("film9", history=["film0", "film1"], words=False)
     assert found.base + sum(entry.contribution for entry in found.contributions) == pytest.approx(found.score, abs=1e-4)
@@ -82,7 +85,7 @@ def test_the_catalog_rules_reviews_and_the_audit(client: Client) -> None:
     assert [rule.rule_id for rule in client.list_rules()] == ["hide"]
     assert client.delete_rule("hide").deleted
     assert client.delete_item("a/b").deleted
-    assert [entry.action for entry in client.audit(2)] == ["delete_rule", "put_rule"]
+    assert [entry.action for entry in client.audit(2)] == ["delete_item", "delete_rule"]
 
 
 def test_generations_experiments_and_numbers(client: Client) -> None:

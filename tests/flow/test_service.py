@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,24 @@ def test_a_batch_answers_in_order(shared: Running) -> None:
     assert [len(answer["items"]) for answer in answers] == [2, 3, 1]
     assert [answer["basis"] for answer in answers] == ["history", "text", "popular"]
     assert len({answer["request_id"] for answer in answers}) == 3
+
+
+def test_words_that_somebody_asked_with_are_a_reason(shared: Running) -> None:
+    for item in shared.recommend(text=WORDS, k=3, explain=True)["items"]:
+        question = {"item_id": item["item_id"], "text": WORDS, "words": False}
+        gave = shared.post("/v1/explanations", question)["text"]
+        assert item["reason"] == {"because": f"because of '{WORDS}'" if gave > 0 else None, "contributions": []}
+    twice = shared.recommend(history=["film0", "film1", "film0"], k=1, explain=True)["items"][0]["reason"]
+    assert len({entry["item_id"] for entry in twice["contributions"]}) == len(twice["contributions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "question"), [("similar", {"item_id": "film3", "k": 2}), ("search", {"words": WORDS, "k": 3})]
+)
+def test_many_questions_are_answered_as_each_alone(shared: Running, path: str, question: dict[str, Any]) -> None:
+    other = {**question, "k": 1}
+    answers = shared.post(f"/v1/{path}/batch", {"questions": [question, other]})["answers"]
+    assert answers == [shared.post(f"/v1/{path}", one) for one in (question, other)]
 
 
 def test_similar_and_search(shared: Running) -> None:
@@ -399,6 +418,7 @@ def test_odd_events_are_kept_and_flagged(own: Running) -> None:
     )
     assert answer["accepted"] == 3
     assert answer["flagged"] == {"unknown_item": 1, "old_clock": 1, "future_clock": 1}
+    assert own.get("/v1/users?query=nn") == {"user_ids": ["ann"], "total": 1}, "who came after the fit is found too"
     flags = {entry["event_id"]: entry["flags"] for entry in own.get("/v1/users/ann")["events"]}
     assert flags == {"e1": ["unknown_item"], "e2": ["old_clock"], "e3": ["future_clock"]}
 
@@ -499,6 +519,56 @@ def test_items_that_a_rule_holds_back_join_the_queue(own: Running) -> None:
     assert "new" in own.shown()
 
 
+def test_an_approval_is_of_the_words_and_the_rules_of_its_time(own: Running) -> None:
+    own.put("/v1/rules/words", {"kind": "block_words", "words": ["reef"], "review": True})
+    own.put("/v1/items/new", NEW_ITEM)
+    own.post("/v1/reviews/new", {"approved": True})
+    own.put("/v1/items/new", NEW_ITEM)
+    assert "new" in own.shown(), "the same words"
+    own.put("/v1/items/new", {**NEW_ITEM, "title": "Another reef"})
+    assert "new" not in own.shown()
+    own.post("/v1/reviews/new", {"approved": True})
+    own.put("/v1/rules/vines", {"kind": "block_words", "words": ["vine"], "review": True})
+    assert "new" not in own.shown(), "who approved it knew no rule of vines"
+    assert {"new": "rule vines"}.items() <= queue(own).items()
+
+
+def test_what_no_rule_holds_back_any_more_waits_no_longer(own: Running) -> None:
+    own.put("/v1/items/new", NEW_ITEM)
+    own.post("/v1/items/film3/flag", {"reason": "have a look"})
+    everything = set(own.shown())
+    own.put("/v1/rules/words", {"kind": "block_words", "words": ["tale", "reef"], "review": True})
+    assert len(queue(own)) > 2
+    own.put("/v1/items/new", {"title": "Something else", "description": "quite harmless"})
+    assert "new" in own.shown()
+    own.delete("/v1/rules/words")
+    assert set(own.shown()) == everything
+    assert queue(own) == {"film3": "local"}, "what a person flagged, a person decides on"
+    assert "release_item" in {entry["action"] for entry in own.get("/v1/audit")["entries"]}
+
+
+def queue(own: Running) -> dict[str, str]:
+    return {entry["item_id"]: entry["flagged_by"] for entry in own.get("/v1/reviews")["reviews"]}
+
+
+def test_rules_of_a_segment_hold_wherever_items_are_asked_for(own: Running) -> None:
+    words = own.get("/v1/items/film5")["title"]
+    own.put("/v1/rules/kids", {"kind": "must_not_show", "item_ids": ["film5"], "segment": "kids"})
+    for path, question in (("/v1/search", {"words": words}), ("/v1/similar", {"text": words})):
+        for segment, there in ((None, True), ("kids", False)):
+            found = own.post(path, {**question, "k": 40, "segment": segment})["items"]
+            assert ("film5" in {item["item_id"] for item in found}) == there
+    question = {"item_id": "film5", "history": ["film0"], "words": False}
+    assert own.post("/v1/explanations", question)["place"] is not None
+    assert own.post("/v1/explanations", {**question, "segment": "kids"})["place"] is None
+
+
+def test_deletes_are_in_the_audit(own: Running) -> None:
+    own.delete("/v1/items/film3")
+    newest = own.get("/v1/audit")["entries"][0]
+    assert (newest["action"], newest["target"], newest["actor"]) == ("delete_item", "film3", "local")
+
+
 # ---- keys
 
 
@@ -586,6 +656,20 @@ def test_when_full_it_says_so_and_recovers(run: Path) -> None:
         assert codes <= {200, 503}
         assert all("Retry-After" in response.headers for response in answers if response.status_code == 503)
         assert service.recommend(k=1)["items"]
+
+
+def test_a_full_service_is_alive_all_the_same(run: Path) -> None:
+    """Sockets that promise a body and never send it take all places, and none of those that ask whether it lives."""
+    with running(run, limits=Limits(max_in_flight=3, body_timeout_s=5.0)) as service:
+        port = service.client.base_url.port
+        head = b"POST %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        with ExitStack() as stack:
+            for path in (b"/v1/events",) * 3 + (b"/healthz",) * 5 + (b"/",) * 5:
+                one = stack.enter_context(socket.create_connection(("127.0.0.1", int(port or 0))))
+                one.sendall(head % path)
+            until(lambda: service.client.get("/v1/items/film0").status_code == 503)
+            assert service.client.get("/healthz").status_code == 200
+            assert service.get("/readyz")["status"] == "ready"
 
 
 def at_once(n: int, ask: Callable[[], httpx.Response]) -> list[httpx.Response]:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from lmrec.client.questions import Asking, Event, Explaining, Likeness, Question, Searching
+from lmrec.client.questions import Asking, Event, Explaining, Likeness, Question, Search, Searching
 from lmrec.service.schemas import answers as a
 
 T = TypeVar("T", bound=BaseModel)
@@ -53,8 +53,18 @@ def similar(question: Likeness) -> Call[a.FoundItems]:
     return Call("POST", "/v1/similar", a.FoundItems, _said(question))
 
 
+def similar_many(questions: Sequence[Likeness]) -> Call[a.FoundItemsBatch]:
+    body = {"questions": [_said(question) for question in questions]}
+    return Call("POST", "/v1/similar/batch", a.FoundItemsBatch, body)
+
+
 def search(words: str, more: Searching) -> Call[a.FoundItems]:
     return Call("POST", "/v1/search", a.FoundItems, _said({"words": words, **more}))
+
+
+def search_many(questions: Sequence[Search]) -> Call[a.FoundItemsBatch]:
+    body = {"questions": [_said(question) for question in questions]}
+    return Call("POST", "/v1/search/batch", a.FoundItemsBatch, body)
 
 
 def explain(item_id: str, more: Explaining) -> Call[a.ExplanationAnswer]:

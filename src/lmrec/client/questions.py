@@ -38,6 +38,7 @@ class Likeness(TypedDict, total=False):
     text: str | None
     k: int
     filter: Mapping[str, Any] | None
+    segment: str | None
     fields: Sequence[str] | None
 
 
@@ -48,7 +49,14 @@ class Searching(TypedDict, total=False):
     filter: Mapping[str, Any] | None
     user_id: str | None
     history: Sequence[str] | None
+    segment: str | None
     fields: Sequence[str] | None
+
+
+class Search(Searching):
+    """One of `search_many`."""
+
+    words: str
 
 
 class Explaining(TypedDict, total=False):
@@ -59,6 +67,7 @@ class Explaining(TypedDict, total=False):
     text: str | None
     k: int
     words: bool
+    segment: str | None
 
 
 class Happening(TypedDict, total=False):

@@ -17,6 +17,7 @@ from lmrec.client.questions import (
     Question,
     ReviewStatus,
     Scope,
+    Search,
     Searching,
 )
 from lmrec.client.sending import headers, load_httpx, pause_s, read_answer, request_of, unreachable
@@ -97,9 +98,17 @@ class Client:
         """The items nearest to `item_id`, or to `text`."""
         return self.send(calls.similar(question))
 
+    def similar_many(self, questions: Sequence[Likeness]) -> list[a.FoundItems]:
+        """Up to 100 questions in one request, answered in their order."""
+        return self.send(calls.similar_many(questions)).answers
+
     def search(self, words: str, **more: Unpack[Searching]) -> a.FoundItems:
         """Items for words; with a user or a history, ordered by taste, too."""
         return self.send(calls.search(words, more))
+
+    def search_many(self, questions: Sequence[Search]) -> list[a.FoundItems]:
+        """Up to 100 questions in one request, answered in their order."""
+        return self.send(calls.search_many(questions)).answers
 
     def explain(self, item_id: str, **more: Unpack[Explaining]) -> a.ExplanationAnswer:
         """Which past items and which words moved an item's score, and what would drop it from the list."""

@@ -1,9 +1,10 @@
 """The review queue: an item that was flagged is not shown until somebody approves it."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from lmrec.errors import UnknownIdError
 from lmrec.feedback.audit import add_audit
@@ -44,6 +45,27 @@ def flag_item(connection: Connection, item_id: ItemId, reason: str, by: str, now
     }
     connection.execute(insert_or_replace(connection.dialect.name, REVIEWS), values)
     add_audit(connection, by, "flag_item", item_id, {"reason": reason}, now)
+
+
+def flag_items(connection: Connection, flags: Mapping[ItemId, str], by: str, now: float) -> None:
+    """`flag_item` of many: item -> reason."""
+    for item_id, reason in flags.items():
+        flag_item(connection, item_id, reason, by, now)
+
+
+def release_items(connection: Connection, item_ids: Collection[ItemId], why: str, by: str, now: float) -> None:
+    """Take items out of the queue as if they had never been flagged; what was decided stays in the audit."""
+    for item_id in item_ids:
+        if connection.execute(delete(REVIEWS).where(REVIEWS.c.item_id == item_id)).rowcount:
+            add_audit(connection, by, "release_item", item_id, {"why": why}, now)
+
+
+def end_approvals(connection: Connection, item_ids: Collection[ItemId], by: str, now: float) -> None:
+    """Of items whose words are others now: who approved them had read the ones before."""
+    for item_id in item_ids:
+        approved = (REVIEWS.c.item_id == item_id) & (REVIEWS.c.status == "approved")
+        if connection.execute(delete(REVIEWS).where(approved)).rowcount:
+            add_audit(connection, by, "end_approval", item_id, {"why": "its words have changed"}, now)
 
 
 def decide_item(connection: Connection, item_id: ItemId, approved: bool, by: str, note: str, now: float) -> None:

@@ -7,11 +7,12 @@ again, and InputError for values that cannot be kept.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from lmrec.feedback import audit, eventlog, experiments, items, keys, outcomes, reviews, rulebook, shown, users
 from lmrec.feedback.assignment import Experiment
@@ -144,15 +145,31 @@ class Store:
 
     # Items
 
-    def put_items(self, items_: Sequence[ItemPut]) -> int:
-        """Make or replace items, each with a version of its own; return the newest version. All of them or none."""
-        rows = items.item_rows(items_)
-        return self._write(lambda connection: items.write_items(connection, rows, self._clock()), n_rows=len(rows))
+    def put_items(self, items_: Sequence[ItemPut], *, reworded: Collection[ItemId] = (), by: str = SYSTEM) -> int:
+        """Make or replace items, each with a version of its own; return the newest version. All of them or none.
 
-    def delete_items(self, item_ids: Collection[ItemId]) -> int:
+        reworded: those of them whose words are others now, which ends their approvals.
+        """
+        rows = items.item_rows(items_)
+
+        def write(connection: Connection) -> int:
+            now = self._clock()
+            reviews.end_approvals(connection, reworded, by, now)
+            return items.write_items(connection, rows, now)
+
+        return self._write(write, n_rows=len(rows) + len(reworded))
+
+    def delete_items(self, item_ids: Collection[ItemId], *, by: str = SYSTEM) -> int:
         """Mark items as deleted, also ones that the store never saw; return the newest version. All of them or none."""
         rows = items.tombstone_rows(item_ids)
-        return self._write(lambda connection: items.write_items(connection, rows, self._clock()), n_rows=len(rows))
+
+        def write(connection: Connection) -> int:
+            now = self._clock()
+            for row in rows:
+                audit.add_audit(connection, by, "delete_item", row["item_id"], {}, now)
+            return items.write_items(connection, rows, now)
+
+        return self._write(write, n_rows=2 * len(rows))
 
     def item_changes(self, after_version: int) -> list[ItemChange]:
         """The latest state of each item that changed after that version, in order of versions. Tombstones stay."""
@@ -237,6 +254,15 @@ class Store:
         """Hold an item back until somebody decides; also one that was approved before."""
         self._write(lambda connection: reviews.flag_item(connection, item_id, reason, by, self._clock()))
 
+    def flag_items(self, flags: Mapping[ItemId, str], by: str = SYSTEM) -> None:
+        """`flag_item` of many, item -> reason, in one write."""
+        self._write(lambda connection: reviews.flag_items(connection, flags, by, self._clock()), n_rows=2 * len(flags))
+
+    def release_items(self, item_ids: Collection[ItemId], why: str, by: str = SYSTEM) -> None:
+        """Take items out of the queue as if they had never been flagged."""
+        write = partial(reviews.release_items, item_ids=item_ids, why=why, by=by)
+        self._write(lambda connection: write(connection, now=self._clock()), n_rows=2 * len(item_ids))
+
     def decide_item(self, item_id: ItemId, approved: bool, by: str = SYSTEM, note: str = "") -> None:
         """Approve or reject a flagged item; UnknownIdError where it was never flagged."""
         check_text("item_id", item_id)
@@ -310,6 +336,13 @@ class Store:
         """Whether a key was ever made, revoked ones included."""
         with self._database.read() as connection:
             return keys.has_keys(connection)
+
+    # Users
+
+    def find_users(self, query: str) -> list[UserId]:
+        """Users with events whose id holds `query`, upper and lower case told apart."""
+        with self._database.read() as connection:
+            return users.find_users(connection, query)
 
     # Users' rights
 

@@ -1,6 +1,7 @@
 """Users' rights: everything we hold of one user, and its removal."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
@@ -21,6 +22,17 @@ class UserExport:
     forgotten_ts: float | None
 
 
+def find_users(connection: Connection, query: str) -> list[UserId]:
+    """The first 10,000 users with events whose id holds `query`, in the order of the alphabet."""
+    found = select(EVENTS.c.user_id).distinct().order_by(EVENTS.c.user_id).limit(_MAX_FOUND)
+    if query:
+        found = found.where(EVENTS.c.user_id.contains(query, autoescape=True))
+    return [
+        user_id for user_id in connection.execute(found).scalars() if query in user_id
+    ]  # SQLite's LIKE knows no case
+
+
+_MAX_FOUND: Final = 10_000
 _FORGOTTEN_TS = select(FORGOTTEN.c.time_ts).where(FORGOTTEN.c.user_id == bindparam("user_id"))
 
 

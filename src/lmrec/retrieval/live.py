@@ -6,7 +6,7 @@ assignment. So an answer that began after a change returned has seen it, and one
 
 import json
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -191,12 +191,17 @@ class LiveRecommender:
             self._rules = dict(rules)
             self.state = LiveState(self.state.snapshot, compiled)
 
-    def set_review(self, waiting: Collection[ItemId], approved: Collection[ItemId] = ()) -> None:
-        """waiting: items not shown until a person has looked at them. approved: items that `block_words` rules with
-        review=True no longer hold back."""
+    def set_review(self, review: Review) -> None:
+        """Whom people must look at first, and whom `block_words` rules with review=True no longer hold back."""
         with self._writing:
-            self._review = Review(frozenset(waiting), frozenset(approved))
+            self._review = review
             self._publish(self.state.snapshot)
+
+    def rewords(self, item: EncodedItem) -> bool:
+        """Whether the item is known here with other words than these."""
+        known = self.get_item(item.item_id)
+        columns = self.state.snapshot.text_columns
+        return known is not None and any(known.fields.get(name) != item.fields.get(name) for name in columns)
 
     def held_items(self) -> dict[ItemId, str]:
         """Items held back by a `block_words` rule with review=True, and the rule's id: what belongs in the review queue."""

@@ -97,7 +97,8 @@ class InStock(_Strict):
 class BlockWords(_Strict):
     """Items are not shown whose text columns hold one of the words, as whole words, whatever their case.
 
-    review: such an item waits in the review queue, and is shown once a person has approved it.
+    review: such an item waits in the review queue, and is shown once a person has approved it: until its words change, or
+    a rule that is newer than the approval finds something in them.
     """
 
     kind: Literal["block_words"] = "block_words"

@@ -57,10 +57,16 @@ class RowView(Protocol):
 
 @dataclass(frozen=True)
 class Review:
-    """waiting: items that a person must look at first, not shown. approved: items that a person has let through."""
+    """waiting: items that a person must look at first, not shown. approved: items that a person has let through, and when
+    (UTC seconds). made: when rules were made: an approval is of the rules of its time; a rule without a time is older."""
 
     waiting: frozenset[ItemId] = frozenset()
-    approved: frozenset[ItemId] = frozenset()
+    approved: Mapping[ItemId, float] = field(default_factory=dict)
+    made: Mapping[str, float] = field(default_factory=dict)
+
+    def approved_under(self, rule_id: str) -> list[ItemId]:
+        since = self.made.get(rule_id, -math.inf)
+        return [item_id for item_id, time_ts in self.approved.items() if time_ts >= since]
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,6 @@ def compile_rules(rules: Mapping[str, Rule], view: RowView, review: Review | Non
     Raises InputError, naming the rule, where a field does not exist or a filter does not fit.
     """
     review = review or Review()
-    approved = _rows_of(view, review.approved)
     hidden_for: dict[str | None, list[BoolArray]] = {None: [~view.alive, _rows_of(view, review.waiting)]}
     changes: list[tuple[str | None, int, float, BoolArray]] = []
     pins: list[tuple[str | None, PinnedRow]] = []
@@ -143,6 +148,7 @@ def compile_rules(rules: Mapping[str, Rule], view: RowView, review: Review | Non
                 case Demote():
                     changes.append((segment, idx, -math.log(rule.factor), _targets(view, rule)))
                 case BlockWords(review=True):
+                    approved = _rows_of(view, review.approved_under(rule_id))
                     found = _hides(view, rule) & ~approved & view.alive
                     hidden_for[None].append(found)
                     held |= {int(row): rule_id for row in np.flatnonzero(found)}

@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from lmrec.service.errors import busy
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
+
+TIMEOUT: Final = "timeout"  # the error's code where no answer came in time
 
 Observe: TypeAlias = Callable[[int], None]  # is told the size of each batch
 
@@ -80,7 +82,7 @@ class Batcher(Generic[Question, Answer]):
             raise busy(
                 f"no answer within {self._timeout_s:g} s: the service has more to do than it can. "
                 "Send the request again after the time in Retry-After",
-                "timeout",
+                TIMEOUT,
             ) from None
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 In this order, the cheap before the dear: a request id, a place among those in flight, who asks, their rate, whether we are
 ready, the bounded body; then the route; then its number, its log line and, where it raised, an error without internals.
+Whether the service lives and is ready is answered without a place, however many others take one: a busy service must not
+look like a dead one. Bodies are read of those only who were let in.
 """
 
 import json
@@ -22,6 +24,7 @@ from lmrec.service.state import ServiceState
 # Unique, not secret: asking the system for random bytes would give the interpreter up for each request.
 _IDS: Final = random.Random()  # noqa: S311
 _GUARDED: Final = ("/v1/", "/metrics")
+_HEALTH: Final = frozenset({"/healthz", "/readyz"})
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -48,8 +51,11 @@ class Gate:
             return
         exchange = _Exchange(scope, send)
         try:
-            with self._state.in_flight:
-                await self._pass(scope, receive, exchange)
+            if scope["path"] in _HEALTH:
+                await self._app(scope, replay(b"", receive), exchange.send)
+            else:
+                with self._state.in_flight:
+                    await self._pass(scope, receive, exchange)
         except LmrecError as error:
             await exchange.fail(error)
         except Exception as error:  # whatever it is, the client gets the error shape and the log its place
@@ -59,12 +65,14 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
         path: str = scope["path"]
-        if path.startswith(_GUARDED):
-            caller = exchange.caller = await self._identify(scope)
-            self._rates.take(f"key:{caller.key_id}" if caller.key_id else f"ip:{_address(scope)}")
-            scope["state"]["caller"] = caller
-            if path.startswith("/v1/"):
-                self._state.check_ready()
+        if not path.startswith(_GUARDED):  # pages and their parts, of which nobody has to send a body
+            await self._app(scope, replay(b"", receive), exchange.send)
+            return
+        caller = exchange.caller = await self._identify(scope)
+        self._rates.take(f"key:{caller.key_id}" if caller.key_id else f"ip:{_address(scope)}")
+        scope["state"]["caller"] = caller
+        if path.startswith("/v1/"):
+            self._state.check_ready()
         body = await read_body(scope, receive, self._limits.max_body_bytes, self._limits.body_timeout_s)
         if body is not None:
             await self._app(scope, replay(body, receive), exchange.send)
@@ -86,7 +94,8 @@ class Gate:
             raise ServiceError(
                 401, "no_key", "this needs a key, and none came. Send the header 'Authorization: Bearer KEY'"
             )
-        self._wrong_keys.take(_address(scope), price=0)  # who tries keys out is stopped before the store is asked
+        if not keys.was_right(secret):  # who tries keys out is stopped before the store is asked
+            self._wrong_keys.take(_address(scope), price=0)
         caller = await run_in_threadpool(keys.look_up, secret)
         if caller is None:
             self._wrong_keys.take(_address(scope))

@@ -99,7 +99,7 @@ def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> L
     columns = columns_of(ask.question.fields, served)
     items = [item_body(item, columns) for item in answer.items]
     if ask.question.explain:
-        reasons = find_reasons(served.live, query.history, [item.item_id for item in answer.items])
+        reasons = find_reasons(served.live, query.history, query.text, [item.item_id for item in answer.items])
         for item, reason in zip(items, reasons, strict=True):
             item["reason"] = reason
     body: dict[str, Any] = {

@@ -20,6 +20,7 @@ AccessScope: TypeAlias = Literal["read", "events", "admin"]
 SCOPES: Final[tuple[AccessScope, ...]] = ("read", "events", "admin")
 
 _REMEMBER_S = 1.0  # a key revoked by another process is refused after this
+_RIGHT_S = 3_600.0  # so long a key that was right is asked about whatever wrong ones come from its address
 _MAX_REMEMBERED = 1_000
 _BEARER = "bearer "
 _PROXIED = (b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via")
@@ -55,6 +56,12 @@ class KeyRing:
         with self._lock:
             known = self._callers.get(secret)
             return known[1] if known is not None and known[0] > self._clock() else None
+
+    def was_right(self, secret: str) -> bool:
+        """Whether this key was in force when it was last looked up, not long ago: not somebody's guess."""
+        with self._lock:
+            known = self._callers.get(secret)
+            return known is not None and known[0] + _RIGHT_S > self._clock()
 
     def look_up(self, secret: str) -> Caller | None:
         """The caller by the store; None for a key that is wrong or revoked."""

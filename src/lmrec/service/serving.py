@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, Final
 
 from lmrec.artifacts.generation import FIRST, generation_path, how_far, list_generations, read_pointer, read_serving
 from lmrec.artifacts.run import RunFolder
@@ -27,6 +27,9 @@ from lmrec.service.errors import busy
 from lmrec.service.lineup import Lineup, Served
 from lmrec.service.logs import log, log_failure
 from lmrec.service.popularity import LiveCounts
+
+_BY_RULE: Final = "rule "  # and its id: who flagged an item, where no person did
+_MAX_FLAGS: Final = 1_000
 
 
 class Serving:
@@ -130,6 +133,7 @@ class Serving:
                 self._apply_rules(served.live)
                 self._apply_reviews(served.live)
             self._lineup = lineup
+            self._queue_held()
             self._problems.pop("generation", None)
 
     def follow(self) -> bool:
@@ -207,33 +211,39 @@ class Serving:
     def has_item(self, item_id: ItemId) -> bool:
         return self.current.live.state.snapshot.row_of(item_id) is not None
 
-    def put_items(self, items: Sequence[Mapping[str, Any]]) -> int:
+    def put_items(self, items: Sequence[Mapping[str, Any]], by: str) -> int:
         """Encode, store, show: returns the store's version once the items can be recommended.
 
         Raises InputError for fields that the catalog lacks and values that do not fit; then nothing has changed.
         """
         live = self.current.live
+        encoded = live.encode_items(items)
         puts = [
             ItemPut(item.item_id, dict(item.fields), item.text_vec.astype("<f4").tobytes(), live.fingerprint)
-            for item in live.encode_items(items)
+            for item in encoded
         ]
-        version = self._store.put_items(puts)
+        reworded = [item.item_id for item in encoded if live.rewords(item)]
+        version = self._store.put_items(puts, reworded=reworded, by=by)
         self.sync_items()
         return version
 
-    def delete_items(self, item_ids: Sequence[ItemId]) -> int:
-        version = self._store.delete_items(item_ids)
+    def delete_items(self, item_ids: Sequence[ItemId], by: str) -> int:
+        version = self._store.delete_items(item_ids, by=by)
         self.sync_items()
         return version
 
     def sync_items(self) -> None:
         """Apply what the store has and the live recommender has not."""
+        changed = False
         with self._changing:
             for served in self.lineup.all_served:
                 changes = self._store.item_changes(served.live.version)
                 if changes:
+                    self._apply_reviews(served.live)  # first: an approval of other words must not cover these
                     served.live.apply_changes(changes)
-                    self._queue_flagged(served.live)
+                    changed = True
+            if changed:
+                self._settle_queue()
 
     # ---- rules and reviews
 
@@ -248,13 +258,14 @@ class Serving:
             if self._read_rules_file() or version != self._rules_version or force:
                 for served in self.lineup.all_served:
                     self._apply_rules(served.live)
-                    self._apply_reviews(served.live)
                 self._rules_version = version
+                self._settle_queue()
 
     def sync_reviews(self) -> None:
         with self._changing:
             for served in self.lineup.all_served:
                 self._apply_reviews(served.live)
+            self._queue_held()
 
     def start_rules(self) -> None:
         """Read the rules file for the first time: a broken one is an error here, and only a problem later."""
@@ -309,17 +320,48 @@ class Serving:
         return rules
 
     def _apply_reviews(self, live: LiveRecommender) -> None:
-        hidden = self._store.waiting_items()
-        approved = [row.item_id for row in self._store.reviews("approved")]
-        live.set_review(hidden, approved)
-        self._queue_flagged(live)
+        approved = {row.item_id: row.decided_ts or 0.0 for row in self._store.reviews("approved")}
+        made = {row.rule_id: row.created_ts for row in self._store.rules()}
+        live.set_review(Review(frozenset(self._store.waiting_items()), approved, made))
 
-    def _queue_flagged(self, live: LiveRecommender) -> None:
+    def _settle_queue(self) -> None:
+        """After a change of items or rules: who waits for no reason any more is let go, who has to wait is queued."""
+        self._release_unheld()
+        for served in self.lineup.all_served:
+            self._apply_reviews(served.live)
+        self._queue_held()
+
+    def _held(self) -> dict[ItemId, str]:
+        """Items that a rule holds back in one of the generations in memory, and the rule's id."""
+        held: dict[ItemId, str] = {}
+        for served in self._lineup.all_served if self._lineup is not None else ():
+            held |= served.live.held_items()
+        return held
+
+    def _queue_held(self) -> None:
         """Items that a rule holds back go into the queue where people see them; those in it already stay as they are."""
-        known = self._store.waiting_items()
-        for item_id, rule_id in live.held_items().items():
+        held = self._held()
+        known = self._store.waiting_items() if held else set()
+        fresh: dict[str, list[ItemId]] = {}
+        for item_id, rule_id in held.items():
             if item_id not in known:
-                self._store.flag_item(item_id, f"rule {rule_id}", f"rule {rule_id}")
+                fresh.setdefault(rule_id, []).append(item_id)
+        for rule_id, item_ids in fresh.items():
+            for start in range(0, len(item_ids), _MAX_FLAGS):  # nobody's write waits for all of a large catalog
+                flags = dict.fromkeys(item_ids[start : start + _MAX_FLAGS], f"{_BY_RULE}{rule_id}")
+                self._store.flag_items(flags, f"{_BY_RULE}{rule_id}")
+
+    def _release_unheld(self) -> None:
+        """Items that wait because of a rule which holds them no more need nobody's decision."""
+        if self._store.rules_version() != self._rules_version:
+            return  # another process has changed the rules, and knows better until they are in force here
+        waiting = [row for row in self._store.reviews("waiting") if row.flagged_by.startswith(_BY_RULE)]
+        if not waiting:
+            return
+        held = self._held()
+        freed = [row.item_id for row in waiting if row.item_id not in held]
+        for start in range(0, len(freed), _MAX_FLAGS):
+            self._store.release_items(freed[start : start + _MAX_FLAGS], "no rule holds it back any more")
 
     # ---- popularity
 

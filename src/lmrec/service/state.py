@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event as Signal
 from threading import Thread
 from typing import Any, TypeAlias
@@ -16,8 +17,8 @@ from lmrec.errors import LmrecError
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
 from lmrec.service.arms import answer_by_arm, answer_in_shadow
-from lmrec.service.batching import Batcher
-from lmrec.service.errors import busy
+from lmrec.service.batching import TIMEOUT, Batcher
+from lmrec.service.errors import ServiceError, busy
 from lmrec.service.limits import InFlight
 from lmrec.service.lineup import Served
 from lmrec.service.logs import log, log_failure
@@ -159,7 +160,8 @@ class ServiceState:
         """The JSON answers, in order; what was shown is written down and counted."""
         reads = self.serving.current.live.reads
         lanes = (self._quick if ask.is_quick and not reads else self._slow for ask in asks)
-        listed = await asyncio.gather(*(lane.ask(ask) for lane, ask in zip(lanes, asks, strict=True)))
+        with self._loading_words():
+            listed = await asyncio.gather(*(lane.ask(ask) for lane, ask in zip(lanes, asks, strict=True)))
         for ask, entry in zip(asks, listed, strict=True):
             basis = entry.body["basis"]
             self.lists.add(entry.shown.item_ids, basis == "popular")
@@ -194,11 +196,28 @@ class ServiceState:
 
     async def read(self, work: Work) -> Any:
         """Work that uses the model and changes nothing."""
-        return await self._words.ask(work)
+        with self._loading_words():
+            return await self._words.ask(work)
 
     async def write(self, work: Work) -> Any:
         """Work that encodes and changes items."""
-        return await self._writes.ask(work)
+        with self._loading_words():
+            return await self._writes.ask(work)
+
+    @contextmanager
+    def _loading_words(self) -> Iterator[None]:
+        """Where there was no answer in time because the language model is loaded still, that is said."""
+        try:
+            yield
+        except ServiceError as error:
+            if error.code != TIMEOUT or self.knows_words:
+                raise
+            raise busy(
+                "the service is loading the language model, which words and new items need. Send the request again in a "
+                "moment; lists for users and items are answered already",
+                "loading",
+                2,
+            ) from None
 
     def _answer(self, asks: Sequence[Ask]) -> list[Listed]:
         return answer_by_arm(asks, self.serving.lineup, self.users)

@@ -94,8 +94,10 @@ class Users:
         return [] if user_id in self._forgotten else self.log.of_user(user_id)
 
     def find(self, query: str, limit: int) -> tuple[list[UserId], int]:
-        """Users of the log whose id holds `query`, those that start with it first, and how many there are in all."""
-        found = [user for user in self.log.user_rows if query in user and user not in self._forgotten]
+        """Users of the log and of the store whose id holds `query`, those that start with it first, and how many there are
+        in all."""
+        known = {user for user in self.log.user_rows if query in user and user not in self._forgotten}
+        found = [*known.union(self._store.find_users(query))]
         found.sort(key=lambda user: (not user.startswith(query), len(user), user))
         return found[:limit], len(found)
 

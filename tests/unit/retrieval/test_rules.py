@@ -10,7 +10,7 @@ import pytest
 from lmrec.errors import InputError
 from lmrec.retrieval.filters import parse_filter
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
-from lmrec.retrieval.rules import PinnedRow, load_rules_file, parse_rule, place_pins
+from lmrec.retrieval.rules import PinnedRow, Review, load_rules_file, parse_rule, place_pins
 
 from .conftest import N_ITEMS
 
@@ -81,9 +81,9 @@ def test_a_pin_takes_its_place_and_what_hides_beats_it(live: LiveRecommender) ->
     assert shown(live, k=5) == [best[0], last, best[4], best[1], best[2]]
 
     set_rules(live, pin)
-    live.set_review([last])
+    live.set_review(Review(frozenset({last})))
     assert last not in shown(live)
-    live.set_review([])
+    live.set_review(Review())
     assert shown(live, k=2)[1] == last
     set_rules(live, pin, {"kind": "must_not_show", "item_ids": [last]})
     assert last not in shown(live)
@@ -122,13 +122,15 @@ def test_blocked_words_and_the_review_queue(live: LiveRecommender) -> None:
     assert "b" not in shown(live)
     assert not any(item.isdigit() and int(item) % 4 == 1 for item in shown(live))
     assert live.held_items() == {}
-    live.set_review([], approved=["b"])
+    live.set_review(Review(approved={"b": 5.0}))
     assert "b" not in shown(live)
 
     set_rules(live, {"kind": "block_words", "words": ["whale"], "review": True})
     assert "b" in shown(live)
     assert live.held_items() == {str(row): "r0" for row in range(1, N_ITEMS, 4)}
-    live.set_review(["3", "4"], approved=["b", "5"])
+    live.set_review(Review(frozenset({"3", "4"}), {"b": 5.0, "5": 5.0}, {"r0": 6.0}))
+    assert "5" not in shown(live), "the rule is newer than the approval"
+    live.set_review(Review(frozenset({"3", "4"}), {"b": 5.0, "5": 5.0}, {"r0": 5.0}))
     assert "5" in shown(live)
     assert {"4", "13"}.isdisjoint(shown(live))
     live.delete(["13"])

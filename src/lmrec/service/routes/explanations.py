@@ -20,7 +20,9 @@ async def explain_item(question: ExplanationQuestion, state: State) -> Response:
     def find() -> dict[str, Any]:
         served = state.serving.lineup.served_for(question.user_id)  # who made the list explains it
         history = full_history(question.user_id, question.history, state.users)
-        found = explain(served.live, history, question.item_id, question.k, question.words, text=question.text)
+        found = explain(
+            served.live, history, question.item_id, question.k, question.words, question.segment, question.text
+        )
         return {**_body(found), "generation": served.generation}
 
     return answer(await state.read(find))

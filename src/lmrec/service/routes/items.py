@@ -45,9 +45,9 @@ async def browse_items(
 
 
 @router.post("/items", response_model=ItemsKept, responses=errors(400), dependencies=[needs("admin")])
-async def put_items(batch: ItemBatch, state: State) -> Response:
+async def put_items(batch: ItemBatch, state: State, actor: Actor) -> Response:
     """Add or replace up to 500 items: all of them, or none where one is wrong."""
-    version = await state.write(lambda: state.serving.put_items(batch.items))
+    version = await state.write(lambda: state.serving.put_items(batch.items, actor))
     return answer({"accepted": len(batch.items), "version": version})
 
 
@@ -80,7 +80,7 @@ async def get_item(item_id: IdPath, state: State) -> Response:
 
 @router.put("/items/{item_id:path}", response_model=ItemKept, responses=errors(400), dependencies=[needs("admin")])
 async def put_item(
-    item_id: IdPath, fields: Annotated[Fields, Body(openapi_examples=_EXAMPLES)], state: State
+    item_id: IdPath, fields: Annotated[Fields, Body(openapi_examples=_EXAMPLES)], state: State, actor: Actor
 ) -> Response:
     """Add or replace an item. Once this answers, it is safe on disk and can be recommended.
 
@@ -90,17 +90,17 @@ async def put_item(
         raise InputError(
             f"the body's item_id {fields[ITEM_ID]!r:.100} is not the path's '{item_id}'. Leave it out of the body"
         )
-    version = await state.write(lambda: state.serving.put_items([{**fields, ITEM_ID: item_id}]))
+    version = await state.write(lambda: state.serving.put_items([{**fields, ITEM_ID: item_id}], actor))
     return answer({"item_id": item_id, "version": version})
 
 
 @router.delete("/items/{item_id:path}", response_model=ItemGone, responses=errors(), dependencies=[needs("admin")])
-async def delete_item(item_id: IdPath, state: State) -> Response:
+async def delete_item(item_id: IdPath, state: State, actor: Actor) -> Response:
     """Never show an item again, also after a restart. `deleted` is false where there was none."""
 
     def delete() -> dict[str, Any]:
         there = state.serving.has_item(item_id)
-        state.serving.delete_items([item_id])
+        state.serving.delete_items([item_id], actor)
         return {"item_id": item_id, "deleted": there}
 
     return answer(await state.write(delete))

@@ -21,7 +21,7 @@ async def find_users(
     query: Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a user id.")] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> Response:
-    """Users of the log that the run was fitted on."""
+    """Users of the log that the run was fitted on, and those who have done something since."""
 
     def find() -> dict[str, Any]:
         found, total = state.users.find(query, limit)

@@ -70,6 +70,10 @@ class FoundItems(Answer):
     generation: str
 
 
+class FoundItemsBatch(Answer):
+    answers: list[FoundItems] = Field(description="In the order of the questions.")
+
+
 class WordAttribution(Answer):
     word: str
     attribution: float = Field(description="How much the score moves with this word of the item's text.")

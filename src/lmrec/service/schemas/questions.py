@@ -80,6 +80,9 @@ _Shown = Annotated[
 ]
 
 
+_Segment = Annotated[Name | None, Field(description="A group of users that rules may speak of, such as 'children'.")]
+
+
 class RecommendationQuestion(Words):
     """Who or what to recommend for. With nothing at all, or somebody unknown, the answer is what is popular now."""
 
@@ -106,9 +109,7 @@ class RecommendationQuestion(Words):
     diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
         default=0.0, description="0 takes the best scores; towards 1, items that differ from one another."
     )
-    segment: Name | None = Field(
-        default=None, description="A group of users that rules may speak of, such as 'children'."
-    )
+    segment: _Segment = None
     context: Annotated[dict[Name, Scalar | None], Field(max_length=20, json_schema_extra=ONLY_NAMES)] | None = Field(
         default=None, description="Kept with the list that was shown, such as page or device. Nothing personal, please."
     )
@@ -141,6 +142,7 @@ class SimilarQuestion(Words):
     text: Text | None = None
     k: K = 10
     filter: FilterSpec | None = None
+    segment: _Segment = None
     fields: _Shown | None = None
 
     model_config = ConfigDict(
@@ -157,15 +159,28 @@ class SimilarQuestion(Words):
         return self
 
 
+class SimilarBatch(Words):
+    questions: Annotated[list[SimilarQuestion], Field(min_length=1, max_length=MAX_QUESTIONS)]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"questions": [{"item_id": "50", "k": 3}]}]})
+
+
 class SearchQuestion(Words):
     words: Text
     k: K = 10
     filter: FilterSpec | None = None
     user_id: Id | None = Field(default=None, description="Order what matches by this user's taste, too.")
     history: _History | None = Field(default=None, description="The same for somebody known by a list of items.")
+    segment: _Segment = None
     fields: _Shown | None = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"words": "heist in vegas", "k": 5, "user_id": "42"}]})
+
+
+class SearchBatch(Words):
+    questions: Annotated[list[SearchQuestion], Field(min_length=1, max_length=MAX_QUESTIONS)]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"questions": [{"words": "heist in vegas", "k": 3}]}]})
 
 
 class ExplanationQuestion(Words):
@@ -179,6 +194,7 @@ class ExplanationQuestion(Words):
         default=10, description="The length of the list that the smallest change of history would drop the item from."
     )
     words: bool = Field(default=True, description="Also which words of the item's text moved the score.")
+    segment: _Segment = None
 
     model_config = ConfigDict(
         json_schema_extra={
