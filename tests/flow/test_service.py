@@ -660,14 +660,21 @@ def test_when_full_it_says_so_and_recovers(run: Path) -> None:
 
 def test_a_full_service_is_alive_all_the_same(run: Path) -> None:
     """Sockets that promise a body and never send it take all places, and none of those that ask whether it lives."""
-    with running(run, limits=Limits(max_in_flight=3, body_timeout_s=5.0)) as service:
+    with running(run, limits=Limits(max_in_flight=3, body_timeout_s=60.0)) as service:
         port = service.client.base_url.port
         head = b"POST %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
         with ExitStack() as stack:
-            for path in (b"/v1/events",) * 3 + (b"/healthz",) * 5 + (b"/",) * 5:
+
+            def promise(path: bytes) -> None:
                 one = stack.enter_context(socket.create_connection(("127.0.0.1", int(port or 0))))
                 one.sendall(head % path)
-            until(lambda: service.client.get("/v1/items/film0").status_code == 503)
+
+            for n in range(3):
+                promise(b"/v1/events")
+                until(lambda n=n: service.state.in_flight.count == n + 1)  # type: ignore[misc]
+            for path in (b"/healthz", b"/") * 5:
+                promise(path)
+            assert service.client.get("/v1/items/film0").status_code == 503
             assert service.client.get("/healthz").status_code == 200
             assert service.get("/readyz")["status"] == "ready"
 
