@@ -126,6 +126,17 @@ def test_an_event_counts_once_however_often_it_comes(store: Store) -> None:
     assert store.count_events() == 2
 
 
+def test_only_a_rating_may_be_below_0(store: Store) -> None:
+    for kind in EVENT_KINDS:
+        event = Event(f"e {kind}", "ann", "i1", kind, NOW, -3.0)
+        if kind == "rating":
+            assert store.add_events([event]) == Added(1, 0)
+        else:
+            with pytest.raises(InputError, match=f"a {kind} has the value -3, and only a rating may be below 0"):
+                store.add_events([make_event("fine"), event])
+    assert store.count_events() == 1
+
+
 def test_nothing_to_add_is_no_error(store: Store) -> None:
     assert store.add_events([]) == Added(0, 0)
     assert (store.last_seq(), store.count_events(), store.events_after(0, 10), store.history("ann", 10)) == (
@@ -399,6 +410,50 @@ def test_lists_are_read_by_arm_experiment_and_page(store: Store) -> None:
     assert store.newest_lists(Lists(NOW - 1), 5) == (Lists(NOW - 1), 0)
     assert store.newest_lists(Lists(NOW - 1), 3) == (Lists(NOW + 1), 2)
     assert store.newest_lists(Lists(NOW - 1, "x"), 1) == (Lists(NOW, "x"), 1)
+
+
+# How long lists are kept
+
+
+def test_old_lists_go_a_few_at_a_time_the_oldest_first(store: Store, url: str) -> None:
+    for place in range(6):
+        store.add_shown(make_shown(f"r{place}", time_ts=NOW + (place * 5) % 6))
+    store.add_events([make_event("e1")])
+    left = NOW + 4
+    assert store.drop_old_lists(left, limit=3) == 3
+    assert [one.time_ts for one in store.shown_after(0, 10)] == [NOW + 3, NOW + 4, NOW + 5]
+    assert (store.drop_old_lists(left, limit=3), store.drop_old_lists(left, limit=3)) == (1, 0)
+    with Store.open(url) as again:
+        assert [one.time_ts for one in again.shown_after(0, 10)] == [NOW + 4, NOW + 5]
+        assert again.count_events() == 1
+    assert store.drop_old_lists(0.0) == 0
+
+
+def test_lists_of_a_running_experiment_stay_and_an_ended_one_says_what_is_gone(store: Store) -> None:
+    def lists_from(name: str) -> float | None:
+        return next(row.lists_from_ts for row in store.experiments() if row.experiment.name == name)
+
+    store.start_experiment(Experiment.of_two("first", "0", "0001", 0.5))  # at NOW + 1
+    for place, time_ts in enumerate((NOW - 9, NOW + 0.5, NOW + 2, NOW + 9)):
+        store.add_shown(make_shown(f"r{place}", time_ts=time_ts))
+    assert store.drop_old_lists(NOW + 100) == 1, "the one from before it"
+    assert store.drop_old_lists(NOW + 100) == 0
+    assert lists_from("first") is None
+    store.end_experiment("first", "enough")
+    assert store.drop_old_lists(NOW + 1.5) == 1
+    assert lists_from("first") == NOW + 1.5
+    store.start_experiment(Experiment.of_two("second", "0", "0001", 0.5))
+    assert store.drop_old_lists(NOW + 9) == 0
+    store.end_experiment("second", "enough")
+    ended_ts = next(row.ended_ts for row in store.experiments() if row.experiment.name == "first")
+    assert ended_ts is not None
+    assert store.drop_old_lists(NOW + 100) == 2
+    gone = lists_from("first")
+    assert gone is not None
+    assert gone > ended_ts
+    store.add_shown(make_shown("late", time_ts=NOW + 101))
+    assert store.drop_old_lists(NOW + 200) == 1
+    assert lists_from("first") == gone, "all of its lists were gone before"
 
 
 # Rules, reviews, audit

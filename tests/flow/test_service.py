@@ -22,6 +22,7 @@ from lmrec.artifacts.generation import promote, rollback
 from lmrec.artifacts.run import RunFolder
 from lmrec.data.dataset import Dataset
 from lmrec.errors import InputError, RunFolderError
+from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Scope, Store
 from lmrec.service.schemas.answers import ExplanationAnswer, RecommendationAnswer, Stats, UserAnswer
 from lmrec.service.security import SCOPES
@@ -395,6 +396,35 @@ def test_an_event_changes_the_next_recommendation_and_a_retry_counts_once(own: R
     other = own.post("/v1/events", event("e3", "film7"))
     assert other["event_ids"] == ["e3"]
     assert own.recommend(user_id="ann", k=5)["items"] != now["items"]
+
+
+def test_a_low_rating_ends_an_items_place_in_the_history(own: Running) -> None:
+    own.post("/v1/events", event("e1", "film5"))
+    assert own.get("/v1/users/ann")["history"] == ["film5"]
+    own.post("/v1/events", {**event("e2", "film5", kind="rating"), "value": 1})
+    assert own.get("/v1/users/ann")["history"] == []
+    assert "film5" not in own.shown(user_id="ann", exclude_seen=False)
+    own.post("/v1/events", {**event("e3", "film5", kind="rating"), "value": 5})
+    assert "film5" in own.get("/v1/users/ann")["history"]
+
+
+def test_a_purchase_below_0_is_refused_with_what_to_send(own: Running) -> None:
+    refused = own.client.post("/v1/events", json={**event("e1", "film5", kind="purchase"), "value": -3})
+    assert refused.status_code == 422
+    assert "a purchase has the value -3" in refused.json()["error"]["message"]
+    assert "'dismiss'" in refused.json()["error"]["message"]
+    assert own.get("/v1/users/ann")["events"] == []
+
+
+def test_old_lists_go_while_it_serves(run: Path) -> None:
+    with running(run, keep_lists_days=2.0) as service:
+        now = time.time()
+        for request_id, age_days in (("old", 2.1), ("new", 1.9)):
+            shown = Shown(request_id, "ann", "0", ("film1",), now - 86_400 * age_days, {})
+            service.state.store.add_shown(shown)
+        until(lambda: service.state.store.shown("old") is None)
+        assert service.state.store.shown("new") is not None
+        assert service.get("/v1/experiments?days=90")["since"] == pytest.approx(now - 2 * 86_400, abs=60)
 
 
 def test_a_dismissed_item_is_not_shown_to_that_user(own: Running) -> None:

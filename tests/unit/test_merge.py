@@ -13,6 +13,7 @@ from lmrec.feedback.events import Event
 from lmrec.feedback.items import ItemChange
 from lmrec.feedback.store import Store
 from lmrec.fields import TimeKind
+from lmrec.service.users import join_history
 from lmrec.workflows.merge import Heard, hear, merge
 from lmrec.workflows.update import hold_out
 
@@ -72,6 +73,28 @@ def test_events_are_put_in_their_place_in_time() -> None:
     assert np.isnan(log.rating[2])
     assert log.rating[4] == 5.0
     assert (merged.counts.new_events, merged.counts.negative_events, merged.counts.new_users) == (2, 1, 1)
+
+
+def test_what_a_user_did_not_want_later_is_taken_back() -> None:
+    """By a dismissal or a low rating, in the old log too; what came after counts, as in the service's own history."""
+    said = [
+        event("u", "a", 40.0, "rating", 1.0),  # in the old log at 10
+        event("u", "b", 20.0, "dismiss"),  # before the old log's event at 30
+        event("v", "a", 41.0), event("v", "a", 42.0, "dismiss"),
+        event("v", "b", 43.0, "rating", 2.0), event("v", "b", 44.0),
+    ]  # fmt: skip
+    merged = merge(data(), heard(said[::-1]))
+    assert [(user, item, when) for user, item, when, _ in rows(merged.dataset)] == [
+        ("v", "c", 20.0), ("u", "b", 30.0), ("v", "b", 44.0),
+    ]  # fmt: skip
+    counts = merged.counts
+    assert (counts.new_events, counts.negative_events, counts.taken_back_events) == (1, 4, 1)
+    assert counts.dropped_old_events == 1
+    assert "6 heard (4 negative, 1 taken back by those)" in counts.sentence()
+    served = join_history([(10.0, "a"), (30.0, "b")], [said[1][1], said[0][1]], 10)
+    assert served.positive == ("b",)
+    untimed = merge(data("position"), heard([event("u", "b", -5.0, "dismiss")]))
+    assert [(user, item) for user, item, *_ in rows(untimed.dataset)] == [("u", "a"), ("v", "c")]
 
 
 def test_items_change_go_and_come_and_keep_track_of_their_old_row() -> None:

@@ -44,6 +44,9 @@ def serve(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes that answer.")] = 1,
     rate: Annotated[float, typer.Option("--rate", min=1, help="Requests a second of one key or address.")] = 2_000.0,
+    keep_lists: Annotated[
+        float, typer.Option("--keep-lists", metavar="DAYS", min=0, help="How long shown lists are kept; 0: for ever.")
+    ] = 90.0,
     update_every: Annotated[
         Optional[float],
         typer.Option(
@@ -66,6 +69,7 @@ def serve(
         port=port,
         rules=rules,
         workers=workers,
+        keep_lists_days=keep_lists,
         limits=Limits(rate_per_s=rate, rate_burst=int(2 * rate)),
     )
     with scheduled_updates(run, settings.store, update_every):

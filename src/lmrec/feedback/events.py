@@ -21,7 +21,8 @@ LIKED_STARS: Final = 3.0
 class Event:
     """One thing that one user did. `event_id` is made by the client and makes a retry harmless.
 
-    `time_ts` is UTC seconds. `value` is stars of a rating, seconds of a play, or a quantity. `request_id` names the
+    `time_ts` is UTC seconds. `value` is stars of a rating, seconds of a play, or a quantity; below 0
+    only for a rating. `request_id` names the
     list that the item was seen in. `flags` say what was odd when it came in: "unknown_item", "old_clock",
     "future_clock".
     """
@@ -91,6 +92,11 @@ def check_event(event: Event) -> None:
     for name, number in (("time_ts", event.time_ts), ("value", event.value)):
         if number is not None and not isfinite(number):
             raise InputError(f"event '{event.event_id}': {name} is {number}; give a finite number")
+    if event.value is not None and event.value < 0 and event.kind != "rating":
+        raise InputError(
+            f"event '{event.event_id}': a {event.kind} has the value {event.value:g}, and only a rating may be below 0. Leave "
+            "the value out; for what was given back send an event of the kind 'dismiss'"
+        )
     if event.request_id is not None:
         check_text("request_id", event.request_id)
     for flag in event.flags:

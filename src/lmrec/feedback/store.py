@@ -14,7 +14,19 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, text
 
-from lmrec.feedback import audit, eventlog, experiments, items, keys, outcomes, reviews, rulebook, shown, users
+from lmrec.feedback import (
+    audit,
+    eventlog,
+    experiments,
+    items,
+    keys,
+    outcomes,
+    retention,
+    reviews,
+    rulebook,
+    shown,
+    users,
+)
 from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.audit import AuditRow
 from lmrec.feedback.checks import check_count, check_text
@@ -203,6 +215,15 @@ class Store:
         check_count("limit", limit)
         with self._database.snapshot() as connection:
             return shown.shown_after(connection, ts, limit)
+
+    def drop_old_lists(self, before_ts: float, limit: int = 1_000) -> int:
+        """Delete up to `limit` of the lists shown before `before_ts`, the oldest first, but none that the running
+        experiment needs; return how many. Without such lists nothing is written."""
+        check_count("limit", limit)
+        with self._database.snapshot() as connection:
+            if not retention.has_old_lists(connection, before_ts):
+                return 0
+        return self._write(lambda connection: retention.drop_old_lists(connection, before_ts, limit), n_rows=limit)
 
     # What came of them
 

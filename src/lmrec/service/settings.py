@@ -61,6 +61,11 @@ class ServiceSettings(BaseModel):
         default=30.0, gt=0, description="How long until a generation that did not load is tried again."
     )
     popularity_s: float = Field(default=5.0, gt=0, description="How often what is popular is counted anew.")
+    keep_lists_days: float = Field(
+        default=90.0,
+        ge=0,
+        description="How long shown lists are kept, 0: for ever. Those of an experiment stay while it runs.",
+    )
     drain_s: int = Field(default=20, ge=1, description="How long a stop waits for requests that are being answered.")
 
     @classmethod

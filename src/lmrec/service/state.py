@@ -116,7 +116,9 @@ class ServiceState:
 
     def _tasks(self) -> list[Task]:
         every = self.settings.watch_s
+        keeps_all = self.settings.keep_lists_days == 0
         return [
+            *([] if keeps_all else [Task("old lists", self._drop_old_lists, 4 * every)]),
             Task("items", self.serving.sync_items, every),
             Task("rules", self.serving.sync_rules, every),
             Task("reviews", self.serving.sync_reviews, 4 * every),
@@ -125,6 +127,15 @@ class ServiceState:
             Task("experiment", self.serving.sync_experiment, every),
             Task("popularity", self.serving.count, self.settings.popularity_s),
         ]
+
+    def lists_from(self, now: float) -> float:
+        """Earlier lists are not kept, UTC seconds."""
+        days = self.settings.keep_lists_days
+        return now - days * 86_400 if days else 0.0
+
+    def _drop_old_lists(self) -> None:
+        """A few at a time, again and again: a thousand a second are more than are shown."""
+        self.store.drop_old_lists(self.lists_from(time.time()))
 
     def follow(self) -> None:
         """Serve what the pointer names. Raises LmrecError where that cannot be loaded."""

@@ -66,7 +66,8 @@ class TrainingLog:
 
 @dataclass(frozen=True)
 class UserHistory:
-    """positive: what counts as history, oldest first. seen: all that the user had to do with. dismissed: not wanted."""
+    """positive: what counts as history, oldest first. seen: all that the user had to do with. dismissed: not
+    wanted, by a dismissal or a low rating that nothing positive followed."""
 
     positive: tuple[ItemId, ...] = ()
     seen: frozenset[ItemId] = frozenset()
@@ -168,18 +169,19 @@ class KeptHistories:
 def join_history(logged: list[tuple[float, ItemId]], events: list[Event], max_history: int) -> UserHistory:
     """Both sources by time, the newest `max_history` of them as history.
 
-    A dismissed item leaves the history, and is wanted again once something positive follows.
+    An item that was dismissed, or rated low, leaves the history, and is wanted again once something positive follows.
 
-    >>> events = [Event("e1", "u", "b", "click", 5.0), Event("e2", "u", "a", "dismiss", 6.0)]
+    >>> events = [Event("e1", "u", "b", "click", 5.0), Event("e2", "u", "a", "rating", 6.0, value=1.0)]
     >>> join_history([(1.0, "a"), (2.0, "c")], events, 10).positive
     ('c', 'b')
     """
-    heard = [(event.time_ts, event.item_id) for event in events if is_positive(event)]
-    joined = [item_id for _, item_id in merge(logged, heard, key=lambda entry: entry[0])]
-    last_word = {event.item_id: event.kind for event in events if event.kind == "dismiss" or is_positive(event)}
-    dismissed = frozenset(item_id for item_id, kind in last_word.items() if kind == "dismiss")
+    said = ((time_ts, item_id, True) for time_ts, item_id in logged)
+    heard = ((event.time_ts, event.item_id, is_positive(event)) for event in events)
+    words = list(merge(said, heard, key=lambda word: word[0]))
+    last_word = {item_id: is_good for _, item_id, is_good in words}
+    dismissed = frozenset(item_id for item_id, is_good in last_word.items() if not is_good)
     return UserHistory(
-        positive=tuple(item_id for item_id in joined if item_id not in dismissed)[-max_history:],
-        seen=frozenset(joined).union(event.item_id for event in events),
+        positive=tuple(item_id for _, item_id, is_good in words if is_good and item_id not in dismissed)[-max_history:],
+        seen=frozenset(last_word),
         dismissed=dismissed,
     )

@@ -1,7 +1,8 @@
 """What is served and what the store has heard since, as one data set.
 
 Forgotten users are left out altogether: their events of the old log, those that came later, their row in the table of
-users, their name. Deleted items go, with their events. Only positive events of items that exist are learnt from.
+users, their name. Deleted items go, with their events. Only positive events of items that exist are learnt from; what a user
+did with an item before dismissing it or rating it low is taken back, as it is in the history that the service reads.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from lmrec.feedback.events import Event, is_positive
 from lmrec.feedback.items import ItemChange
 from lmrec.feedback.store import Store
 from lmrec.feedback.walk import walk_events
-from lmrec.fields import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray, UserId
+from lmrec.fields import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray, ItemId, UserId
 from lmrec.retrieval.casting import column_of, fitting_fields
 
 
@@ -46,6 +47,7 @@ class MergeCounts:
     heard_events: int = 0
     new_events: int = 0
     negative_events: int = 0
+    taken_back_events: int = 0  # positive, of an item that their user did not want later
     events_of_unknown_items: int = 0
     events_of_forgotten_users: int = 0
     new_users: int = 0
@@ -53,7 +55,7 @@ class MergeCounts:
     changed_items: int = 0
     deleted_items: int = 0
     forgotten_users: int = 0  # of the old log
-    dropped_old_events: int = 0
+    dropped_old_events: int = 0  # of forgotten users and deleted items, and those taken back
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -67,6 +69,7 @@ class MergeCounts:
             f"{count:,} {words}"
             for count, words in (
                 (self.negative_events, "negative"),
+                (self.taken_back_events, "taken back by those"),
                 (self.events_of_unknown_items, "of unknown items"),
                 (self.events_of_forgotten_users, "of forgotten users"),
             )
@@ -118,12 +121,17 @@ def merge(old: Dataset, heard: Heard) -> Merged:
 
     log, gone = old.interactions, heard.forgotten
     stays = np.array([user not in gone for user in log.user_ids], np.bool_)
-    kept = log.select(stays[log.user_idx] & (new_row[log.item_idx] >= 0)) if len(log) else log
+    last_words = _last_words(heard)
+    kept = log
+    if len(log):
+        kept = log.select(
+            stays[log.user_idx] & (new_row[log.item_idx] >= 0) & ~_taken_back(log, old.catalog, last_words)
+        )
     users = [user for user, stay in zip(log.user_ids, stays, strict=True) if stay]
     user_rows = {user: row for row, user in enumerate(users)}
     renumbered = np.cumsum(stays) - 1
 
-    usable, counts = _choose_events(heard, catalog, gone)
+    usable, counts = _choose_events(heard, catalog, gone, last_words)
     for _, event in usable:
         user_rows.setdefault(event.user_id, len(user_rows))
     counts = {
@@ -161,12 +169,43 @@ def _events(store: Store, seq: int, last_seq: int) -> Iterator[tuple[float, Even
         yield min(stored.event.time_ts, stored.received_ts), stored.event
 
 
+@dataclass(frozen=True, slots=True)
+class _LastWord:
+    """Of a user on an item. `is_good` as in `lmrec.feedback.events.is_positive`."""
+
+    when_ts: float
+    is_good: bool
+
+
+def _last_words(heard: Heard) -> dict[tuple[UserId, ItemId], _LastWord]:
+    by_time = sorted(heard.events, key=lambda entry: entry[0])
+    return {(event.user_id, event.item_id): _LastWord(when_ts, is_positive(event)) for when_ts, event in by_time}
+
+
+def _taken_back(
+    log: Interactions, catalog: Catalog, last_words: Mapping[tuple[UserId, ItemId], _LastWord]
+) -> BoolArray:
+    """(E,) the events of the old log whose user said no to the item later. A log without times is before all that is heard."""
+    user_rows = {user_id: row for row, user_id in enumerate(log.user_ids)}
+    until = {
+        user_rows[user_id] * catalog.n_items + catalog.indices[item_id]: word.when_ts
+        for (user_id, item_id), word in last_words.items()
+        if not word.is_good and user_id in user_rows and item_id in catalog.indices
+    }
+    pairs = log.user_idx.astype(np.int64) * catalog.n_items + log.item_idx
+    gone = np.isin(pairs, np.fromiter(until, np.int64, len(until)))
+    if log.time_kind == TIMESTAMP:
+        places = np.flatnonzero(gone)
+        gone[places] = [until[int(pairs[place])] >= log.time_ts[place] for place in places]
+    return gone
+
+
 def _choose_events(
-    heard: Heard, catalog: Catalog, gone: frozenset[UserId]
+    heard: Heard, catalog: Catalog, gone: frozenset[UserId], last_words: Mapping[tuple[UserId, ItemId], _LastWord]
 ) -> tuple[list[tuple[float, Event]], dict[str, int]]:
     """The events to learn from, oldest first, and counts of the others."""
     usable: list[tuple[float, Event]] = []
-    n_negative = n_unknown = n_forgotten = 0
+    n_negative = n_unknown = n_forgotten = n_taken_back = 0
     for when_ts, event in heard.events:
         if event.user_id in gone:
             n_forgotten += 1
@@ -174,6 +213,8 @@ def _choose_events(
             n_negative += 1
         elif event.item_id not in catalog.indices:
             n_unknown += 1
+        elif not last_words[event.user_id, event.item_id].is_good:
+            n_taken_back += 1
         else:
             usable.append((when_ts, event))
     usable.sort(key=lambda entry: entry[0])
@@ -181,6 +222,7 @@ def _choose_events(
         "heard_events": len(heard.events),
         "new_events": len(usable),
         "negative_events": n_negative,
+        "taken_back_events": n_taken_back,
         "events_of_unknown_items": n_unknown,
         "events_of_forgotten_users": n_forgotten,
     }

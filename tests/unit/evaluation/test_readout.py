@@ -1,6 +1,7 @@
 """Lists and what followed them, by generation and by arm: counted over one span, and what is left out is said."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from lmrec.feedback.store import Store
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(f"sqlite:///{tmp_path / 'store.db'}", clock=lambda: 1.0) as opened:
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}", clock=count(1.0, 1_000.0).__next__) as opened:
         yield opened
 
 
@@ -105,3 +106,16 @@ def test_a_shadow_is_read_by_its_newest_lists_too(store: Store) -> None:
     cut = read_experiment(store, row, max_lists=15)["shadow"]
     assert (cut["lists"], cut["followed"]) == (15, 10)
     assert "15 earlier ones are left out" in cut["warnings"][0]
+
+
+def test_what_is_not_kept_any_more_is_said(store: Store) -> None:
+    row = run(store, "split", n_lists=10, n_clicked=2)
+    store.end_experiment("x", "enough")
+    assert store.drop_old_lists(105.0) == 5
+    (ended,) = store.experiments()
+    found = read_experiment(store, ended)["split"]
+    assert sum(arm["lists"] for arm in found["arms"]) == 5
+    assert found["warnings"][0] == (
+        "its lists from before 1970-01-01 00:01 UTC are not kept any more, and count for nothing here"
+    )
+    assert row.lists_from_ts is None

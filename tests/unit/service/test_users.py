@@ -56,7 +56,11 @@ def test_the_newest_count() -> None:
     [
         ([event("b", "dismiss")], ("a",), {"b"}),
         ([event("b", "dismiss", 4), event("b", "purchase", 5)], ("a", "b", "b"), set()),
-        ([event("x", "rating", value=2.0)], ("a", "b"), set()),
+        ([event("x", "rating", value=2.0)], ("a", "b"), {"x"}),
+        ([event("b", "rating", value=1.0)], ("a",), {"b"}),
+        ([event("x", day=4), event("x", "rating", 5, value=1.0)], ("a", "b"), {"x"}),
+        ([event("b", "rating", 4, value=1.0), event("b", "rating", 5, value=4.0)], ("a", "b", "b"), set()),
+        ([event("b", "dismiss", day=2)], ("a", "b"), set()),  # the log has it at day 3, after that
         ([event("b", "dismiss", 4), event("b", "rating", 5, value=1.0)], ("a",), {"b"}),
         ([event("x", "rating", value=5.0)], ("a", "b", "x"), set()),
     ],

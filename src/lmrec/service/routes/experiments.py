@@ -28,7 +28,8 @@ async def list_experiments(state: State, days: Annotated[float, Query(ge=0.01, l
 
     Counted are positive events that carry the `request_id` of a list and name an item of it.
     """
-    since = time.time() - days * 86_400
+    now = time.time()
+    since = max(now - days * 86_400, state.lists_from(now))
 
     def measure() -> dict[str, Any]:
         state.shown.flush()

@@ -275,7 +275,9 @@ class ExperimentAnswer(Answer):
 
 
 class ExperimentList(Answer):
-    since: float
+    since: float = Field(
+        description="Lists since then are counted: later than asked for where earlier ones are not kept."
+    )
     generations: list[GenerationResult]
     experiments: list[ExperimentAnswer] = Field(description="The newest first; at most one runs.")
 

@@ -216,7 +216,9 @@ class EventIn(Words):
         default=None, description="Unix seconds or ISO 8601 (UTC where it names no zone). Without one, now."
     )
     value: Number | None = Field(
-        default=None, description="Stars of a rating, seconds of a play, pieces of a purchase."
+        default=None,
+        description="Stars of a rating (below 3: not wanted), seconds of a play, pieces of a purchase. Only a rating "
+        "may be below 0; for what was given back send a `dismiss`.",
     )
     request_id: Id | None = Field(default=None, description="Of the recommendation that showed the item.")
 

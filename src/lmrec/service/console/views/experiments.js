@@ -158,12 +158,13 @@ function endedPanel(experiments, signal) {
   return panel("Ended", h("ol", { class: "cards", "aria-label": "Experiments that ended, newest first" }, experiments.map(row)));
 }
 
-function drawLately({ generations }) {
+function drawLately({ generations, since }) {
   if (generations.length === 0) return empty("No lists were shown in this time", "Each answer of /v1/recommendations is kept as a list that was shown.", howTo());
   const rows = generations.map((one) => ({ label: `Generation ${one.generation}`, low: one.low, value: one.rate, high: one.high }));
   const digits = Math.max(...generations.map((one) => one.high)) < 0.1 ? 1 : 0;
   const followed = generations.reduce((sum, one) => sum + one.lists_with_success, 0);
   return [
+    h("p", { class: "hint" }, "Lists since ", moment(since, true), "."),
     followed === 0 && empty("No event names a list yet", "Rates stay at zero until events say which list they follow.", howTo()),
     ranges({ title: "Lists that led to something, by generation, with 95 % intervals", rows, xLabel: "share of lists", format: (value) => percent(value, digits) }),
     ratesTable("Rates by generation", ["Generation", "Lists", "With success", "Rate", "95 % interval"], generations.map((one) => [one.generation, whole(one.lists), whole(one.lists_with_success), percent(one.rate, 1), interval(one)])),
