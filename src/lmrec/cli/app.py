@@ -11,9 +11,11 @@ from lmrec.cli.comparing import add_comparing
 from lmrec.cli.ensembling import add_ensembling
 from lmrec.cli.experimenting import add_experimenting
 from lmrec.cli.guard import GuardedGroup
+from lmrec.cli.rate_finding import add_rate_finding
 from lmrec.cli.reranking import add_reranking
 from lmrec.cli.serving import add_serving
 from lmrec.cli.show import print_data, print_json, print_notes, say
+from lmrec.cli.souping import add_souping
 from lmrec.cli.updating import add_updating
 from lmrec.cli.wording import add_wording
 
@@ -328,6 +330,8 @@ def data_fetch(
 
 add_comparing(app)
 add_ensembling(app)
+add_souping(app)
+add_rate_finding(app)
 add_reranking(app)
 add_benching(app)
 add_serving(app)

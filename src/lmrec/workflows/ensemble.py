@@ -39,7 +39,7 @@ def ensemble_runs(
         raise InputError("reciprocal ranks have no weights to learn: leave out --learn, or put together by scores")
     runs = [open_run(path) for path in paths]
     members = [Recommender.load(path) for path in paths]
-    _check(runs, members)
+    check_together(runs, members)
     recipe = load_recipe(runs[0].recipe_file)
     weights = (1.0,) * len(members)
     if by == "scores":
@@ -67,7 +67,8 @@ def ensemble_runs(
     return run
 
 
-def _check(runs: Sequence[RunFolder], members: Sequence[Recommender]) -> None:
+def check_together(runs: Sequence[RunFolder], members: Sequence[Recommender]) -> None:
+    """Raises InputError where runs differ in data, split or template, or are of a kind that does not join others."""
     first = members[0]
     for run, member in zip(runs, members, strict=True):
         if member.ensemble is not None:

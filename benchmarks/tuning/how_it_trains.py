@@ -1,0 +1,62 @@
+"""Rows of the table of techniques: how it trains. Each changes one thing of the common recipe; SOUP are runs to mix."""
+
+from benchmarks.tuning.rows import Row
+
+OPTIMIZERS = (
+    Row(
+        "sgd with momentum",
+        (
+            "training.optimizer=sgd",
+            "training.learning_rate=1.0",
+            "training.tuned_learning_rate=0.2",
+            "training.encoder_learning_rate=1e-2",
+        ),
+        "Sutskever et al. 2013; rates of its own, since its steps are as long as the gradient",
+    ),
+    Row(
+        "adafactor",
+        ("training.optimizer=adafactor",),
+        "Shazeer and Stern 2018: AdamW's rates, a fraction of its memory",
+    ),
+    Row("linear schedule", ("training.schedule=linear",), "the rate falls in a straight line"),
+    Row("constant schedule", ("training.schedule=constant",), "the rate stays after warm-up"),
+    Row("inverse square root", ("training.schedule=inverse_sqrt",), "Vaswani et al. 2017: it falls and never ends"),
+    Row("accumulate 4", ("training.accumulate=4",), "four batches a step"),
+    Row("average of weights", ("training.ema=0.99",), "Polyak and Juditsky 1992: the moving average is what is kept"),
+)
+
+REGULARISERS = (
+    Row("no weight decay", ("training.weight_decay=0",), "what the default's decay brings"),
+    Row("weight decay 0.1", ("training.weight_decay=0.1",), "ten times the default"),
+    Row("no dropout", ("user_model.dropout=0", "item.id_dropout=0"), "what the default's dropout brings"),
+    Row("dropout of items", ("user_model.item_dropout=0.2",), "a fifth of each history vanishes"),
+    Row("dropout of ids 0.5", ("item.id_dropout=0.5",), "half of the items learn from their words alone"),
+    Row("label smoothing", ("objective.label_smoothing=0.1",), "Szegedy et al. 2016"),
+    Row("r-drop", ("regularisers.r_drop=1",), "Liang et al. 2021: two passes agree"),
+    Row("l2-sp", ("regularisers.l2_sp=0.01",), "Li et al. 2018: a pull to the pretrained weights"),
+)
+
+ADVERSARIAL = (
+    Row("fgm", ("adversarial.kind=fgm",), "Miyato et al. 2017: one step uphill"),
+    Row("pgd", ("adversarial.kind=pgd",), "Madry et al. 2018: three steps, and only there"),
+    Row("freelb", ("adversarial.kind=freelb",), "Zhu et al. 2020: three steps, and on the way"),
+    Row("smart", ("adversarial.kind=smart",), "Jiang et al. 2020: answers stay where the words move"),
+)
+
+ENSEMBLES = (
+    Row(
+        "snapshots",
+        ("training.snapshots=2", "training.patience=10"),
+        "Huang et al. 2017: two cycles; what is judged is `lmrec ensemble RUN/snapshots/*`",
+    ),
+)
+
+# Runs of one start that `lmrec soup` mixes (uniform and greedy); each is a fit of its own.
+SOUP = (
+    Row("soup, as it is", ("training.start_seed=0",), "the common recipe"),
+    Row("soup, other batches", ("training.start_seed=0", "training.seed=100"), "another order of the events"),
+    Row("soup, lower rate", ("training.start_seed=0", "training.learning_rate=1.5e-3"), "half the rate"),
+    Row("soup, label smoothing", ("training.start_seed=0", "objective.label_smoothing=0.1"), "Szegedy et al. 2016"),
+)
+
+ROWS = (*OPTIMIZERS, *REGULARISERS, *ADVERSARIAL, *ENSEMBLES)

@@ -1,0 +1,42 @@
+"""`lmrec find-rate`: a curve, a suggestion and a picture, for towers and for the language model; nothing is kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Invoke
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "more"),
+    [
+        ("towers", "training.learning_rate", ["--steps", "30"]),
+        ("language-model", "training.encoder_learning_rate", ["--steps", "8", "--high", "1e-1"]),
+    ],
+)
+def test_it_finds_a_rate_that_lowers_the_loss(
+    part: str, key: str, more: list[str], invoke: Invoke, world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    picture = tmp_path / "rate.png"
+    tables = ["--items", world_folder / "items.csv", "--interactions", world_folder / "events.csv"]
+    settings = [word for choice in quick_choices for word in ("--set", choice)]
+    found = json.loads(
+        invoke("find-rate", *tables, *settings, "--part", part, *more, "--out", picture, "--json").stdout
+    )
+    assert found["key"] == key
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(found["rates"]) == len(found["losses"]) >= 5
+    assert found["rates"] == sorted(found["rates"])
+    assert min(found["losses"]) < found["losses"][0]
+    assert found["rates"][0] < found["suggestion"] < found["rates"][-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rate.png"]
+
+
+def test_what_cannot_be_swept_is_refused(invoke: Invoke, world_folder: Path, quick_choices: list[str]) -> None:
+    tables = ["--items", world_folder / "items.csv", "--interactions", world_folder / "events.csv"]
+    settings = [word for choice in [*quick_choices, "encoder.train=none"] for word in ("--set", choice)]
+    said = invoke("find-rate", *tables, *settings, "--part", "language-model", code=2).output
+    assert "tunes no language model" in " ".join(said.split())
+    assert "towers or language-model" in " ".join(invoke("find-rate", *tables, "--part", "both", code=2).output.split())
+    assert "a .png" in " ".join(invoke("find-rate", *tables, *settings, "--out", "x.gif", code=2).output.split())

@@ -1,0 +1,97 @@
+"""Soups: the mean of runs' weights as a run, chosen on validation; what makes no soup is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lmrec.artifacts.checkpoint import Checkpoint, read_checkpoint
+from lmrec.artifacts.run import RunFolder
+from lmrec.errors import InputError
+from lmrec.retrieval.recommender import Recommender
+from lmrec.workflows.judge import judge_run
+from lmrec.workflows.soup import soup_runs
+from lmrec.workflows.train import fit_run
+
+from .conftest import Invoke
+
+
+def fit(folder: Path, world_folder: Path, choices: list[str]) -> Path:
+    tables = world_folder / "items.csv", world_folder / "events.csv"
+    return fit_run(*tables, out=folder, overrides=choices, show=False).run.path
+
+
+@pytest.fixture(scope="module")
+def runs(world_folder: Path, quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One start, two courses; the first ends in the tuned stage's towers and the second never tunes."""
+    folder = tmp_path_factory.mktemp("soup")
+    lost = ("training.learning_rate=1e-6", "training.tuned_learning_rate=1e-2")
+    other = ("training.tuned_epochs=0", "training.start_seed=0", "training.seed=5")
+    return [
+        fit(
+            folder / "a",
+            world_folder,
+            [*quick_choices, *lost],
+        ),
+        fit(
+            folder / "b",
+            world_folder,
+            [*quick_choices, *other],
+        ),
+    ]
+
+
+def test_it_serves_the_mean_of_the_weights_and_is_judged(invoke: Invoke, runs: list[Path], tmp_path: Path) -> None:
+    made = soup_runs(runs, tmp_path / "soup", "uniform", show=False)
+    assert made.chosen == (0, 1)
+    one, other, mixed = (read_checkpoint(RunFolder(path).checkpoint) for path in (*runs, made.run.path))
+    loads: tuple[Callable[[Checkpoint], nn.Module], ...] = (Checkpoint.load_towers, Checkpoint.load_encoder)
+    for load in loads:
+        weights = [load(found).state_dict() for found in (one, other, mixed)]
+        for name, value in weights[2].items():
+            expected = (weights[0][name] + weights[1][name]) / 2 if value.is_floating_point() else weights[0][name]
+            torch.testing.assert_close(value, expected)
+    found = Recommender.load(made.run.path)
+    encoder = found.checkpoint.load_encoder()
+    texts = found.checkpoint.template.render_items(found.catalog.frame)
+    batch = found.checkpoint.load_tokenizer()(texts[:3], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        vectors = encoder(batch["input_ids"], batch["attention_mask"].bool())
+    torch.testing.assert_close(found.vectors.text_vec[:3], vectors, atol=1e-5, rtol=1e-4)
+    rows = {row.name for row in judge_run(made.run.path, show=False).table.rows}
+    assert "PLM tuned (second stage)" in rows
+    assert len(json.loads(invoke("recommend", made.run.path, "--user", "user0", "--json").stdout)["items"]) == 10
+
+
+def test_greedily_it_is_on_validation_no_worse_than_the_best_alone(
+    invoke: Invoke, runs: list[Path], tmp_path: Path
+) -> None:
+    answer = json.loads(invoke("soup", *runs, "--out", tmp_path / "soup", "--json").stdout)
+    assert answer["validation"] >= max(answer["alone"])
+    assert answer["chosen"][0] == int(np.argmax(answer["alone"]))
+    again = json.loads(invoke("soup", tmp_path / "soup", runs[1], "--out", tmp_path / "more", "--json").stdout)
+    assert again["alone"][0] == pytest.approx(answer["validation"], abs=1e-9)
+
+
+def test_what_makes_no_soup_is_refused_with_the_reason(
+    invoke: Invoke, runs: list[Path], world_folder: Path, quick_choices: list[str], tmp_path: Path
+) -> None:
+    short = [*quick_choices, "training.tuned_epochs=0"]
+    for name, choice, reason in (
+        ("seed", "training.seed=1", "towers that began from other weights"),
+        ("width", "item.width=8", "another shape of towers"),
+        ("pooling", "encoder.pooling=cls", "another language model"),
+        ("refit", "training.refit=false", "learning again in one and not in the other"),
+        ("split", "split.validation=0.2", "another split"),
+    ):
+        path = fit(tmp_path / name, world_folder, [*short, choice])
+        with pytest.raises(InputError, match=reason):
+            soup_runs([runs[0], path], tmp_path / "out", show=False)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="at least two runs"):
+        soup_runs(runs[:1], tmp_path / "out", show=False)
+    assert "it is greedy or uniform" in invoke("soup", *runs, "--out", tmp_path / "out", "--by", "taste", code=2).output
