@@ -29,6 +29,8 @@ from lmrec.training.pairs import RerankerConfig
 from lmrec.training.perturb import AdversarialConfig
 from lmrec.training.pretrain import PretrainConfig
 from lmrec.training.regularisers import RegularisersConfig
+from lmrec.training.search import TuneConfig, fixed_part
+from lmrec.training.tracking import TrackingConfig
 from lmrec.training.trainer import TrainingConfig, check_snapshots
 from lmrec.training.views import HistoryAugmentConfig
 
@@ -84,6 +86,8 @@ class Recipe(BaseModel):
     distil: DistilConfig = DistilConfig()
     index: IndexConfig = IndexConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    tune: TuneConfig = TuneConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @property
     def masks_seen(self) -> bool:
@@ -129,6 +133,8 @@ class Recipe(BaseModel):
         if self.training.frozen_epochs == 0 and not self.tunes:
             raise ValueError("nothing would be trained: set training.frozen_epochs above 0")
         self._tunes_as_asked()
+        if self.tune.space:
+            _check_space(self)
         return self
 
     def _tunes_as_asked(self) -> None:
@@ -231,6 +237,35 @@ def _rows_of(prefix: str, config: Any) -> list[tuple[str, str, str]]:
         shown = list(default) if isinstance(default, tuple) else default
         rows.append((key, "unset" if shown is None else str(shown), choice.description or ""))
     return rows
+
+
+def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
+    """The recipe with other choices, key -> value. Raises RecipeError where they do not fit."""
+    tree = recipe.model_dump()
+    for key, value in choices.items():
+        _assign(tree, key.split("."), value, key)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _check_space(recipe: Recipe) -> None:
+    """ValueError unless every key of the search space is a choice of training, and takes every end and choice by itself."""
+    known = {key for key, _, _ in describe_keys()}
+    still = recipe.model_copy(update={"tune": TuneConfig()})
+    for key, dimension in recipe.tune.space.items():
+        if key not in known:
+            raise ValueError(f"tune.space has the unknown key '{key}'. {_nearest_key(key.split('.'))}")
+        if fixed_part(key) is not None:
+            raise ValueError(
+                f"tune.space cannot vary '{key}': it is not a part of training that validation could choose"
+            )
+        for value in dimension.examples:
+            try:
+                with_choices(still, {key: value})
+            except RecipeError as error:
+                raise ValueError(f"tune.space: {key} = {value!r} is no recipe: {error}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lmrec.cli.reranking import add_reranking
 from lmrec.cli.serving import add_serving
 from lmrec.cli.show import print_data, print_json, print_notes, say
 from lmrec.cli.souping import add_souping
+from lmrec.cli.tuning import add_tuning
 from lmrec.cli.updating import add_updating
 from lmrec.cli.wording import add_wording
 
@@ -337,6 +338,7 @@ add_benching(app)
 add_serving(app)
 add_updating(app)
 add_wording(app)
+add_tuning(app)
 add_experimenting(app)
 
 

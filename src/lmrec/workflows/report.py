@@ -10,12 +10,14 @@ from lmrec.data.split import Split, split_interactions
 from lmrec.data.summary import DataSummary
 from lmrec.errors import InputError
 from lmrec.evaluation.report import ReportData, ReportExample, write_report
+from lmrec.evaluation.table import JudgementTable
 from lmrec.fields import IntArray
 from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.topk import exclude_items, top_k
 from lmrec.workflows.judge import fair_scorer, own_name, read_table_of
 from lmrec.workflows.reranked import read_reranking
+from lmrec.workflows.tracking import record_judgement
 
 _N_EXAMPLES = 4
 _SHOWN_HISTORY = 8
@@ -32,7 +34,8 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
     recipe = load_recipe(run.recipe_file)
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
     training = record.get("training", {})
-    return write_report(
+    examples = _examples(recommender, split)
+    page = write_report(
         Path(out) if out is not None else run.report_file,
         ReportData(
             title=", ".join(Path(part).name for part in record["source"].split(", ")) or run.path.name,
@@ -42,7 +45,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
             proof=record["proof"],
             curves=_curves(run),
             curve_metric=recipe.evaluation.metric,
-            examples=_examples(recommender, split),
+            examples=examples,
             recipe=recipe_text,
             facts=[
                 ("run", str(run.path)),
@@ -60,6 +63,24 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
             reranking=read_reranking(run) if run.reranker.exists() else None,
         ),
     )
+    record_judgement(run, recipe.tracking, _plain_table(table), _samples(examples))
+    return page
+
+
+def _plain_table(table: JudgementTable) -> tuple[list[str], list[list[str]]]:
+    """Names of columns, and a row of text for each row of the table."""
+    metrics = list(table.rows[0].metrics)
+    rows = [[row.name, *(f"{row.metrics[name].value:.4f}" for name in metrics)] for row in table.rows]
+    return ["", *metrics], rows
+
+
+def _samples(examples: Sequence[ReportExample]) -> dict[str, str]:
+    """Who had what -> what they are recommended, and what they took."""
+    return {
+        f"{one.user}, after {'; '.join(one.history[-3:])}": "; ".join(title for title, _ in one.recommended[:5])
+        + f" (took: {'; '.join(one.actual[:3])})"
+        for one in examples
+    }
 
 
 def _curves(run: RunFolder) -> list[dict[str, float]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -44,8 +44,9 @@ from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.fuse import fit_fusion, search_weights
 from lmrec.workflows.index import save_index
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
-from lmrec.workflows.tracking import epoch_recorder, has_tensorboard
+from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
+Watch: TypeAlias = Callable[[dict[str, Any]], None]
 _VIEWS = 2**31  # the stream of random numbers that changes histories: batches are the same with it and without
 
 
@@ -68,8 +69,11 @@ def fit_run(
     resume: bool = False,
     show: bool = True,
     prepared: Prepared | None = None,
+    watch: Watch | None = None,
 ) -> FitResult:
     """Read, split, train and save. Tables are paths or data frames; `prepared` skips reading where that is done.
+
+    watch: told each epoch's row after it is recorded; what it raises ends the fit.
 
     Ctrl-C saves and raises Interrupted; the same call with `resume` goes on and ends with the same weights as if it had
     never stopped. Raises DataError, RecipeError, RunFolderError for what cannot be used.
@@ -79,6 +83,7 @@ def fit_run(
     # The run keeps the split that was made, which the log may have decided: later the judge must split alike.
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
     recipe = recipe.model_copy(update={"split": split})
+    untracked = check_tracking(recipe.tracking)
     run = _open(out, resume)
     resume = resume and (run.training_state / "state.json").exists()
     if resume:
@@ -97,13 +102,9 @@ def fit_run(
     )
     save_dataset(prepared.dataset, run.data)
     run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
-    notes = list(prepared.notes)
-    if not has_tensorboard():
-        notes.append(
-            "TensorBoard events are not written: its package is missing. Type: pip install 'lmrec[tensorboard]'"
-        )
+    notes = [*prepared.notes, *untracked]
     try:
-        report = _train(run, recipe, prepared, resume, show, notes)
+        report = _train(run, recipe, prepared, resume, show, notes, watch)
     except InputError:
         # Nothing was learnt, and the same --out must take the corrected command. `_open` found the folder empty.
         if not run.training_state.exists():
@@ -141,7 +142,13 @@ def _open(out: Path | str, resume: bool) -> RunFolder:
 
 
 def _train(
-    run: RunFolder, recipe: Recipe, prepared: Prepared, resume: bool, show: bool, notes: list[str]
+    run: RunFolder,
+    recipe: Recipe,
+    prepared: Prepared,
+    resume: bool,
+    show: bool,
+    notes: list[str],
+    watch: Watch | None = None,
 ) -> TrainingReport:
     catalog, split = prepared.dataset.catalog, prepared.split
     template = build_template(recipe.template, catalog)
@@ -166,7 +173,13 @@ def _train(
     words = Words(encoder, source, template)
     learner = build_learner(recipe, text_vec, split.train, words, variants, categories)
     fingerprint = _training_fingerprint(recipe, prepared)
-    with epoch_recorder(run) as record, stop_on_interrupt() as should_stop:
+    with epoch_recorder(run, recipe.tracking, recipe_toml(recipe)) as write, stop_on_interrupt() as should_stop:
+
+        def record(row: dict[str, Any]) -> None:
+            write(row)
+            if watch is not None:
+                watch(row)
+
         trainer = Trainer(
             learner,
             recipe.training,

@@ -1,0 +1,290 @@
+"""Tune: look for a better recipe, trial by trial, with Optuna; then fit the best one anew with fresh seeds.
+
+Trials are compared by validation alone; the test part is looked at only for the recipe that was chosen, and only with seeds
+that chose nothing. Everything lies in one folder: the study (SQLite), so that the same command goes on where it stopped
+and several workers can share it, the best recipe, the pictures, and the confirming runs.
+
+Akiba et al. 2019, https://arxiv.org/abs/1907.10902; importance by PED-ANOVA, Watanabe et al. 2023,
+https://arxiv.org/abs/2304.10255.
+"""
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmrec.artifacts.files import write_text
+from lmrec.artifacts.run import RunFolder
+from lmrec.errors import InputError, Interrupted, MissingExtraError, RecipeError, RunFolderError
+from lmrec.evaluation.search_charts import TrialPoint, draw_history, draw_importance
+from lmrec.progress import progress_bar
+from lmrec.recipe import Recipe, recipe_toml, with_choices
+from lmrec.training.search import Choices, Dimension, TuneConfig
+from lmrec.workflows.prepare import Prepared
+from lmrec.workflows.train import fit_run
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+_NAME = "lmrec"
+_MIN_FOR_IMPORTANCE = 4
+_SQLITE_TIMEOUT_S = 60
+# A trial is compared by what its towers reach on validation; what comes after that is for runs that are kept.
+_TRIAL_CHOICES: Mapping[str, Any] = {
+    "training.refit": False,
+    "fusion.transitions": False,
+    "fusion.content": False,
+    "fusion.popularity": False,
+    "tracking.to": (),
+}
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The metric on the test part, a value a fresh seed: of the recipe that was given, and of the one that was found."""
+
+    seeds: tuple[int, ...]
+    given: tuple[float, ...]
+    found: tuple[float, ...]
+
+    @property
+    def gain(self) -> float:
+        """The mean difference."""
+        return sum(b - a for a, b in zip(self.given, self.found, strict=True)) / len(self.seeds)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """best_value: the validation metric of the best whole trial, best: its choices; importance: choice -> share."""
+
+    out: Path
+    metric: str
+    n_whole: int
+    n_pruned: int
+    n_refused: int
+    best_value: float
+    best: dict[str, Any]
+    recipe_file: Path
+    importance: dict[str, float] = field(default_factory=dict)
+    confirmed: Confirmation | None = None
+
+
+def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: int = 0, show: bool = True) -> Tuning:
+    """Search recipe.tune.space until recipe.tune.trials are done, also those of earlier calls and of other workers.
+
+    confirm: so many fresh seeds, with each of which both recipes are fitted and judged on the test part.
+    Ctrl-C loses no finished trial: the same call goes on. Raises MissingExtraError without Optuna, InputError where
+    nothing validates, RunFolderError where `out` holds a study of another recipe or other data.
+    """
+    _require_optuna()
+    if not len(prepared.split.validation):
+        raise InputError("trials are compared on validation, and this split leaves none. Set split.validation above 0")
+    if confirm and not len(prepared.split.test):
+        raise InputError(f"--confirm judges on the test part, and split '{prepared.split.kind}' leaves none")
+    split = recipe.split.model_copy(update={"kind": prepared.split.kind})
+    recipe = recipe.model_copy(update={"split": split})
+    folder = Path(out)
+    study = _open_study(folder, recipe, prepared)
+    try:
+        _search(study, recipe, prepared, folder, show)
+    except KeyboardInterrupt:
+        raise Interrupted(_stopped(study)) from None
+    whole = _trials(study, "COMPLETE")
+    if not whole:
+        raise InputError(
+            f"none of {len(study.trials)} trials came to its end. Look at tune.space, or set tune.trials higher"
+        )
+    best = max(whole, key=lambda trial: (trial.value, -trial.number))
+    found = with_choices(_settled(recipe), best.params)
+    recipe_file = folder / "best.toml"
+    write_text(recipe_file, recipe_toml(found))
+    importance = _importance(study, whole)
+    points = [_point(trial) for trial in study.trials if _reached(trial) is not None]
+    draw_history(folder / "history.png", points, recipe.evaluation.metric)
+    if importance:
+        draw_importance(folder / "importance.png", importance)
+    pruned = _trials(study, "PRUNED")
+    refused = [trial for trial in pruned if "refused" in trial.user_attrs]
+    return Tuning(
+        out=folder,
+        metric=recipe.evaluation.metric,
+        n_whole=len(whole),
+        n_pruned=len(pruned) - len(refused),
+        n_refused=len(refused),
+        best_value=float(best.value or 0.0),
+        best=dict(best.params),
+        recipe_file=recipe_file,
+        importance=importance,
+        confirmed=_confirm(_settled(recipe), found, prepared, folder / "confirm", confirm, show) if confirm else None,
+    )
+
+
+def suggest(trial: "Trial", space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """A value for each choice of the space."""
+    values: dict[str, Any] = {}
+    for key, dimension in space.items():
+        if isinstance(dimension, Choices):
+            values[key] = trial.suggest_categorical(key, list(dimension.choices))
+        elif isinstance(dimension.low, int) and isinstance(dimension.high, int):
+            values[key] = trial.suggest_int(
+                key, dimension.low, dimension.high, step=int(dimension.step or 1), log=dimension.log
+            )
+        else:
+            values[key] = trial.suggest_float(
+                key, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+            )
+    return values
+
+
+def _settled(recipe: Recipe) -> Recipe:
+    """The recipe with nothing left to search."""
+    return recipe.model_copy(update={"tune": TuneConfig()})
+
+
+def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
+    import optuna
+
+    file = folder / "study.db"
+    if folder.exists() and not file.exists() and any(folder.iterdir()):
+        raise RunFolderError(f"'{folder}' exists and holds no study. Choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    config, seed = recipe.tune, recipe.training.seed
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
+    )
+    study = optuna.create_study(storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True)
+    # Another stream for each call: workers and resumed calls must not suggest what was suggested before.
+    seed += len(study.trials)
+    if config.sampler == "tpe":
+        study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup)
+    else:
+        study.sampler = optuna.samplers.RandomSampler(seed=seed)
+    if config.prune:
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=1)
+    else:
+        study.pruner = optuna.pruners.NopPruner()
+    searched = recipe.model_copy(update={"tune": config.model_copy(update={"trials": 1})})
+    mine = hashlib.sha256((recipe_toml(searched) + prepared.dataset.fingerprint).encode()).hexdigest()[:16]
+    known = study.user_attrs.get("fingerprint")
+    if known is None:
+        study.set_user_attr("fingerprint", mine)
+    elif known != mine:
+        raise RunFolderError(
+            f"'{folder}' holds a study of another recipe or other data ({len(study.trials)} trials). Choose another --out"
+        )
+    return study
+
+
+def _search(study: "Study", recipe: Recipe, prepared: Prepared, folder: Path, show: bool) -> None:
+    """Trial after trial until enough are done; a stopped one is asked again first by the next call."""
+    n_wanted = recipe.tune.trials
+    objective = _objective_of(recipe, prepared, folder)
+    with progress_bar("tune", show) as bar:
+        while (n_done := len(_trials(study, "COMPLETE", "PRUNED"))) < n_wanted:
+            bar(n_done, n_wanted)
+            try:
+                study.optimize(objective, n_trials=1)
+            except (Interrupted, KeyboardInterrupt):
+                study.enqueue_trial(study.trials[-1].params)
+                raise Interrupted(_stopped(study)) from None
+            whole = _trials(study, "COMPLETE")
+            if whole:
+                bar.say(f"best {max(float(trial.value or 0.0) for trial in whole):.4f}")
+        bar(n_done, n_wanted)
+
+
+def _objective_of(recipe: Recipe, prepared: Prepared, folder: Path) -> Callable[["Trial"], float]:
+    import optuna
+
+    def objective(trial: "Trial") -> float:
+        values = suggest(trial, recipe.tune.searched)
+        try:
+            chosen = with_choices(_settled(recipe), {**values, **_TRIAL_CHOICES})
+        except RecipeError as error:  # each value fits by itself, but not all of these together
+            trial.set_user_attr("refused", str(error))
+            raise optuna.TrialPruned from None
+
+        def watch(row: dict[str, Any]) -> None:
+            if "validation" not in row:
+                return
+            before = chosen.training.frozen_epochs if row["stage"] == "tuned" else 0
+            trial.report(row["validation"], before + row["epoch"] - 1)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as place:
+            fitted = fit_run(
+                None, None, out=Path(place) / "run", recipe=chosen, show=False, prepared=prepared, watch=watch
+            )
+        assert fitted.training.best_metric is not None, "there is a validation part"
+        return fitted.training.best_metric
+
+    return objective
+
+
+def _trials(study: "Study", *states: str) -> "list[FrozenTrial]":
+    return [trial for trial in study.trials if trial.state.name in states]
+
+
+def _reached(trial: "FrozenTrial") -> float | None:
+    values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    return max(values, default=None)
+
+
+def _point(trial: "FrozenTrial") -> TrialPoint:
+    reached = _reached(trial)
+    assert reached is not None
+    return TrialPoint(trial.number, reached, trial.state.name != "COMPLETE")
+
+
+def _importance(study: "Study", whole: "list[FrozenTrial]") -> dict[str, float]:
+    """By whole trials; empty where they are too few, or too alike, to tell."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    if len(whole) < _MIN_FOR_IMPORTANCE or len({trial.value for trial in whole}) < 2:
+        return {}
+    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.25))
+    return {name: float(share) for name, share in found.items() if math.isfinite(share)}
+
+
+def _confirm(given: Recipe, found: Recipe, prepared: Prepared, folder: Path, n_seeds: int, show: bool) -> Confirmation:
+    seeds = tuple(given.training.seed + 1 + n for n in range(n_seeds))
+    values: dict[str, list[float]] = {"given": [], "found": []}
+    with progress_bar("confirm", show) as bar:
+        for seed in seeds:
+            for name, recipe in (("given", given), ("found", found)):
+                seeded = with_choices(recipe, {"training.seed": seed})
+                values[name].append(_fit_and_judge(seeded, prepared, folder / f"{name}-{seed}"))
+                bar(len(values["given"]) + len(values["found"]), 2 * n_seeds)
+    return Confirmation(seeds, tuple(values["given"]), tuple(values["found"]))
+
+
+def _fit_and_judge(recipe: Recipe, prepared: Prepared, out: Path) -> float:
+    """The metric of what the run serves, on the test part; taken from the run where an earlier call has finished it."""
+    from lmrec.workflows.judge import judge_run, own_name, read_table_of
+
+    run = RunFolder(out)
+    begun = run.record_file.exists()
+    if not begun or run.read_record().get("status") != "trained":
+        run = fit_run(None, None, out=out, recipe=recipe, show=False, prepared=prepared, resume=begun).run
+    table = read_table_of(run)
+    if table is None:
+        table = judge_run(out, ('baselines.names=["popularity"]',), show=False).table
+    return table.row(own_name(run)).metrics[recipe.evaluation.metric].value
+
+
+def _stopped(study: "Study") -> str:
+    n_done = len(_trials(study, "COMPLETE", "PRUNED"))
+    return f"stopped; {n_done} finished trials are kept. The same command goes on from there"
+
+
+def _require_optuna() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("optuna") is None:
+        raise MissingExtraError("lmrec tune", "optuna", "tune")

@@ -1,0 +1,152 @@
+"""A search for a better recipe: by validation alone, resumable, prunable, and confirmed with fresh seeds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
+from lmrec.recipe import Recipe, load_recipe
+from lmrec.workflows import tune
+from lmrec.workflows.prepare import Prepared, prepare
+from lmrec.workflows.train import fit_run
+from lmrec.workflows.tune import tune_recipe
+
+Invoke = Callable[..., Result]
+SPACE = """
+[tune]
+trials = 5
+startup = 2
+
+[tune.space]
+training.learning_rate = {low = 1e-6, high = 1e-1, log = true}
+"user_model.heads" = {choices = [2, 3]}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    file = tmp_path_factory.mktemp("tune") / "recipe.toml"
+    file.write_text(SPACE)
+    more = ["item.width=18", "training.frozen_epochs=3", "encoder.train=none", "training.validation_cases=40"]
+    return load_recipe(file, [*quick_choices, *more])
+
+
+@pytest.fixture(scope="module")
+def prepared(world_folder: Path, recipe: Recipe) -> Prepared:
+    return prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+
+
+def test_trials_go_on_where_they_stopped_and_the_best_recipe_is_written_and_confirmed(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "study"
+    fitted: list[Recipe] = []
+
+    def stopping(*args: Any, **named: Any) -> Any:
+        if len(fitted) == 3:
+            raise Interrupted("stopped in epoch 1")
+        fitted.append(named["recipe"])
+        return fit_run(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "fit_run", stopping)
+        with pytest.raises(Interrupted, match="3 finished trials are kept. The same command goes on"):
+            tune_recipe(prepared, recipe, out, show=False)
+    found = tune_recipe(prepared, recipe, out, confirm=1, show=False)
+    assert found.n_whole + found.n_pruned + found.n_refused == 5
+    assert found.n_refused == 0
+    assert all(not fit.training.refit and not fit.tracking.to for fit in fitted)
+    best = load_recipe(found.recipe_file)
+    assert best.training.learning_rate == found.best["training.learning_rate"]
+    assert best.user_model.heads == found.best["user_model.heads"]
+    assert best.training.refit
+    assert not best.tune.space
+    assert sum(found.importance.values()) == pytest.approx(1.0) if found.importance else found.n_whole < 4
+    assert (out / "history.png").read_bytes()[:4] == b"\x89PNG"
+    assert found.confirmed is not None
+    assert found.confirmed.seeds == (1,)
+    assert found.confirmed.gain == found.confirmed.found[0] - found.confirmed.given[0]
+    assert json.loads((out / "confirm" / "found-1" / "run.json").read_text())["seed"] == 1
+    assert not list(out.glob(".trial-*"))
+    again = tune_recipe(prepared, recipe, out, confirm=1, show=False)  # nothing is left to do
+    assert again == found
+    other = load_recipe(None, values={"tune.trials": 6})
+    with pytest.raises(RunFolderError, match="holds a study of another recipe or other data"):
+        tune_recipe(prepared, other, out, show=False)
+
+
+def test_a_bad_trial_is_stopped_and_choices_that_do_not_go_together_are_counted(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Some of the trials would give the transformer heads that do not divide the width."""
+    tree = recipe.model_dump()
+    tree["tune"]["space"] = {
+        "user_model.heads": {"choices": [2, 4]},
+        "item.width": {"choices": [16, 18]},
+        "training.learning_rate": {"choices": [1e-30, 3e-2]},
+    }
+    tree["tune"]["trials"] = 10
+    tree["item"]["width"] = 16
+    tree["tune"]["sampler"] = "random"
+    tree["training"]["frozen_epochs"] = 6
+    found = tune_recipe(prepared, Recipe.model_validate(tree), tmp_path / "study", show=False)
+    assert found.n_whole + found.n_pruned + found.n_refused == 10
+    assert found.n_refused > 0
+    assert found.n_pruned > 0
+    assert (found.best["user_model.heads"], found.best["item.width"]) != (4, 18)
+
+
+def test_no_trial_sees_the_test_part(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmrec.workflows import judge
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("judged during the search")
+
+    monkeypatch.setattr(judge, "judge_run", refuse)
+    one = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"trials": 1})})
+    assert tune_recipe(prepared, one, tmp_path / "study", show=False).n_whole == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ('"training.learning_rat" = {low = 1, high = 2}', "unknown key 'training.learning_rat'. Did you mean"),
+        ('"evaluation.metric" = {choices = ["auc", "mrr@10"]}', "cannot vary 'evaluation.metric'"),
+        ('"training.seed" = {low = 1, high = 2}', "cannot vary 'training.seed'"),
+        ('"item.width" = {low = 0, high = 64}', "item.width = 0 is no recipe: item.width = 0: "),
+        ('"head.kind" = {choices = ["cosine", "cosin"]}', "head.kind = 'cosin' is no recipe"),
+        ('"item.width" = {low = 64, high = 32}', "low must be below high"),
+        ('"training.learning_rate" = {low = 0, high = 1, log = true}', "on a log scale it must be above 0"),
+        ('"item.width" = {low = 8, high = 32, log = true, step = 8}', "log and step do not go together"),
+    ],
+)
+def test_a_space_that_is_none_is_refused_when_the_recipe_is_read(space: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(f"[tune.space]\n{space}\n")
+    with pytest.raises(RecipeError, match=told.replace("[", r"\[")):
+        load_recipe(file)
+
+
+def test_the_command_line(
+    invoke: Invoke, world_folder: Path, quick_choices: list[str], tmp_path: Path, prepared: Prepared
+) -> None:
+    tables = ["--items", world_folder / "items.csv", "--interactions", world_folder / "events.csv"]
+    words = [word for choice in [*quick_choices, "encoder.train=none"] for word in ("--set", choice)]
+    words += ["--set", 'tune.space={"user_model.dropout" = {low = 0.0, high = 0.5}}', "--quiet"]
+    shown = invoke("tune", *tables, "--out", tmp_path / "study", *words, "--trials", 2, "--json").stdout
+    assert json.loads(shown)["n_whole"] + json.loads(shown)["n_pruned"] == 2
+    told = invoke("tune", *tables, "--out", tmp_path / "study", *words, "--trials", 2)
+    assert "user_model.dropout" in told.stdout
+    assert "best.toml" in told.stderr
+    assert "holds no study" in invoke("tune", *tables, "--out", world_folder, *words, code=2).stderr
+    none = prepare(
+        world_folder / "items.csv", world_folder / "events.csv", None, load_recipe(values={"split.kind": "none"})
+    )
+    with pytest.raises(InputError, match="--confirm judges on the test part"):
+        tune_recipe(none, load_recipe(), tmp_path / "other", confirm=1)
