@@ -40,6 +40,12 @@ def prepared(world_folder: Path, recipe: Recipe) -> Prepared:
     return prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
 
 
+def asked_for(out: Path) -> list[dict[str, Any]]:
+    import optuna
+
+    return [trial.params for trial in optuna.load_study(study_name="lmrec", storage=f"sqlite:///{out}/study.db").trials]
+
+
 def test_trials_go_on_where_they_stopped_and_the_best_recipe_is_written_and_confirmed(
     prepared: Prepared, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +80,8 @@ def test_trials_go_on_where_they_stopped_and_the_best_recipe_is_written_and_conf
     assert not list(out.glob(".trial-*"))
     again = tune_recipe(prepared, recipe, out, confirm=1, show=False)  # nothing is left to do
     assert again == found
+    drawn = [trial["training.learning_rate"] for trial in asked_for(out)]
+    assert len(set(drawn)) == len(drawn) - 1, "only the one that was stopped is asked for twice"
     other = load_recipe(None, values={"tune.trials": 6})
     with pytest.raises(RunFolderError, match="holds a study of another recipe or other data"):
         tune_recipe(prepared, other, out, show=False)

@@ -10,10 +10,10 @@ from lmrec.errors import RunFolderError
 
 
 @contextmanager
-def locked(file: Path, what: str) -> Iterator[None]:
+def locked(file: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock `file` until the block ends. `what` names the work in the error.
 
-    Raises RunFolderError at once, without waiting, where another process (or thread) holds it, and where the file
+    Raises RunFolderError at once, or with `wait` waits, where another process (or thread) holds it; and where the file
     cannot be made. The file stays; it is the lock on it that counts, and a kill sets it free.
     """
     try:
@@ -22,7 +22,7 @@ def locked(file: Path, what: str) -> Iterator[None]:
         raise RunFolderError(f"{file} cannot be written ({error.strerror}). Free or unlock the disk") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 100).decode("utf-8", "replace").strip() or "unknown"
             raise RunFolderError(

@@ -39,7 +39,10 @@ _HIDDEN_AS_MASK, _HIDDEN_AS_OTHER = 0.8, 0.1  # of the hidden words; the rest st
 
 
 class PretrainConfig(BaseModel):
-    """How `lmrec pretrain` lets a language model read on in the catalog's own words, before `lmrec fit` tunes it."""
+    """How `lmrec pretrain` lets a language model read on in the catalog's own words, before `lmrec fit` tunes it.
+
+    All of the model's parameters learn: `encoder.train` and `encoder.adapter` say what a fit tunes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

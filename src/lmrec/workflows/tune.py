@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmrec.artifacts.files import write_text
+from lmrec.artifacts.lock import locked
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import InputError, Interrupted, MissingExtraError, RecipeError, RunFolderError
 from lmrec.evaluation.search_charts import TrialPoint, draw_history, draw_importance
@@ -28,6 +29,7 @@ from lmrec.workflows.train import fit_run
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial, Trial
 
 _NAME = "lmrec"
@@ -149,21 +151,16 @@ def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
     import optuna
 
     file = folder / "study.db"
-    if folder.exists() and not file.exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder / "study.lock").exists() and any(folder.iterdir()):
         raise RunFolderError(f"'{folder}' exists and holds no study. Choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    config, seed = recipe.tune, recipe.training.seed
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
-    )
-    study = optuna.create_study(storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True)
-    # Another stream for each call: workers and resumed calls must not suggest what was suggested before.
-    seed += len(study.trials)
-    if config.sampler == "tpe":
-        study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup)
-    else:
-        study.sampler = optuna.samplers.RandomSampler(seed=seed)
+    config = recipe.tune
+    with locked(folder / "study.lock", "search", wait=True):  # workers that start together make its tables once
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
+        )
+        study = optuna.create_study(storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True)
     if config.prune:
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=1)
     else:
@@ -178,6 +175,15 @@ def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
             f"'{folder}' holds a study of another recipe or other data ({len(study.trials)} trials). Choose another --out"
         )
     return study
+
+
+def _build_sampler(config: TuneConfig, seed: int) -> "BaseSampler":
+    """One that draws choice by choice, when asked for it."""
+    from optuna.samplers import RandomSampler, TPESampler
+
+    if config.sampler == "random":
+        return RandomSampler(seed=seed)
+    return TPESampler(seed=seed, n_startup_trials=config.startup, multivariate=False)
 
 
 def _search(study: "Study", recipe: Recipe, prepared: Prepared, folder: Path, show: bool) -> None:
@@ -202,6 +208,8 @@ def _objective_of(recipe: Recipe, prepared: Prepared, folder: Path) -> Callable[
     import optuna
 
     def objective(trial: "Trial") -> float:
+        # A stream for each trial: workers do not repeat each other, and a resumed search goes on as it would have.
+        trial.study.sampler = _build_sampler(recipe.tune, recipe.training.seed + trial.number)
         values = suggest(trial, recipe.tune.searched)
         try:
             chosen = with_choices(_settled(recipe), {**values, **_TRIAL_CHOICES})
