@@ -206,10 +206,7 @@ def load_recipe(
         _assign(tree, key.strip().split("."), _parse_value(text.strip()), override)
     for key, value in (values or {}).items():
         _assign(tree, key.split("."), value, key)
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise RecipeError("\n".join(_explain(problem) for problem in error.errors())) from None
+    return _checked(tree)
 
 
 def recipe_toml(recipe: Recipe) -> str:
@@ -244,6 +241,10 @@ def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
     tree = recipe.model_dump()
     for key, value in choices.items():
         _assign(tree, key.split("."), value, key)
+    return _checked(tree)
+
+
+def _checked(tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:

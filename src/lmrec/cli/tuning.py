@@ -25,7 +25,7 @@ def tune(
     ] = None,
     path: Annotated[Optional[Path], typer.Option("--path", metavar="FOLDER", help="Where --source lies.")] = None,
     recipe: Annotated[
-        Optional[Path], typer.Option("--recipe", help="A TOML file; [tune.space] says what varies.")
+        Optional[Path], typer.Option("--recipe", help="A TOML file; its table tune.space says what varies.")
     ] = None,
     set_: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="One choice, also tune.*. Repeatable.")
