@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tuning.rows import Row
-from lmrec.artifacts.run import describe_environment
+from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.retrieval.recommender import Recommender
+from lmrec.workflows.distil import distil_run
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.reranked import ALONE, RERANKED
@@ -29,16 +30,16 @@ COMMON = (
     "reranker.max_tokens=64",
     "reranker.top_k=20",
     f"reranker.validation_events={200 // _SHRINK}",
-    f"reranker.search_cases={150 // _SHRINK}",
-    f"reranker.judge_cases={200 // _SHRINK}",
+    f"reranker.search_cases={100 // _SHRINK}",
+    f"reranker.judge_cases={150 // _SHRINK}",
 )
 LEARNT = (*COMMON, f"reranker.n_events={1500 // _SHRINK}")
 GPT = (
     *COMMON[:1],
     "reranker.top_k=10",
-    f"reranker.validation_events={60 // _SHRINK}",
-    f"reranker.search_cases={60 // _SHRINK}",
-    f"reranker.judge_cases={100 // _SHRINK}",
+    f"reranker.validation_events={40 // _SHRINK}",
+    f"reranker.search_cases={40 // _SHRINK}",
+    f"reranker.judge_cases={60 // _SHRINK}",
     _SMOLLM2,
 )
 ROWS = (
@@ -56,6 +57,7 @@ ROWS = (
         "TALLRec (Bao et al. 2023)",
     ),
 )  # fmt: skip
+DISTILLED = ROWS[0].name
 _N_TIMED = 20
 
 
@@ -64,7 +66,10 @@ def measure(run: Path, row: Row) -> dict[str, Any]:
     copy = run.with_name(f"{run.name}-rerankers") / row.name.replace(" ", "-").replace(",", "")
     if not copy.exists():  # an interrupted training goes on where it stopped
         shutil.copytree(run, copy)
-    fit = fit_reranker(copy, row.overrides, show=False)
+    folder = RunFolder(copy)
+    if not folder.reranker.exists():
+        fit_reranker(copy, row.overrides, show=False)
+    fit = folder.read_record()["reranker"]
     judged = judge_run(copy, ['baselines.names=["popularity"]'], show=False).reranking
     assert judged is not None
     metric = judged.table.metric
@@ -81,17 +86,29 @@ def measure(run: Path, row: Row) -> dict[str, Any]:
         "reranked": lists[RERANKED].metrics[metric].value,
         "alone": lists[ALONE].metrics[metric].value,
         "difference": [gained.mean, gained.low, gained.high] if gained is not None else None,
-        "weight": fit.description.weight,
+        "weight": fit["description"]["weight"],
         "pairs": judged.pairs.metrics,
         "temperature": judged.pairs.calibration.temperature,
-        "fit_seconds": fit.seconds,
-        "n_pairs": fit.n_pairs,
+        "fit_seconds": fit["seconds"],
+        "n_pairs": fit["n_pairs"],
         "ms_a_list": time_lists(copy, rerank=True),
         "ms_a_list_plain": time_lists(copy, rerank=False),
+        "distilled": distilled(copy) if row.name == DISTILLED else None,
         **describe_environment(),
     }
     shutil.rmtree(copy)
     return found
+
+
+def distilled(run: Path) -> dict[str, Any] | None:
+    """What the retriever takes from its reranker: its validation metric before and after, and the epoch that is kept."""
+    if not json.loads((run / "reranker" / "reranker.json").read_text())["weight"]:
+        return None
+    out = run.with_name(f"{run.name}-distilled")
+    shutil.rmtree(out, ignore_errors=True)
+    found = distil_run(run, out, [f"distil.n_events={200 // _SHRINK}"], show=False)
+    shutil.rmtree(out)
+    return {"metric": found.metric, "validation": found.metrics, "epoch": found.epoch, "seconds": found.seconds}
 
 
 def time_lists(run: Path, rerank: bool) -> dict[str, float]:
@@ -134,7 +151,10 @@ def main(words: list[str]) -> None:
         file = out / f"{row.name.replace(' ', '-').replace(',', '')}.json"
         if not file.exists():
             file.write_text(json.dumps(measure(run, row), indent=1))
-        print(line(json.loads(file.read_text())), flush=True)
+        found = json.loads(file.read_text())
+        print(line(found), flush=True)
+        if found["distilled"] is not None:
+            print(f"\ndistilled: {found['distilled']}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def _facts(fit: "RerankerFit") -> list[tuple[str, str]]:
         (f"{fit.metric} on validation, by weight", tried),
         (
             "weight kept",
-            f"{fit.description.weight:g}" + ("" if fit.description.weight else ": reading does not help here"),
+            f"{fit.description.weight:g}" + ("" if fit.description.weight else ": no gain that is clear of chance"),
         ),
         ("took", f"{fit.seconds:g} s"),
     ]

@@ -20,7 +20,13 @@ from lmrec.models.encoder import EncoderConfig, TextEncoder
 from lmrec.models.layers import transformer_layers
 from lmrec.progress import Bar, progress_bar
 from lmrec.text.pairs import PairTokens
-from lmrec.training.optimizer import learning_rate_factor, parameter_groups, set_learning_rate
+from lmrec.training.optimizer import (
+    learning_rate_factor,
+    moments_of,
+    parameter_groups,
+    restore_moments,
+    set_learning_rate,
+)
 from lmrec.training.pairs import RerankerConfig, pair_loss
 
 _WARMUP_SHARE = 0.1
@@ -82,7 +88,7 @@ class PairTrainer:
         if resumed is not None:
             self.state = resumed
             self._load(resumed.weights)
-            optimizer.load_state_dict(_with_moments(optimizer.state_dict(), resumed.moments))
+            restore_moments(optimizer, resumed.moments)
             assert resumed.rng is not None
             torch.set_rng_state(resumed.rng)
         else:
@@ -173,8 +179,7 @@ class PairTrainer:
 
     def _save(self, optimizer: Any) -> None:
         self.state.weights = self._weights()
-        state = optimizer.state_dict()["state"]
-        self.state.moments = {f"{place}.{name}": v for place, values in state.items() for name, v in values.items()}
+        self.state.moments = moments_of(optimizer)
         self.state.rng = torch.get_rng_state()
         save_training_state(self.state_folder, self.state)
 
@@ -218,11 +223,3 @@ def epoch_of_pairs(tokens: PairTokens, batch_pairs: int, seed: tuple[int, ...]) 
     order = np.argsort(tokens.ids.lengths * rng.uniform(0.8, 1.25, len(tokens)), kind="stable")
     batches = [order[start : start + batch_pairs] for start in range(0, len(order), batch_pairs)]
     return [batches[place] for place in rng.permutation(len(batches))]
-
-
-def _with_moments(state: dict[str, Any], moments: dict[str, Tensor]) -> dict[str, Any]:
-    nested: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        place, name = key.split(".", 1)
-        nested.setdefault(int(place), {})[name] = value
-    return {**state, "state": nested}

@@ -111,8 +111,8 @@ class RerankerConfig(BaseModel):
         trained = [name for name in _OF_TRAINING if getattr(self, name) != type(self).model_fields[name].default]
         if self.form == "likelihood" and trained:
             raise ValueError(
-                f"reranker.form 'likelihood' trains nothing: reranker.{trained[0]} would do nothing. Leave it out, or choose "
-                "'yes_no'"
+                f"reranker.form 'likelihood' trains nothing: reranker.{trained[0]} would do nothing. Leave it at its default, "
+                f"{type(self).model_fields[trained[0]].default}, or choose 'yes_no'"
             )
         if self.form == "yes_no" and self.head_learning_rate != type(self).model_fields["head_learning_rate"].default:
             raise ValueError("reranker.form 'yes_no' has no fresh head: leave reranker.head_learning_rate out")

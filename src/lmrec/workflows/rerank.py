@@ -3,11 +3,12 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lmrec.artifacts.lock import locked
@@ -20,6 +21,7 @@ from lmrec.errors import InputError
 from lmrec.evaluation.calibration import fit_odds
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import PairJudgement, calibrate, judge_pairs
+from lmrec.fields import FloatArray
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer
@@ -35,12 +37,13 @@ from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
 
 LOCK = "reranker.lock"
+_CLEAR = 1.64  # standard errors of a gain
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
 class RerankerFit:
-    """by_weight: the validation metric at each weight that was tried; the best one is kept (0: reading does not help).
+    """by_weight: the validation metric at each weight that was tried; see `choose_weight` for the one that is kept.
     pairs: validation pairs, from probabilities. n_cut: training pairs whose history was cut."""
 
     description: RerankerDescription
@@ -86,8 +89,9 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
             )
         retriever = training_scorer(recommender, split)
         taught = _teach(run, recipe, recommender, split, retriever, should_stop, show)
-        by_weight = _search_weight(recipe, recommender, split, taught.reranker, retriever, show)
-        best = max(by_weight, key=by_weight.__getitem__)  # the lowest of equals
+        by_case = _search_weight(recipe, recommender, split, taught.reranker, retriever, show)
+        best = choose_weight(by_case)
+        by_weight = {weight: float(values.mean()) for weight, values in by_case.items()}
         model, tokenizer = taught.reranker.loaded
         saved = save_reranker(run.reranker, model, tokenizer, replace(taught.reranker.description, weight=best))
         fit = RerankerFit(
@@ -209,8 +213,8 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
 
 def _search_weight(
     recipe: Recipe, recommender: Recommender, split: Split, reranker: Reranker, retriever: AnyScorer, show: bool
-) -> dict[float, float]:
-    """Weight -> the validation metric of the lists, over the whole catalog; each list is read once."""
+) -> dict[float, FloatArray]:
+    """Weight -> the validation metric of each case's list, over the whole catalog; each list is read once."""
     judging, config = recipe.evaluation, recipe.reranker
     asked = split.validation.sample(config.search_cases, recipe.training.seed)
     quick = judging.model_copy(update={"block_size": 16})
@@ -221,9 +225,25 @@ def _search_weight(
     with progress_bar("search reranker's weight", show) as bar:
         evaluate(scorer, asked, n_items, quick, bar)  # reads every list; the weights below ask its memo
     return {
-        weight: evaluate(scorer.weighted(weight), asked, n_items, judging).aggregate[judging.metric]
-        for weight in WEIGHTS
+        weight: evaluate(scorer.weighted(weight), asked, n_items, judging).metrics[judging.metric] for weight in WEIGHTS
     }
+
+
+def choose_weight(by_case: Mapping[float, FloatArray]) -> float:
+    """The weight of the best mean, the lowest of equals; 0 unless its gain over 0 is clear of chance.
+
+    by_case: weight -> (B,) the metric of each case. Clear: more than 1.64 standard errors of the paired gain (one side, 95 %),
+    since the best of several weights on few cases is mostly the luckiest.
+
+    >>> choose_weight({0.0: np.array([0.2, 0.3, 0.1]), 0.5: np.array([0.4, 0.5, 0.4])})
+    0.5
+    >>> choose_weight({0.0: np.array([0.2, 0.3, 0.1]), 0.5: np.array([0.9, 0.1, 0.0])})
+    0.0
+    """
+    best = max(by_case, key=lambda weight: float(by_case[weight].mean()))
+    gain = by_case[best] - by_case[0.0]
+    error = float(gain.std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else np.inf
+    return best if gain.mean() > _CLEAR * error else 0.0
 
 
 def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
