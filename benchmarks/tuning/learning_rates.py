@@ -26,6 +26,8 @@ from lmrec.workflows.prepare import prepare_dataset
 RATES = (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 SMALL = ("training.frozen_epochs=4", "training.tuned_epochs=1", "training.validation_cases=500")
 
+STAGES_ALONE = ("training.refit=false", *(f"fusion.{part}=false" for part in ("transitions", "content", "popularity")))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     dataset = read_movielens_100k(fetch_dataset("movielens-100k", cache_folder() / "data"))
-    choices = [*(SMALL if options.small else ()), *options.set, "training.refit=false", "fusion.transitions=false"]
+    choices = [*(SMALL if options.small else ()), *options.set, *STAGES_ALONE]
     found: dict[float, list[dict[str, float]]] = {rate: [] for rate in sorted(options.rates)}
     for seed in range(options.seeds):
         for rate in found:

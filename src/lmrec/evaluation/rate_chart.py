@@ -26,11 +26,13 @@ def draw_rates(curves: Mapping[str, Points], path: Path, label: str, chosen: Map
             axes.plot(rates, values, color=colour, label=name, marker=marker, markersize=4)
         for place, (name, rate) in enumerate(chosen.items()):
             axes.axvline(rate, color=LIGHT[MUTED], linewidth=1.0, linestyle=(0, (3, 3)), zorder=0)
-            height = 0.97 - 0.07 * place
+            height = 0.04 + 0.07 * place
             axes.annotate(
-                f" {name} {rate:.2g}", (rate, height), xycoords=("data", "axes fraction"), va="top", color=LIGHT[INK]
+                f" {name} {rate:.2g}", (rate, height), xycoords=("data", "axes fraction"), va="bottom", color=LIGHT[INK]
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
+        axes.xaxis.set_minor_formatter(lambda rate, _: "")
         axes.set_xlabel("learning rate")
         axes.set_ylabel(label)
         axes.grid(axis="y")
