@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := 2.13.0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint torture bench-movielens bench-speed bench-peers bench-peers-setup bench-check bench-soak clean
+.PHONY: demo test lint torture bench-movielens bench-speed bench-peers bench-peers-setup bench-tuning bench-check bench-soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -42,6 +42,11 @@ bench-peers: $(VENV)/.demo bench-peers-setup
 	$(BIN)/python -m benchmarks.peers $(if $(DATASET),--dataset $(DATASET)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) \
 	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
 	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
+
+# One row a technique of docs/tuning: hours; the same command goes on where it was stopped. SMALL=1: every row on a part of
+# the users, in about 25 minutes. DATASET=amazon-scientific SEEDS=3 ROW="fgm"
+bench-tuning: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.tuning.run $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SMALL),--small) $(if $(ROW),--only "$(ROW)")
 
 # A small part again, against benchmarks/expected.toml.
 bench-check: $(VENV)/.demo
