@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := 2.13.0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint torture bench-movielens bench-speed bench-peers bench-peers-setup bench-tuning bench-check bench-soak clean
+.PHONY: demo test lint torture bench-movielens bench-speed bench-arc bench-peers bench-peers-setup bench-tuning bench-check bench-soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -27,6 +27,10 @@ bench-movielens: $(VENV)/.demo
 # Every figure of benchmarks/speed and one table of them; SMALL=1: small sizes, in about five minutes.
 bench-speed: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.speed.run $(if $(SMALL),--small) $(if $(ONLY),--only $(ONLY))
+
+# Raw tables of Scientific -> tuned, judged, indexed, first answer served, and where the seconds went.
+bench-arc: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.arc.run
 
 # kill -9 at KILLS random moments of ingest, upserts, updates and swaps; the same command goes on where it was stopped.
 torture: $(VENV)/.demo
