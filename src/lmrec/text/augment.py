@@ -119,7 +119,7 @@ def delete_words(text: str, chance: float, rng: np.random.Generator) -> str:
     """The text with each word left out by that chance, with what stands before it; one word always stays.
 
     >>> delete_words("A quiet film. Drama", 0.5, np.random.default_rng(1))
-    'quiet film. Drama'
+    'A quiet. Drama'
     """
     words, between = _split(text)
     if not chance or not words:

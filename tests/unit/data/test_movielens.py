@@ -116,7 +116,7 @@ def test_fetching_checks_the_grouplens_zip(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_unknown_names_and_the_list() -> None:
-    assert [dataset.name for dataset in list_datasets()] == ["movielens-100k"]
+    assert [dataset.name for dataset in list_datasets()] == ["movielens-100k", "wordnet"]
     with pytest.raises(InputError, match=r"no data set 'movielens'\. Did you mean 'movielens-100k'"):
         fetch_dataset("movielens", "unused")
 
