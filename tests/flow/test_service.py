@@ -53,6 +53,7 @@ def own(run: Path) -> Iterator[Running]:
 
 def test_health_readiness_and_metrics(shared: Running) -> None:
     assert shared.get("/healthz") == {"status": "alive"}
+    assert [shared.client.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
     ready = shared.get("/readyz")
     assert (ready["generation"], ready["items"], ready["store"], ready["problems"]) == ("0", 32, "sqlite", [])
     shared.recommend(k=3)
@@ -268,6 +269,7 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("PUT", "/v1/items/x", {}, 422, "invalid"),
     ("PUT", "/v1/items/", {"title": "a"}, 422, "invalid"),
     ("POST", "/v1/items", {"items": [{"item_id": "a", "title": "x"}, {"title": "y"}]}, 422, "invalid"),
+    ("POST", "/v1/items", {"items": [{"item_id": "a/flag", "title": "x"}]}, 422, "invalid"),
     ("GET", "/v1/items/none-such", None, 404, "not_found"),
     ("GET", "/v1/items?limit=0", None, 422, "invalid"),
     ("POST", "/v1/items/none-such/flag", {"reason": "x"}, 404, "not_found"),

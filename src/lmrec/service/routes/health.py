@@ -14,12 +14,14 @@ router = APIRouter(tags=["service"])
 _OPEN = {status: entry for status, entry in errors().items() if status not in (401, 403, 422, 429)}
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_model=Alive, responses=_OPEN)
 async def alive() -> Response:
     """The process answers. Restart it where this does not."""
     return answer({"status": "alive"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=Ready, responses=_OPEN)
 async def ready(state: State) -> Response:
     """What is being served; 503 with the reason while it loads, or while the store does not answer."""

@@ -45,6 +45,7 @@ _Moment = (
     Annotated[str, Strict(), Field(min_length=4, max_length=40, json_schema_extra={"format": "date-time"})] | _Seconds
 )
 _ID: TypeAdapter[str] = TypeAdapter(Id)
+_FLAG_PATH = "/flag"  # after an item's own: an item of such a name could not be asked for
 
 
 def _with_id(fields: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +55,10 @@ def _with_id(fields: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"the item_id {fields.get(ITEM_ID)!r:.100} is none. Give 1 to 200 characters, without control characters"
         ) from None
+    if str(fields[ITEM_ID]).endswith(_FLAG_PATH):
+        raise ValueError(
+            f"the item_id {fields[ITEM_ID]!r:.100} ends in '{_FLAG_PATH}', which is the path that flags an item"
+        )
     return fields
 
 
