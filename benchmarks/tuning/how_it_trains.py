@@ -46,7 +46,7 @@ ADVERSARIAL = (
 ENSEMBLES = (
     Row(
         "snapshots",
-        ("training.snapshots=2", "training.patience=10"),
+        ("training.snapshots=2", "training.patience=10", "training.refit=true"),
         "Huang et al. 2017: two cycles; what is judged is `lmrec ensemble RUN/snapshots/*`",
     ),
 )

@@ -54,6 +54,7 @@ SMALL = (
     "training.validation_cases=200",
     "baselines.search_cases=200",
     "training.max_encoded_items=64",
+    "training.tuned_batch_events=500",
 )
 _SMALL_USERS = 60
 _PRETRAIN_EPOCHS = {True: 1, False: 3}
