@@ -243,7 +243,7 @@ def test_a_step_that_fails_in_its_process_is_told() -> None:
 
 
 def leave(code: int) -> None:
-    """`sys.exit` itself cannot be sent to another process once wandb, which another test starts, has put its own in its place."""
+    """`sys.exit` itself cannot be sent to another process once wandb, of another test, has put its own in its place."""
     sys.exit(code)
 
 
