@@ -32,6 +32,12 @@ class Data:
             return None
         return Path(os.environ.get("LMREC_DATA", ROOT.parent / "shared" / "data")) / self.folder
 
+    def prepare(self, recipe: Recipe) -> Prepared:
+        """Read, fetched first where it is none of LMREC_DATA, and split as the recipe says."""
+        if self.path is None:
+            return prepare_dataset(read_movielens_100k(fetch_dataset(self.source, cache_folder() / "data")), recipe)
+        return prepare_source(self.source, self.path, recipe)
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -63,10 +69,7 @@ class Cell:
         )
 
     def prepare(self, recipe: Recipe) -> Prepared:
-        if self.data.path is None:
-            folder = fetch_dataset(self.data.source, cache_folder() / "data")
-            return prepare_dataset(read_movielens_100k(folder), recipe)
-        return prepare_source(self.data.source, self.data.path, recipe)
+        return self.data.prepare(recipe)
 
     @property
     def is_there(self) -> bool:

@@ -23,16 +23,13 @@ import numpy as np
 from benchmarks.peers.cells import DATA, Data
 from benchmarks.tuning import how_it_trains, what_trains, words
 from benchmarks.tuning.rows import Row
-from lmrec.artifacts.pretrained import cache_folder
 from lmrec.artifacts.run import describe_environment
-from lmrec.data.sources.movielens import read_movielens_100k
-from lmrec.data.sources.registry import fetch_dataset
 from lmrec.errors import LmrecError
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
 from lmrec.fields import FloatArray, IntArray
 from lmrec.recipe import Recipe, load_recipe
 from lmrec.workflows.judge import FROZEN, TUNED, judge_run
-from lmrec.workflows.prepare import Prepared, prepare_dataset, prepare_source
+from lmrec.workflows.prepare import Prepared, prepare_dataset
 from lmrec.workflows.train import fit_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,11 +111,7 @@ def main() -> None:
 
 
 def prepare(data: Data, recipe: Recipe, small: bool) -> Prepared:
-    if data.path is None:
-        read = read_movielens_100k(fetch_dataset(data.source, cache_folder() / "data"))
-        prepared = prepare_dataset(read, recipe)
-    else:
-        prepared = prepare_source(data.source, data.path, recipe)
+    prepared = data.prepare(recipe)
     if not small:
         return prepared
     log = prepared.dataset.interactions
