@@ -9,7 +9,6 @@ again, and InputError for values that cannot be kept.
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, text
@@ -281,8 +280,10 @@ class Store:
 
     def release_items(self, item_ids: Collection[ItemId], why: str, by: str = SYSTEM) -> None:
         """Take items out of the queue as if they had never been flagged."""
-        write = partial(reviews.release_items, item_ids=item_ids, why=why, by=by)
-        self._write(lambda connection: write(connection, now=self._clock()), n_rows=2 * len(item_ids))
+        self._write(
+            lambda connection: reviews.release_items(connection, item_ids, why, by, self._clock()),
+            n_rows=2 * len(item_ids),
+        )
 
     def decide_item(self, item_id: ItemId, approved: bool, by: str = SYSTEM, note: str = "") -> None:
         """Approve or reject a flagged item; UnknownIdError where it was never flagged."""

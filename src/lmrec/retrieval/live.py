@@ -192,10 +192,12 @@ class LiveRecommender:
             self.state = LiveState(self.state.snapshot, compiled)
 
     def set_review(self, review: Review) -> None:
-        """Whom people must look at first, and whom `block_words` rules with review=True no longer hold back."""
+        """Whom people must look at first, and whom `block_words` rules with review=True no longer hold back. What is in force
+        already costs nothing: it is asked for with every change of an item."""
         with self._writing:
-            self._review = review
-            self._publish(self.state.snapshot)
+            if review != self._review:
+                self._review = review
+                self._publish(self.state.snapshot)
 
     def rewords(self, item: EncodedItem) -> bool:
         """Whether the item is known here with other words than these."""
