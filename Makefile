@@ -47,10 +47,12 @@ bench-peers: $(VENV)/.demo bench-peers-setup
 	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
 	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
 
-# One row a technique of docs/tuning: hours; the same command goes on where it was stopped. SMALL=1: every row on a part of
-# the users, in about 25 minutes. DATASET=amazon-scientific SEEDS=3 ROW="fgm"
+# One row a technique of docs/tuning: hours; what each fit found is kept in benchmarks/tuning/results, so the same command goes
+# on where it was stopped, on any machine. SMALL=1: every row on a part of the users, in about 25 minutes.
+# DATASET=amazon-scientific SEEDS=3 ROW="fgm" MINUTES=60 (begin no fit after that) TABLE=1 (fit nothing, write the table)
 bench-tuning: $(VENV)/.dev
-	$(BIN)/python -m benchmarks.tuning.run $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SMALL),--small) $(if $(ROW),--only "$(ROW)")
+	$(BIN)/python -m benchmarks.tuning.run $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(SMALL),--small) $(if $(ROW),--only "$(ROW)") $(if $(MINUTES),--minutes $(MINUTES)) $(if $(TABLE),--table)
 
 # A small part again, against benchmarks/expected.toml.
 bench-check: $(VENV)/.demo

@@ -12,8 +12,9 @@ def _adapter(kind: str, about: str, *more: str, rate: str = "5e-4") -> Row:
     return Row(kind, choices, about)
 
 
+HEAD_ONLY = Row("head only", ("encoder.train=none",), "the language model is fixed; towers alone learn")
 FREEZING = (
-    Row("head only", ("encoder.train=none",), "the language model is fixed; towers alone learn"),
+    HEAD_ONLY,
     Row("all", (_ALL,), "every weight of the language model learns"),
     Row("all but embeddings", ("encoder.train=all_but_embeddings",), "words and places stay as they were"),
     Row("all but first 3", ("encoder.train=all_but_first", "encoder.n_layers=3"), "the three lowest layers are fixed"),
@@ -56,10 +57,10 @@ ADAPTERS = (
 ROWS = (*FREEZING, *RATES, *ADAPTERS)
 
 
-def cost_cells(run: RunFolder) -> dict[str, float | None]:
-    """What the second stage of a run cost (the first one's, where there is no second), for the table's columns."""
+def cost_cells(run: RunFolder, stage: str = "tuned") -> dict[str, float | None]:
+    """What a stage of a run cost (the first one, where there is no second), for the table's columns."""
     costs = run.read_record()["training"]["costs"]
-    cost = costs.get("tuned", costs.get("frozen", {}))
+    cost = costs.get(stage, costs.get("frozen", {}))
     return {
         "trainable parameters of the language model": cost.get("encoder_parameters"),
         "seconds an epoch": cost.get("seconds"),

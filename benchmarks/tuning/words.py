@@ -1,15 +1,13 @@
 """Rows of the table of techniques: what is done with the words of a catalog, before and while a model learns from them.
 
-Rows that only change a recipe are in ROWS. Pretraining needs a folder first: `build_encoders` makes those that are missing,
-and `pretrained_rows` are the rows that begin from them.
+Rows that only change a recipe are in ROWS; those in PRETRAINED begin from a language model that read on first.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.tuning.rows import Row
-from lmrec.recipe import Recipe, with_choices
-from lmrec.workflows.prepare import Prepared
+from benchmarks.tuning.bench import Bench
+from benchmarks.tuning.rows import Row, slug
+from lmrec.artifacts.files import read_json
 from lmrec.workflows.pretrain import RECORD, pretrain_encoder
 
 AUGMENTATION = (
@@ -46,45 +44,36 @@ LONG_TEXTS = (
 ROWS = (*AUGMENTATION, *LONG_TEXTS)
 
 
-@dataclass(frozen=True)
-class PretrainedRow:
-    """A row that begins from what `lmrec pretrain` makes by these choices."""
-
-    name: str
-    choices: dict[str, object]
-    about: str
-
-
+# Each begins from what `lmrec pretrain` makes by these choices.
 PRETRAINED = (
-    PretrainedRow("DAPT mlm", {"pretrain.objective": "mlm"}, "hidden words of the catalog (Gururangan et al. 2020)"),
-    PretrainedRow(
-        "DAPT simcse", {"pretrain.objective": "simcse"}, "the same text under another dropout (Gao et al. 2021)"
+    Row("DAPT mlm", (), "hidden words of the catalog (Gururangan et al. 2020)", ("pretrain.objective=mlm",)),
+    Row(
+        "DAPT simcse",
+        (),
+        "the same text under another dropout (Gao et al. 2021)",
+        ("pretrain.objective=simcse",),
     ),
-    PretrainedRow(
+    Row(
         "DAPT pairs",
-        {"pretrain.objective": "pairs", "pretrain.max_pairs": 10_000},
+        (),
         "items near each other in training histories (InfoNCE)",
+        ("pretrain.objective=pairs", "pretrain.max_pairs=10000"),
     ),
-    PretrainedRow(
+    Row(
         "domain words",
-        {"pretrain.objective": "simcse", "pretrain.new_words": 200},
+        (),
         "200 words of the catalog as tokens, then simcse",
+        ("pretrain.objective=simcse", "pretrain.new_words=200"),
     ),
 )
 
 
-def build_encoders(prepared: Prepared, recipe: Recipe, folder: Path, epochs: int = 3) -> None:
-    """Make the folders that are missing. Only the training part of the log is read, and only by "pairs"."""
-    for row in PRETRAINED:
-        if not (_place(folder, row) / RECORD).exists():
-            chosen = with_choices(recipe, {**row.choices, "pretrain.epochs": epochs})
-            pretrain_encoder(prepared.dataset.catalog, chosen, _place(folder, row), prepared.split.train, show=False)
-
-
-def pretrained_rows(folder: Path) -> tuple[Row, ...]:
-    """The rows of the folders that `build_encoders` made."""
-    return tuple(Row(row.name, (f"encoder.name={_place(folder, row)}",), row.about) for row in PRETRAINED)
-
-
-def _place(folder: Path, row: PretrainedRow) -> Path:
-    return folder / row.name.replace(" ", "-")
+def encoder_folder(bench: Bench, row: Row) -> Path:
+    """The language model that the row begins with, made where it is missing, once for all seeds of the fit. Only the training
+    part of the log is read, and only by "pairs"."""
+    folder = bench.runs / "encoders" / slug(row.name)
+    if (folder / RECORD).exists() and read_json(folder / RECORD)["finished"]:
+        return folder
+    chosen = bench.recipe(0, (*row.pretrain, *(("pretrain.epochs=1",) if bench.small else ())))
+    pretrain_encoder(bench.prepared.dataset.catalog, chosen, folder, bench.prepared.split.train, show=False)
+    return folder

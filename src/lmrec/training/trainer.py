@@ -242,6 +242,7 @@ class Trainer:
             self._run_stage(number, stage, resumed if resumed is not None and resumed.stage == number else None)
         if self.state.best:
             self._load(self.state.best)
+        self.learner.eval()  # a resume behind the last epoch validates nothing, and what follows asks the learner
         stage_of_best = self.state.best_stage
         return TrainingReport(
             best_metric=self.state.best_metric,

@@ -87,7 +87,7 @@ def fit_run(
     run = _open(out, resume)
     resume = resume and (run.training_state / "state.json").exists()
     if resume:
-        read_counters(run.training_state, _training_fingerprint(recipe, prepared))  # refused before a file is changed
+        read_counters(run.training_state, training_fingerprint(recipe, prepared))  # refused before a file is changed
     started = time.monotonic()
     run.update_record(  # first of all: from now on the folder is a run that can be resumed
         status="training",
@@ -172,7 +172,7 @@ def _train(
     categories = read_categories(catalog, recipe.objective.auxiliary)
     words = Words(encoder, source, template)
     learner = build_learner(recipe, text_vec, split.train, words, variants, categories)
-    fingerprint = _training_fingerprint(recipe, prepared)
+    fingerprint = training_fingerprint(recipe, prepared)
     with epoch_recorder(run, recipe.tracking, recipe_toml(recipe)) as write, stop_on_interrupt() as should_stop:
 
         def record(row: dict[str, Any]) -> None:
@@ -402,7 +402,8 @@ def batch_source(recipe: Recipe, train: Interactions, impressions: Impressions |
     return batches
 
 
-def _training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
+def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
+    """Of all that a resumed fit must agree on: every choice that can change weights, and the data."""
     text = recipe_toml(replace_judging(recipe)) + prepared.dataset.fingerprint
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,0 +1,77 @@
+"""What the table is made on: a data set, the common recipe, and the folders of what is kept and of what only passes by."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from benchmarks.peers.cells import DATA, Data
+from benchmarks.tuning.results import Question
+from benchmarks.tuning.rows import Row
+from lmrec.recipe import Recipe, load_recipe
+from lmrec.workflows.prepare import Prepared, prepare_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).resolve().parent
+PLAIN = Row("plain", (), "the common recipe: towers, then the two top layers of the language model")
+COMMON = (
+    "training.refit=false",
+    "fusion.transitions=false",
+    "fusion.content=false",
+    "fusion.popularity=false",
+    "tracking.to=[]",
+)
+SMALL = (
+    "training.frozen_epochs=2",
+    "training.tuned_epochs=1",
+    "training.validation_cases=200",
+    "baselines.search_cases=200",
+    "training.max_encoded_items=64",
+    "training.tuned_batch_events=500",
+)
+_SMALL_USERS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """common: overrides of every row. runs: run folders while they are needed, ignored by git. results: what is kept."""
+
+    data: Data
+    prepared: Prepared
+    common: tuple[str, ...]
+    small: bool
+    runs: Path
+    results: Path
+
+    @classmethod
+    def open(cls, dataset: str, small: bool) -> Self:
+        data, name = DATA[dataset], f"{dataset}-small" if small else dataset
+        runs = ROOT / "runs" / "bench-tuning" / name
+        common = (*COMMON, *(SMALL if small else ()))
+        prepared = data.prepare(load_recipe(ROOT / "recipes" / f"{data.recipe}.toml", common))
+        bench = cls(
+            data=data,
+            prepared=few_users(prepared, load_recipe(overrides=common)) if small else prepared,
+            common=common,
+            small=small,
+            runs=runs,
+            results=runs / "results" if small else FOLDER / "results" / name,
+        )
+        runs.mkdir(parents=True, exist_ok=True)
+        return bench
+
+    def recipe(self, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
+        said = (*self.common, f"training.seed={seed}", *overrides)
+        return load_recipe(ROOT / "recipes" / f"{self.data.recipe}.toml", said)
+
+    def question(self, row: str, seed: int, overrides: tuple[str, ...]) -> Question:
+        return Question(row, seed, (*self.common, *overrides), self.prepared.dataset.fingerprint)
+
+
+def few_users(prepared: Prepared, recipe: Recipe) -> Prepared:
+    """A part of the users."""
+    log = prepared.dataset.interactions
+    few = np.random.default_rng(0).permutation(len(log.user_ids))[:_SMALL_USERS]
+    part = replace(prepared.dataset, interactions=log.select(np.isin(log.user_idx, few)))
+    return prepare_dataset(part, recipe)

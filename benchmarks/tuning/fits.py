@@ -1,0 +1,97 @@
+"""A row's fit and its judgement. What is judged are the towers by themselves: the second stage's, where a row has one."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tuning.bench import PLAIN, Bench
+from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
+from benchmarks.tuning.results import Answers, Question
+from benchmarks.tuning.rows import Row, slug
+from benchmarks.tuning.what_trains import HEAD_ONLY, cost_cells
+from benchmarks.tuning.words import encoder_folder
+from lmrec.artifacts.run import RunFolder, describe_environment
+from lmrec.text.template import build_template
+from lmrec.workflows.judge import FROZEN, TUNED, Judgement, judge_run
+from lmrec.workflows.train import fit_run
+
+UNTUNED = Row(
+    "un-tuned PLM", (), "the language model as it came, cosine to the mean of the last items; nothing is trained"
+)
+_QUICK = "baselines.names=[]"
+_WITH_UNTUNED = 'baselines.names=["untuned"]'
+
+
+def answer_row(bench: Bench, row: Row, seed: int) -> None:
+    """Fit, judge and keep. The plain fit answers for the rows that it holds as well: the language model as it came, and the
+    towers of its first stage, which are all that "head only" would be."""
+    row = PLAIN if row.name == UNTUNED.name else row
+    began = time.monotonic()
+    run = fit_row(bench, row, seed)
+    fitted = time.monotonic() - began
+    is_plain = row.name == PLAIN.name
+    judged = judge_run(run.path, [_WITH_UNTUNED if is_plain else _QUICK], show=False)
+    seconds = round(time.monotonic() - began, 1)
+    own = next(name for name in (TUNED, FROZEN, *judged.evaluations) if name in judged.evaluations)
+    cost = {"seconds": seconds, "fit_seconds": round(fitted, 1), "cost": cost_cells(run)}
+    keep(bench, row, seed, judged, own, **cost)
+    if is_plain:
+        (as_it_came,) = (one.name for one in judged.table.rows if one.is_baseline)
+        keep(bench, UNTUNED, seed, judged, as_it_came)
+        keep(bench, HEAD_ONLY, seed, judged, FROZEN, cost=cost_cells(run, "frozen"))
+    shutil.rmtree(run.path)  # hundreds of megabytes that nobody asks for
+
+
+def question_of(bench: Bench, row: Row, seed: int) -> Question:
+    return bench.question(row.name, seed, (*row.overrides, *row.pretrain))
+
+
+def keep(bench: Bench, row: Row, seed: int, judged: Judgement, name: str, **facts: Any) -> None:
+    """Write what the judge found of the model of that name."""
+    question = question_of(bench, row, seed)
+    facts = {**question.as_dict(), "judged": name, "threads": _threads(), **describe_environment(), **facts}
+    facts["made"] = time.strftime("%Y-%m-%d", time.gmtime())
+    Answers.of(judged.evaluations[name], facts).save(question.file(bench.results))
+
+
+def fit_row(bench: Bench, row: Row, seed: int, run: Path | None = None) -> RunFolder:
+    """The row's run: one that is there, one that goes on, or a new one, whose first stage is taken over where it is shared."""
+    run = run or bench.runs / f"{slug(row.name)}-{seed}"
+    folder = RunFolder(run)
+    if folder.record_file.exists() and folder.read_record()["status"] == "trained":
+        return folder
+    overrides = row.overrides
+    if row.pretrain:
+        overrides = (*overrides, f"encoder.name={encoder_folder(bench, row)}")
+    recipe, plain = bench.recipe(seed, overrides), bench.recipe(seed)
+    place = bench.runs / "first-stages" / str(seed)
+    watch: Callable[[dict[str, Any]], None] | None = None
+    if row.name == PLAIN.name:
+        watch = KeepFirstStage(run, place)
+    elif not folder.record_file.exists() and is_shared(overrides) and is_kept(place, plain, bench.prepared):
+        shutil.rmtree(run, ignore_errors=True)
+        begin_from(place, run, recipe, bench.prepared)
+    resume = folder.record_file.exists()
+    return fit_run(
+        None, None, out=run, recipe=recipe, prepared=bench.prepared, resume=resume, show=False, watch=watch
+    ).run
+
+
+def same_as_plain(bench: Bench, row: Row) -> bool:
+    """Whether the row's fit would be the plain one: a default said aloud, or a budget of words that no text here exceeds."""
+    if row.pretrain or row.name == PLAIN.name:
+        return False
+    mine, plain = bench.recipe(0, row.overrides), bench.recipe(0)
+    if mine.model_copy(update={"template": plain.template}) != plain:
+        return False
+    catalog = bench.prepared.dataset.catalog
+    texts = (build_template(recipe.template, catalog).render_items(catalog.frame) for recipe in (mine, plain))
+    return next(texts) == next(texts)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

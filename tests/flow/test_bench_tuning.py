@@ -1,0 +1,133 @@
+"""The table of techniques: a shared first stage is a whole fit's, and what is kept comes back or is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
+from benchmarks.tuning.results import Answers, Question, average, read_answer
+from benchmarks.tuning.table import table
+from lmrec.evaluation.compare import bootstrap_interval, paired_difference
+from lmrec.recipe import load_recipe
+from lmrec.workflows.judge import judge_run
+from lmrec.workflows.prepare import Prepared, prepare
+from lmrec.workflows.train import fit_run
+
+MORE = ("training.refit=false", "training.frozen_epochs=2", "training.encoder_interval=1", "split.validation=0.05")
+ROWS = {
+    "another policy": ("encoder.train=all", "training.layer_decay=0.5", "regularisers.l2_sp=0.1"),
+    "an adapter": ("encoder.train=all", "encoder.adapter.kind=lora", "training.encoder_learning_rate=1e-2"),
+    "fewer weights": ("encoder.train=norms_and_biases", "training.tuned_learning_rate=1e-30"),
+    "no second stage": ("encoder.train=none",),
+}
+
+
+@pytest.fixture(scope="module")
+def plain_choices(quick_choices: list[str]) -> list[str]:
+    return [*quick_choices, *MORE]
+
+
+@pytest.fixture(scope="module")
+def prepared(world_folder: Path, plain_choices: list[str]) -> Prepared:
+    return prepare(world_folder / "items.csv", world_folder / "events.csv", None, load_recipe(overrides=plain_choices))
+
+
+@pytest.fixture(scope="module")
+def kept(prepared: Prepared, plain_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The end of the plain fit's first stage."""
+    folder, recipe = tmp_path_factory.mktemp("plain"), load_recipe(overrides=plain_choices)
+    place = folder / "first-stages" / "0"
+    watch = KeepFirstStage(folder / "run", place)
+    fit_run(None, None, out=folder / "run", recipe=recipe, prepared=prepared, show=False, watch=watch)
+    assert is_kept(place, recipe, prepared)
+    assert not is_kept(place, load_recipe(overrides=[*plain_choices, "training.seed=1"]), prepared)
+    return place
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_fit_from_the_shared_first_stage_ends_with_the_weights_of_a_whole_fit(
+    row: str, kept: Path, prepared: Prepared, plain_choices: list[str], tmp_path: Path
+) -> None:
+    assert is_shared(ROWS[row])
+    recipe = load_recipe(overrides=[*plain_choices, *ROWS[row]])
+    whole = fit_run(None, None, out=tmp_path / "whole", recipe=recipe, prepared=prepared, show=False).run
+    begin_from(kept, tmp_path / "shared", recipe, prepared)
+    shared = fit_run(None, None, out=tmp_path / "shared", recipe=recipe, prepared=prepared, show=False, resume=True).run
+    learnt = [
+        [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in run.read_metrics()]
+        for run in (whole, shared)
+    ]
+    assert learnt[0] == learnt[1]
+    files = sorted(path.relative_to(whole.path) for path in whole.path.rglob("*.safetensors"))
+    assert files == sorted(path.relative_to(shared.path) for path in shared.path.rglob("*.safetensors"))
+    for file in files:
+        one, other = load_file(whole.path / file), load_file(shared.path / file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one), file
+
+
+def test_what_changes_the_first_stage_does_not_share_it() -> None:
+    for override in ("encoder.adapter.kind=prefix", "training.schedule=linear", "objective.label_smoothing=0.1"):
+        assert not is_shared(("encoder.train=all", override))
+
+
+def test_kept_sums_give_the_intervals_of_the_cases(fitted: Path, tmp_path: Path) -> None:
+    judged = judge_run(fitted, show=False)
+    found = next(iter(judged.evaluations.values()))
+    other = judged.evaluations[list(judged.evaluations)[-1]]
+    question = Question("a, row", 0, ("a=1",), "data")
+    Answers.of(found, question.as_dict()).save(question.file(tmp_path))
+    assert question.file(tmp_path).stat().st_size < 8000
+    held, why = read_answer(tmp_path, question)
+    assert held is not None
+    assert not why
+    metric, groups = "ndcg@10", found.groups
+    assert held.mean(metric) == pytest.approx(found.aggregate[metric], abs=1e-5)
+    assert held.mean("auc") == pytest.approx(found.aggregate["auc"], abs=1e-5)
+    exact = bootstrap_interval(found.metrics[metric], groups)
+    assert bootstrap_interval(held.by_case(metric), held.groups) == pytest.approx(exact, abs=1e-5)
+    gap = paired_difference(found.metrics[metric], other.metrics[metric], groups)
+    kept_gap = paired_difference(held.by_case(metric), Answers.of(other, {}).by_case(metric), held.groups)
+    assert (kept_gap.mean, kept_gap.low, kept_gap.high) == pytest.approx((gap.mean, gap.low, gap.high), abs=1e-5)
+
+
+def test_a_result_of_another_question_is_not_used_and_it_is_said_why(tmp_path: Path) -> None:
+    question = Question("row", 0, ("a=1",), "data")
+    answers(0.5, question.as_dict()).save(question.file(tmp_path))
+    for changed, told in (({"overrides": ("a=2",)}, "overrides"), ({"data": "other"}, "data")):
+        found, why = read_answer(tmp_path, replace(question, **changed))
+        assert found is None
+        assert why == f"row-0.npz is not used: it is of other {told}"
+    assert read_answer(tmp_path, replace(question, seed=1)) == (None, "")
+
+
+def test_the_table_says_how_many_seeds_a_row_has_and_names_those_that_are_missing() -> None:
+    results = {
+        "plain": {0: answers(0.2), 1: answers(0.4)},
+        "row": {1: answers(0.5)},
+    }
+    shown = table(["plain", "row", "as plain", "late"], results, "plain", {"as plain": "plain"})
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines()[2:5]]
+    assert [line[0] for line in cells] == ["plain", "row", "as plain"]
+    assert cells[0][1].startswith("0.3000")
+    assert cells[0][2] == ""
+    assert cells[0][5:7] == ["2", "0.2000 to 0.4000"]
+    assert cells[1][2] == "+0.1000 [+0.1000, +0.1000] *"  # to plain's seed 1 alone
+    assert cells[2][1] == "the same as plain here"
+    assert len({len(line) for line in cells}) == 1
+    assert shown.endswith("Not measured yet: late.")
+
+
+def answers(value: float, facts: dict[str, object] | None = None) -> Answers:
+    users, n_cases = np.arange(3), np.array([1, 2, 3])
+    means = {name: np.full(3, value) for name in ("ndcg@10", "recall@10", "auc")}
+    return Answers(users, n_cases, means, json.loads(json.dumps({"cost": {}, **(facts or {})})))
+
+
+def test_seeds_are_averaged_case_by_case() -> None:
+    assert average([answers(0.2), answers(0.4)], "auc").tolist() == pytest.approx([0.3] * 6)
