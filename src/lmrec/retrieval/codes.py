@@ -9,8 +9,10 @@ so who takes every row within twice that bound of the k-th best has the best k f
 """
 
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,18 +35,65 @@ class Rough:
     off: npt.NDArray[np.float32]
 
 
+class Kernel(Protocol):
+    """A way to multiply codes. levels: a query is written in whole numbers from -levels to levels."""
+
+    levels: int
+
+    def __init__(self, values: Tensor) -> None:
+        """values: (N, Q) int8."""
+
+    def __call__(self, whole: Tensor) -> Tensor:
+        """(B, Q) whole numbers as float32 -> (B, N) float32, exact."""
+
+
+class IntKernel:
+    """8 bits by 8 bits, for processors that multiply them as such (VNNI, AMX)."""
+
+    levels = 127
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+
+    def __call__(self, whole: Tensor) -> Tensor:
+        return torch._int_mm(whole.to(torch.int8), self._values.T).to(torch.float32)
+
+
+class PackedKernel:
+    """8 bits by 7, packed for the processor's cache (FBGEMM, https://arxiv.org/abs/2101.05615): quick without VNNI too, where
+    two products are summed in 16 bits, which 8 bits by 8 would overflow."""
+
+    levels = 63
+
+    def __init__(self, values: Tensor) -> None:
+        with warnings.catch_warnings():
+            # Torch means to take these tensors out one day; `quickest_kernel` then finds another way, or none.
+            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+            weights = torch._make_per_tensor_quantized_tensor(values, 1.0, 0)
+        self._packed = torch.ops.quantized.linear_prepack(weights, None)
+
+    def __call__(self, whole: Tensor) -> Tensor:
+        product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            whole, 1.0, self.levels + 1, self._packed
+        )
+        return product
+
+
+KERNELS: Final[tuple[type[Kernel], ...]] = (PackedKernel, IntKernel)
+
+
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """values: (N, Q) int8, of which `step` times one is a number of the row. row_off: the largest |dv|; row_length: the
-    largest |v'|."""
+    """Rows (N, Q) as whole numbers inside a `kernel`, of which `step` times one is a number of the row. row_off: the largest
+    |dv|; row_length: the largest |v'|."""
 
-    values: Tensor
+    kernel: Kernel
     step: float
     row_off: float
     row_length: float
 
     @classmethod
-    def of(cls, rows: Tensor) -> Self:
+    def of(cls, rows: Tensor, kind: type[Kernel]) -> Self:
         """(N, Q) float32 rows as codes."""
         step = max(float(rows.abs().max()), 1e-30) / LEVELS
         values = torch.empty(rows.shape, dtype=torch.int8)
@@ -56,31 +105,35 @@ class Codes:
             whole *= step
             length = max(length, float(whole.norm(dim=1).max()))
             off = max(off, float((part - whole).norm(dim=1).max()))
-        return cls(values, step, off, length)
+        return cls(kind(values), step, off, length)
 
     def product(self, query: Tensor) -> Rough:
         """(B, Q) -> the rough product with every row."""
-        unit = query.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / LEVELS  # (B, 1)
+        unit = query.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / self.kernel.levels  # (B, 1)
         whole = (query / unit).round()
-        products = torch._int_mm(whole.to(torch.int8), self.values.T)  # (B, N) int32
-        scores = products.to(torch.float32).mul_(unit * self.step)
+        scores = self.kernel(whole).mul_(unit * self.step)
         length = query.norm(dim=1)
         query_off = (query - whole * unit).norm(dim=1)
         bound = length * self.row_off + query_off * self.row_length + _ROUNDING * length * self.row_length
         return Rough(scores.numpy(), bound.numpy())
 
 
-def worth_codes(rows: Tensor) -> bool:
-    """Whether this machine multiplies codes quicker than floats, which takes a processor with 8-bit products: tried out."""
+def quickest_kernel(rows: Tensor) -> type[Kernel] | None:
+    """The kernel that this machine multiplies codes with quicker than floats; None where none is: tried out."""
     if len(rows) < MIN_ROWS:
-        return False
+        return None
     sample = rows[:MIN_ROWS]
-    codes, query = Codes.of(sample), sample[:2]
-    try:
-        coded_s = _least_seconds(lambda: codes.product(query))
-    except (RuntimeError, NotImplementedError, AttributeError):  # a torch without the product
-        return False
-    return coded_s < _least_seconds(lambda: sample @ query.T)
+    query = sample[:2]
+    best, least_s = None, _least_seconds(lambda: sample @ query.T)
+    for kind in KERNELS:
+        try:
+            codes = Codes.of(sample, kind)
+            seconds = _least_seconds(lambda codes=codes: codes.product(query))  # type: ignore[misc]
+        except (RuntimeError, NotImplementedError, AttributeError):  # a torch or a processor without it
+            continue
+        if seconds < least_s:
+            best, least_s = kind, seconds
+    return best
 
 
 def shortlist(scores: npt.NDArray[np.float32], k: int, slack: float) -> npt.NDArray[np.int64]:
@@ -100,8 +153,7 @@ def shortlist(scores: npt.NDArray[np.float32], k: int, slack: float) -> npt.NDAr
     return np.flatnonzero(found)
 
 
-def _least_seconds(work: "object") -> float:
-    assert callable(work)
+def _least_seconds(work: Callable[[], object]) -> float:
     seconds = []
     for _ in range(4):
         start = time.perf_counter()

@@ -76,13 +76,13 @@ class LiveScorer:
         rough: npt.NDArray[np.float32],
         off: float,
     ) -> Standing:
-        added = self._added(snapshot, history)
+        added = self.followers(snapshot, history)
         if added is not None:
-            rough += added
+            np.add.at(rough, *added)
 
         def exact(rows: IntArray) -> npt.NDArray[np.float32]:
             scores: npt.NDArray[np.float32] = (snapshot.bank.matrix_rows(rows) @ query).numpy()
-            return scores if added is None else scores + added[rows]
+            return scores if added is None else scores + _sums_at(rows, *added)
 
         return Standing(rough, off, exact)
 
@@ -95,15 +95,6 @@ class LiveScorer:
         rows = snapshot.row_of_origin[items]
         living = rows >= 0
         return rows[living], worth[living]
-
-    def _added(self, snapshot: Snapshot, history: Sequence[int]) -> npt.NDArray[np.float32] | None:
-        """(n_rows,) what the model adds to the product, None where it adds nothing."""
-        found = self.followers(snapshot, history)
-        if found is None:
-            return None
-        added = np.zeros(snapshot.n_rows, np.float32)
-        np.add.at(added, *found)
-        return added
 
     def scores_of_rows(
         self,
@@ -149,6 +140,22 @@ class LiveScorer:
         return [
             self.template.render_item({**row, ITEM_ID: snapshot.ids[at]}) for at, row in zip(rows, fields, strict=True)
         ]
+
+
+def _sums_at(rows: IntArray, places: IntArray, worth: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(M,) rows -> (M,) the sums of what is worth something at each of them.
+
+    >>> _sums_at(np.array([7, 2, 4]), np.array([2, 9, 7, 2]), np.array([1.0, 5.0, 0.5, 2.0], np.float32)).tolist()
+    [0.5, 3.0, 0.0]
+    """
+    order = np.argsort(rows)
+    ordered = rows[order]
+    at = np.searchsorted(ordered, places)
+    named = at < len(rows)
+    named[named] = ordered[at[named]] == places[named]
+    sums = np.zeros(len(rows), np.float32)
+    np.add.at(sums, order[at[named]], worth[named])
+    return sums
 
 
 def _first(bank: ItemBank) -> ItemBank:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lmrec.retrieval import bank
 from lmrec.retrieval.bank import GrowingBank
-from lmrec.retrieval.codes import MIN_ROWS, Codes, shortlist, worth_codes
+from lmrec.retrieval.codes import KERNELS, MIN_ROWS, Codes, Kernel, PackedKernel, quickest_kernel, shortlist
 from lmrec.retrieval.scorer import ItemBank
 from lmrec.retrieval.standing import Standing
 
@@ -25,11 +25,14 @@ def rows_of(seed: int, n: int, width: int, uneven: float) -> torch.Tensor:
     width=st.sampled_from([3, 32, 130]),
     uneven=st.sampled_from([0.0, 1.0, 50.0]),
     k=st.integers(1, 60),
+    kind=st.sampled_from(KERNELS),
 )
-def test_the_best_rows_by_codes_are_the_best_rows(seed: int, width: int, uneven: float, k: int) -> None:
+def test_the_best_rows_by_codes_are_the_best_rows(
+    seed: int, width: int, uneven: float, k: int, kind: type[Kernel]
+) -> None:
     rows, query = rows_of(seed, 500, width, uneven), rows_of(seed + 1, 3, width, uneven)
     exact = (query @ rows.T).numpy()
-    rough = Codes.of(rows).product(query)
+    rough = Codes.of(rows, kind).product(query)
     assert (np.abs(rough.scores - exact).max(axis=1) <= rough.off).all()
     for own, coded, off in zip(exact, rough.scores, rough.off, strict=True):
         best = set(np.argsort(-own, kind="stable")[:k].tolist())
@@ -46,7 +49,7 @@ def test_a_shortlist_of_widely_spaced_scores_is_short() -> None:
 
 @pytest.mark.parametrize("coded", [True, False])
 def test_a_bank_answers_the_same_with_and_without_codes(coded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank, "worth_codes", lambda rows: coded)
+    monkeypatch.setattr(bank, "quickest_kernel", lambda rows: PackedKernel if coded else None)
     rows, late = rows_of(1, 300, 16, 1.0), rows_of(2, 40, 16, 1.0)
     growing = GrowingBank(ItemBank(rows, rows, rows))
     growing.append(ItemBank(late, late, late))
@@ -60,4 +63,14 @@ def test_a_bank_answers_the_same_with_and_without_codes(coded: bool, monkeypatch
 
 
 def test_small_banks_have_no_codes() -> None:
-    assert not worth_codes(torch.ones(MIN_ROWS - 1, 4))
+    assert quickest_kernel(torch.ones(MIN_ROWS - 1, 4)) is None
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_a_kernel_multiplies_whole_numbers_exactly(kind: type[Kernel]) -> None:
+    """Also the largest, where pairs of products summed in 16 bits would overflow."""
+    values = torch.full((40, 130), 127, dtype=torch.int8)
+    values[1::2] = -127
+    whole = torch.full((2, 130), float(kind.levels))
+    whole[1] *= -1
+    assert torch.equal(kind(values)(whole), whole @ values.float().T)
