@@ -14,10 +14,19 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.peers.cells import ROOT, choose_cells
+from benchmarks.peers.known import Known
 from benchmarks.peers.own import OWN, run_own
 from benchmarks.peers.results import build_results, write_results
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
-from benchmarks.peers.steps import export_split, in_own_process, run_inside, run_outside, search_outside, train_outside
+from benchmarks.peers.steps import (
+    export_split,
+    in_own_process,
+    run_inside,
+    run_known,
+    run_outside,
+    search_outside,
+    train_outside,
+)
 from benchmarks.peers.work import Effort, Place, is_searched
 from lmrec.errors import InputError, LmrecError, nearest
 
@@ -68,7 +77,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         places.remove(place)
     systems = choose_systems(options.systems)
     started, finished = time.monotonic(), True
-    steps = [] if options.tables else [step for place in places for step in plan(place, effort, systems)]
+    # A small run is none of the benchmark: it neither reads nor writes what the benchmark has found.
+    known = None if options.small else options.results / "peers" / "results"
+    steps = [] if options.tables else [step for place in places for step in plan(place, effort, systems, known)]
     for number, (name, is_done, do) in enumerate(steps, 1):
         if is_done():
             continue
@@ -80,18 +91,19 @@ def run(options: argparse.Namespace, console: Console) -> int:
             break
         console.print(f"[{number}/{len(steps)}] {time.strftime('%H:%M:%S')} {name}")
         do()
-    text = build_results(places, effort, work / "tables")
-    print(text)
-    if finished and not options.small:
-        # RESULTS.md holds every table there is, whatever was asked for in this call.
-        everything = [Place(work, cell) for cell in choose_cells(None, None) if cell.is_there]
-        found = build_results(everything, effort, options.results / "peers" / "results")
-        write_results(found, options.results / "RESULTS.md")
+    print(build_results(places, effort, work / "tables", known))
+    if finished and known is not None:
+        # RESULTS.md holds every table there is, whatever was asked for in this call and whoever made it.
+        everything = [Place(work, cell) for cell in choose_cells(None, None)]
+        write_results(build_results(everything, effort, known, known), options.results / "RESULTS.md")
     return 0 if finished else OUT_OF_TIME
 
 
-def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]:
-    """The steps of a cell in order: the split, rivals' searches and first seeds, lmrec, then the other seeds."""
+def plan(place: Place, effort: Effort, systems: Sequence[str], known: Path | None = None) -> Iterator[Step]:
+    """The steps of a cell in order: the split, rivals' searches and first seeds, lmrec, then the other seeds.
+
+    known: a folder of tables; their best rival is fitted again where it is neither asked for nor here, to compare with.
+    """
     forms, cell = tuple(place.cell.protocol.forms), place.cell.name
     yield f"{cell}: split", (place.split / "facts.json").exists, partial(in_own_process, export_split, place, effort)
     for name in INSIDE:
@@ -99,6 +111,7 @@ def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]
             n_seeds = effort.seeds if INSIDE[name].is_seeded else 1
             rows = [place.row(form, name, seed) for form in forms for seed in range(n_seeds)]
             yield f"{cell}: {name}", partial(_all_there, rows), partial(in_own_process, run_inside, place, name, effort)
+    yield from _known_steps(place, effort, systems, known)
     for name in OUTSIDE:
         if name in systems:
             yield from _search_steps(place, name, effort)
@@ -119,6 +132,18 @@ def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]
                     row.exists,
                     partial(in_own_process, run_own, place, effort, form, seed),
                 )
+
+
+def _known_steps(place: Place, effort: Effort, systems: Sequence[str], folder: Path | None) -> Iterator[Step]:
+    for form in place.cell.protocol.forms:
+        found = Known.read(folder, place.cell, form)
+        name = None if found is None else found.rival_to_fit(place, form)
+        if found is None or name is None or name in systems:
+            continue
+        facts = found.systems[name]
+        rows = [place.row(form, name, seed) for seed in range(len(facts["seeds"]))]
+        do = partial(in_own_process, run_known, place, name, {form: facts["settings"]}, len(rows), effort)
+        yield f"{place.cell.name}: {name} as chosen before, form {form}", partial(_all_there, rows), do
 
 
 def _search_steps(place: Place, name: str, effort: Effort) -> Iterator[Step]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.peers import own
 from benchmarks.peers.cells import Cell
+from benchmarks.peers.known import Known, ratios, results_file
 from benchmarks.peers.rivals import TITLES
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.work import Effort, Place, load_row
@@ -22,28 +23,30 @@ BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 _TITLES = {**TITLES, **own.TITLES}
 
 
-def build_results(places: Sequence[Place], effort: Effort, out: Path) -> str:
-    """A JSON file for each form of each cell that has rows, and all of them as one text of Markdown."""
+def build_results(places: Sequence[Place], effort: Effort, out: Path, known: Path | None = None) -> str:
+    """A JSON file for each form of each cell that has rows, and all of them as one text of Markdown.
+
+    known: a folder of such files; what it holds of rows that are not made here stands beside those that are.
+    """
     sections = []
     for place in places:
         for form in place.cell.protocol.forms:
-            found = tabulate(place, form, effort)
+            found = tabulate(place, form, effort, known)
             if found is not None:
-                name = f"{place.cell.data.name}-{place.cell.protocol.form_name(form)}"
                 out.mkdir(parents=True, exist_ok=True)
-                write_json(out / f"{name}.json", found)
+                write_json(results_file(out, place.cell, form), found)
                 sections.append(render(place.cell, form, found))
     return "\n\n".join(sections)
 
 
-def tabulate(place: Place, form: str, effort: Effort) -> dict[str, Any] | None:
+def tabulate(place: Place, form: str, effort: Effort, known: Path | None = None) -> dict[str, Any] | None:
     """The table of one form; None where no row is there. Seeds of a system are averaged case by case."""
-    folder = place.folder / "rows" / form
+    folder, before = place.folder / "rows" / form, Known.read(known, place.cell, form)
     paths: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         paths[path.stem.rpartition("-")[0]].append(path)
     if not paths:
-        return None
+        return None if known is None or before is None else dict(read_json(results_file(known, place.cell, form)))
     prepared, recipes = prepare_cell(place, effort)
     split, n_items = prepared.split, prepared.dataset.catalog.n_items
     rows = {system: [load_row(path, split.test, n_items) for path in found] for system, found in paths.items()}
@@ -55,14 +58,19 @@ def tabulate(place: Place, form: str, effort: Effort) -> dict[str, Any] | None:
     user_counts = np.bincount(split.train.user_idx, minlength=split.train.n_users)
     rivals = set(rows) - set(own.TITLES)
     table = build_table(means, rivals, shape, config, slice_cases(split.test, counts, user_counts))
+    if before is not None and not before.answers(prepared.dataset.fingerprint, len(split.test)):
+        before = None
+    systems: dict[str, Mapping[str, Any]] = {
+        system: {**_facts([facts for facts, _ in found], table.metric), "trials": _trials_of(place, system, before)}
+        for system, found in rows.items()
+    }
+    if before is not None:
+        table, systems = before.beside(table), {**before.systems, **systems}
     return {
         "data": place.cell.data.name,
         "protocol": place.cell.protocol.form_name(form),
         "data_fingerprint": prepared.dataset.fingerprint,
-        "systems": {
-            system: {**_facts([facts for facts, _ in found], table, system), "trials": _trials_of(place, system)}
-            for system, found in rows.items()
-        },
+        "systems": ratios(table, systems),
         "table": table.as_dict(),
     }
 
@@ -73,28 +81,27 @@ def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
     return replace(first, metrics=metrics, aggregate={name: float(value.mean()) for name, value in metrics.items()})
 
 
-def _facts(seeds: Sequence[Mapping[str, Any]], table: JudgementTable, system: str) -> dict[str, Any]:
+def _facts(seeds: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """What the seeds of one system have in common and what they have not."""
-    best = table.row(table.best_baseline).metrics[table.metric].value if table.best_baseline else None
-    value = table.row(system).metrics[table.metric].value
     return {
         "seeds": [facts["seed"] for facts in seeds],
-        "per_seed": [facts[table.metric] for facts in seeds],
+        "per_seed": [facts[metric] for facts in seeds],
         "settings": seeds[0]["settings"],
         "seconds": float(np.mean([facts.get("seconds", np.nan) for facts in seeds])),
         "cpu_seconds": float(np.mean([facts.get("cpu_seconds", np.nan) for facts in seeds])),
         "peak_mb": max(facts.get("peak_mb", 0) for facts in seeds),
-        "ratio_to_best_rival": value / best if best else None,
         "commits": sorted({facts["commit"] for facts in seeds}),
         "machine": seeds[0]["machine"],
         "made": max(facts["made"] for facts in seeds),
     }
 
 
-def _trials_of(place: Place, system: str) -> int | None:
-    """How many settings were tried on validation; None for lmrec, which runs its recipe."""
+def _trials_of(place: Place, system: str, known: Known | None) -> int | None:
+    """How many settings were tried on validation, here or before; None for lmrec, which runs its recipe."""
     path = place.search(system)
-    return int(read_json(path)["n_trials"]) if path.exists() else None
+    if path.exists():
+        return int(read_json(path)["n_trials"])
+    return known.systems[system]["trials"] if known is not None and system in known.systems else None
 
 
 def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:

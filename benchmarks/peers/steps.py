@@ -81,16 +81,39 @@ def run_inside(place: Place, name: str, effort: Effort) -> None:
         trials = list(try_inside(rival, drawn, text_vec, log_arrays(split.train, n_items), asked, recipes))
         save_search(place, name, trials)
     best = read_json(place.search(name))["best"]
-    both = log_arrays(split.train_and_validation, n_items)
     for form, recipe in recipes.items():
         for seed in range(effort.seeds if rival.is_seeded else 1):
-            if place.row(form, name, seed).exists():
-                continue
-            watch, settings = Stopwatch(), best[form]["settings"]
-            fitted = rival.make(settings, seed, text_vec).fit(both)
-            facts = {"settings": settings, **watch.read()}
-            evaluation = evaluate(fitted, split.test, n_items, recipe.evaluation)
-            save_row(place, form, name, seed, evaluation, {**facts, "peak_mb": peak_mb()})
+            if not place.row(form, name, seed).exists():
+                _save_inside(place, name, best[form]["settings"], form, seed, prepared, text_vec, recipe)
+
+
+def run_known(place: Place, name: str, settings: Mapping[str, Settings], seeds: int, effort: Effort) -> None:
+    """Rows of a rival of the product with settings that an earlier search has chosen, form -> settings."""
+    prepared, recipes = prepare_cell(place, effort)
+    text_vec = np.load(place.split / "text_vec.npy")
+    for form, chosen in settings.items():
+        for seed in range(seeds):
+            if not place.row(form, name, seed).exists():
+                _save_inside(place, name, chosen, form, seed, prepared, text_vec, recipes[form])
+
+
+def _save_inside(
+    place: Place,
+    name: str,
+    settings: Settings,
+    form: str,
+    seed: int,
+    prepared: Prepared,
+    text_vec: FloatArray,
+    recipe: Recipe,
+) -> None:
+    """Fit a rival of the product to training and validation and save its row of the test part."""
+    log = log_arrays(prepared.split.train_and_validation, prepared.dataset.catalog.n_items)
+    watch = Stopwatch()
+    fitted = INSIDE[name].make(settings, seed, text_vec).fit(log)
+    facts = {"settings": settings, **watch.read()}
+    evaluation = evaluate(fitted, prepared.split.test, log.n_items, recipe.evaluation)
+    save_row(place, form, name, seed, evaluation, {**facts, "peak_mb": peak_mb()})
 
 
 def try_inside(

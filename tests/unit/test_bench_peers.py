@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 from dataclasses import replace
 from io import StringIO
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.peers import check, own, results, steps
-from benchmarks.peers.__main__ import OUT_OF_TIME, choose_systems, main
+from benchmarks.peers.__main__ import OUT_OF_TIME, choose_systems, main, plan
 from benchmarks.peers.cells import Cell, choose_cells
 from benchmarks.peers.exchange import measure_handed_over, write_split
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
@@ -195,6 +196,57 @@ def test_the_table_compares_with_the_best_rival(place: Place, prepared: Prepared
     results.write_results(text, target)
     assert target.read_text(encoding="utf-8") == once
     assert once.count("### amazon-beauty, P1x") == 1
+
+
+def test_a_fresh_checkout_keeps_the_rivals_it_knows_and_fits_the_best_of_them_again(
+    place: Place, prepared: Prepared, tmp_path: Path
+) -> None:
+    earlier, fresh, known = (
+        Place(tmp_path / "work", place.cell),
+        Place(tmp_path / "fresh", place.cell),
+        tmp_path / "known",
+    )
+    shutil.copytree(place.split, earlier.split)
+    for name in ("popularity", "als", "transitions"):
+        steps.run_inside(earlier, name, EFFORT)
+    before_text = results.build_results([earlier], EFFORT, known)
+    before = read_json(known / "amazon-beauty-P1x.json")
+    assert results.build_results([fresh], EFFORT, tmp_path / "none", known) == before_text  # nothing was made here
+
+    shutil.copytree(place.split, fresh.split)
+    steps_of_known = [step for step in plan(fresh, EFFORT, ["lmrec"], known) if "as chosen before" in step[0]]
+    assert len(steps_of_known) == len(fresh.cell.protocol.forms)
+    best, facts = before["table"]["best_baseline"], before["systems"]
+    steps.run_known(fresh, best, {"x": facts[best]["settings"]}, len(facts[best]["seeds"]), EFFORT)
+    other = "item_knn"  # stands for what is new
+    steps.run_known(fresh, other, {"x": draw_settings(INSIDE[other].space, 1)[0]}, 1, EFFORT)
+    results.build_results([fresh], EFFORT, tmp_path / "after", known)
+    after = read_json(tmp_path / "after" / "amazon-beauty-P1x.json")
+    assert set(after["systems"]) == {*facts, other}
+    assert after["systems"][best]["trials"] == facts[best]["trials"]
+    rows = {row["name"]: row for row in after["table"]["rows"]}
+    assert after["table"]["best_baseline"] in (best, other)
+    for row in before["table"]["rows"]:
+        assert rows[row["name"]]["metrics"]["ndcg@10"]["value"] == pytest.approx(row["metrics"]["ndcg@10"]["value"])
+    if after["table"]["best_baseline"] == best:
+        assert rows[other]["differences"]["ndcg@10"]["mean"] < 0
+        assert rows["als"]["differences"] == next(
+            row["differences"] for row in before["table"]["rows"] if row["name"] == "als"
+        )
+    assert set(after["table"]["slices"][0]["values"]) == set(rows)
+
+
+def test_what_is_known_of_other_data_stands_in_no_table(place: Place, prepared: Prepared, tmp_path: Path) -> None:
+    for name in ("popularity", "als"):
+        steps.run_inside(place, name, EFFORT)
+    results.build_results([place], EFFORT, tmp_path)
+    file = tmp_path / "amazon-beauty-P1x.json"
+    values = {**read_json(file), "data_fingerprint": "another"}
+    values["systems"]["gone"] = values["systems"]["als"]
+    file.write_text(json.dumps(values), encoding="utf-8")
+    found = results.tabulate(place, "x", EFFORT, tmp_path)
+    assert found is not None
+    assert "gone" not in found["systems"]
 
 
 def test_trials_of_an_outside_rival_count_with_their_best_epoch(place: Place, tmp_path: Path) -> None:
