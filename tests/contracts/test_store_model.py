@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lmrec.errors import UnknownIdError
 from lmrec.feedback.checks import JsonScalar
-from lmrec.feedback.events import EVENT_KINDS
+from lmrec.feedback.events import EVENT_KINDS, is_positive
 from lmrec.feedback.store import Added, Event, ItemPut, ReviewStatus, RuleRow, Shown, Store
 
 from .conftest import NewUrl
@@ -83,7 +83,10 @@ class StoreModel(RuleBasedStateMachine):
     def read_history(self, user_id: str, limit: int) -> None:
         own = [event for event in self.events.values() if event.user_id == user_id]
         in_order = sorted(own, key=lambda event: event.time_ts)  # stable: equal times as they came in
-        assert self.store.history(user_id, limit) == in_order[max(0, len(in_order) - limit) :]
+        wanted = [
+            (event.item_id, event.time_ts, is_positive(event)) for event in in_order[max(0, len(in_order) - limit) :]
+        ]
+        assert [(one.item_id, one.time_ts, one.good) for one in self.store.history(user_id, limit)] == wanted
 
     @rule(page=st.integers(1, 9))
     def read_all_events(self, page: int) -> None:

@@ -47,7 +47,8 @@ class StoredEvent:
 
 
 class Tally(NamedTuple):
-    """What an event counts for: `good`, as `is_positive` says, and `known`, whether its item was known when it came."""
+    """What an event counts for: when, as `happened_ts` says; `good`, as `is_positive` does; `known`, whether its item was
+    known when it came."""
 
     seq: int
     item_id: ItemId
@@ -62,6 +63,11 @@ class Added:
 
     accepted: int
     duplicates: int
+
+
+def happened_ts(time_ts: float, received_ts: float) -> float:
+    """A client's clock may be ahead; nothing has happened after it was heard of."""
+    return min(time_ts, received_ts)
 
 
 def is_positive(event: Event) -> bool:

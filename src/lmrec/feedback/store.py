@@ -118,8 +118,9 @@ class Store:
             lambda connection: eventlog.add_events(connection, kept, received_ts), n_rows=max(1, len(kept))
         )
 
-    def history(self, user_id: UserId, limit: int) -> list[Event]:
-        """The newest `limit` events of a user by time (equal times: by order of arrival), oldest first, all kinds."""
+    def history(self, user_id: UserId, limit: int) -> list[Tally]:
+        """What the newest `limit` events of a user by their own time count for, all kinds, oldest first by when they
+        happened (equal times: by order of arrival)."""
         check_text("user_id", user_id)
         check_count("limit", limit)
         with self._database.read() as connection:

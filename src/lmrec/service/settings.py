@@ -33,7 +33,7 @@ class Limits(BaseModel):
     wrong_keys_per_s: float = Field(
         default=5.0, gt=0, description="Wrong keys a second from one address; beyond it 429."
     )
-    max_history: int = Field(default=200, ge=1, description="Newest events of a user that are looked at.")
+    max_history: int = Field(default=200, ge=1, description="Newest items of a user that lists are made from.")
 
 
 class ServiceSettings(BaseModel):

@@ -21,11 +21,14 @@ from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.errors import DataError, RunFolderError
-from lmrec.feedback.events import Event, is_positive
+from lmrec.feedback.events import Tally
 from lmrec.feedback.store import Store
 from lmrec.fields import TIMESTAMP, ItemId, UserId
 
 MAX_KEPT: Final = 20_000
+MAX_SAID: Final = 10_000
+"""Newest events of a user by which it is known what they have seen and what they do not want."""
+
 _MAX_CAUGHT_UP: Final = 1_000  # events; after more, all histories are read anew
 
 
@@ -111,7 +114,7 @@ class Users:
         return self._kept.read(user_ids, self._read)
 
     def _read(self, user_id: UserId) -> UserHistory:
-        return join_history(self.logged(user_id), self._store.history(user_id, self._max_history), self._max_history)
+        return join_history(self.logged(user_id), self._store.history(user_id, MAX_SAID), self._max_history)
 
 
 class KeptHistories:
@@ -166,18 +169,18 @@ class KeptHistories:
         return mark
 
 
-def join_history(logged: list[tuple[float, ItemId]], events: list[Event], max_history: int) -> UserHistory:
-    """Both sources by time, the newest `max_history` of them as history.
+def join_history(logged: list[tuple[float, ItemId]], heard: list[Tally], max_history: int) -> UserHistory:
+    """Both sources by time, the newest `max_history` good ones of them as history.
 
     An item that was dismissed, or rated low, leaves the history, and is wanted again once something positive follows.
 
-    >>> events = [Event("e1", "u", "b", "click", 5.0), Event("e2", "u", "a", "rating", 6.0, value=1.0)]
-    >>> join_history([(1.0, "a"), (2.0, "c")], events, 10).positive
+    >>> heard = [Tally(1, "b", 5.0, good=True, known=True), Tally(2, "a", 6.0, good=False, known=True)]
+    >>> join_history([(1.0, "a"), (2.0, "c")], heard, 10).positive
     ('c', 'b')
     """
     said = ((time_ts, item_id, True) for time_ts, item_id in logged)
-    heard = ((event.time_ts, event.item_id, is_positive(event)) for event in events)
-    words = list(merge(said, heard, key=lambda word: word[0]))
+    later = ((tally.time_ts, tally.item_id, tally.good) for tally in heard)
+    words = list(merge(said, later, key=lambda word: word[0]))
     last_word = {item_id: is_good for _, item_id, is_good in words}
     dismissed = frozenset(item_id for item_id, is_good in last_word.items() if not is_good)
     return UserHistory(

@@ -18,7 +18,7 @@ from lmrec.data.dataset import Dataset
 from lmrec.data.interactions import Interactions
 from lmrec.data.users import UserTable
 from lmrec.errors import InputError
-from lmrec.feedback.events import Event, is_positive
+from lmrec.feedback.events import Event, happened_ts, is_positive
 from lmrec.feedback.items import ItemChange
 from lmrec.feedback.store import Store
 from lmrec.feedback.walk import walk_events
@@ -165,8 +165,7 @@ def merge_catalog(catalog: Catalog, changes: Sequence[ItemChange]) -> Catalog:
 
 def _events(store: Store, seq: int, last_seq: int) -> Iterator[tuple[float, Event]]:
     for stored in takewhile(lambda stored: stored.seq <= last_seq, walk_events(store, seq)):
-        # A client's clock may be ahead; nothing has happened after it was heard of.
-        yield min(stored.event.time_ts, stored.received_ts), stored.event
+        yield happened_ts(stored.event.time_ts, stored.received_ts), stored.event
 
 
 @dataclass(frozen=True, slots=True)

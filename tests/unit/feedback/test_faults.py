@@ -219,7 +219,7 @@ def test_another_process_that_keeps_the_lock_makes_the_store_busy(
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError, match="another process holds its write lock; try again"):
             store.add_events([make_event(2)])
-        assert store.history("ann", 10) == [make_event(1)]  # who only reads waits for nobody
+        assert [one.seq for one in store.history("ann", 10)] == [1]  # who only reads waits for nobody
         other.execute("ROLLBACK")
         other.close()
         assert store.add_events([make_event(2)]) == Added(1, 0)

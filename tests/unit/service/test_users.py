@@ -9,7 +9,7 @@ import pytest
 
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
-from lmrec.feedback.events import Event, EventKind
+from lmrec.feedback.events import Event, EventKind, Tally, is_positive
 from lmrec.feedback.store import Store
 from lmrec.service.popularity import LiveCounts
 from lmrec.service.users import KeptHistories, TrainingLog, UserHistory, Users, join_history
@@ -28,6 +28,11 @@ def event(
     item_id: str, kind: EventKind = "click", day: float = 4, user: str = "ann", value: float | None = None
 ) -> Event:
     return Event(f"{user}-{item_id}-{kind}-{day}", user, item_id, kind, day * DAY, value)
+
+
+def heard(events: list[Event]) -> list[Tally]:
+    """What they count for, heard in this order."""
+    return [Tally(n, one.item_id, one.time_ts, is_positive(one), True) for n, one in enumerate(events)]
 
 
 def test_the_log_and_the_store_join_by_time(log: TrainingLog, store: Store) -> None:
@@ -66,7 +71,7 @@ def test_the_newest_count() -> None:
     ],
 )
 def test_dismissals_and_low_stars(events: list[Event], positive: tuple[str, ...], dismissed: set[str]) -> None:
-    history = join_history([(DAY, "a"), (3 * DAY, "b")], events, 10)
+    history = join_history([(DAY, "a"), (3 * DAY, "b")], heard(events), 10)
     assert history.positive == positive
     assert history.dismissed == dismissed
     assert history.seen == {"a", "b", *(one.item_id for one in events)}
@@ -83,6 +88,16 @@ def test_a_forgotten_user_has_no_log_and_begins_anew(log: TrainingLog, store: St
     store.add_events([event("d", day=9)])
     assert users.history("ann").positive == ("d",)
     assert Users(log, store, 10).history("ann").positive == ("d",), "also after a restart"
+
+
+def test_what_is_not_wanted_is_known_however_much_came_after(log: TrainingLog, store: Store) -> None:
+    users = Users(log, store, max_history=5)
+    store.add_events([event("x", "dismiss", 5), event("y", "purchase", 6)])
+    store.add_events([event(f"i{n}", day=7 + n) for n in range(300)])
+    history = users.history("ann")
+    assert history.dismissed == {"x"}
+    assert "y" in history.seen
+    assert len(history.positive) == 5
 
 
 def test_users_are_found_by_part_of_their_id(store: Store) -> None:
@@ -123,7 +138,7 @@ def test_histories_are_kept_until_something_is_heard_of_their_users(
     read: list[str] = []
     whole = store.history
 
-    def noting(user_id: str, limit: int) -> list[Event]:
+    def noting(user_id: str, limit: int) -> list[Tally]:
         read.append(user_id)
         return whole(user_id, limit)
 
@@ -159,12 +174,12 @@ def test_of_an_older_store_nothing_newer_is_remembered(log: TrainingLog, store: 
 
 def test_histories_that_are_asked_for_while_events_come_are_never_stale(log: TrainingLog, store: Store) -> None:
     users = Users(log, store, max_history=1_000)
-    heard: list[int] = []
+    told: list[int] = []
 
     def listen() -> None:
         for n in range(60):
             store.add_events([event(f"i{n}", day=4 + n)])
-            heard.append(n)
+            told.append(n)
 
     writer = Thread(target=listen)
     writer.start()
@@ -172,7 +187,7 @@ def test_histories_that_are_asked_for_while_events_come_are_never_stale(log: Tra
     for reader in readers:
         reader.start()
     while writer.is_alive():
-        acknowledged = len(heard)
+        acknowledged = len(told)
         assert len(users.history("ann").positive) >= 2 + acknowledged
     for reader in readers:
         reader.join()
