@@ -38,6 +38,10 @@ class EnsembleScorer:
     def max_history(self) -> int:
         return max(member.max_history for member in self.members)
 
+    @property
+    def reach(self) -> int:
+        return max(member.reach for member in self.members)
+
     def over(self, bank: ItemBank) -> "EnsembleScorer":
         """The same members over another bank."""
         own = [_parts(member.bank) for member in self.members]

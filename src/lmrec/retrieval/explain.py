@@ -18,11 +18,8 @@ import numpy as np
 
 from lmrec.fields import ITEM_ID, FloatArray, ItemId
 from lmrec.retrieval.answers import LiveQuery
-from lmrec.retrieval.filters import Filter
-from lmrec.retrieval.live_lists import read_text, without_unwanted
-from lmrec.retrieval.rules import SegmentRules
+from lmrec.retrieval.live_lists import popularity_now, wish_of, without_unwanted
 from lmrec.retrieval.standing import Standing
-from lmrec.retrieval.wishes import Wish, read_wish
 
 if TYPE_CHECKING:
     from lmrec.retrieval.live import LiveRecommender, LiveState
@@ -48,7 +45,8 @@ class WordAttribution:
 
 @dataclass(frozen=True)
 class Explanation:
-    """contributions: oldest first. place: from 1 among what may be shown, None where the item itself may not.
+    """contributions: oldest first. place: from 1 among what the question may show, None where the item itself may not be
+    shown. Of somebody of whom nothing is known, score and base are how popular the item is: their lists are made of that.
 
     smallest_change: the fewest history items found (greedily, at most 5) without which the item is off the first k; None
     where it is not on them, or no such few do. because: a sentence, None where nothing of the history speaks for it.
@@ -68,34 +66,31 @@ class Explanation:
     text_words: tuple[WordAttribution, ...] = ()
 
 
-def explain(
-    live: "LiveRecommender",
-    history: Sequence[ItemId],
-    item_id: ItemId,
-    k: int = 10,
-    words: bool = True,
-    segment: str | None = None,
-    text: str | None = None,
-) -> Explanation:
-    """Raises UnknownIdError where the catalog lacks the item, InputError for a text that cannot be read. Of a history the
-    newest items that the model reads count."""
+def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: bool = True) -> Explanation:
+    """Why the item stands where it does in the list of `query`; words: which of the words moved its score, too.
+
+    Raises UnknownIdError where the catalog lacks the item, InputError for a text that cannot be read. Of a history the
+    newest items that the model reads count.
+    """
     state = live.state
     snapshot = state.snapshot
     row = live.known_row(snapshot, item_id)
-    rows = snapshot.known_rows(history)
-    wish = Wish("") if text is None else read_wish(read_text(text))
+    rows = snapshot.known_rows(query.history)
+    wish = wish_of(snapshot, query.text)
     wanted = wish.wanted or None
-    recent = rows[-live.scorer.scorer.max_history + (wanted is not None) :]
+    others = _Others(live, state, row, wanted, without_unwanted(snapshot, query, wish), frozenset(rows))
+    if not rows and wanted is None:
+        popularity = float(snapshot.popularity[row])
+        return Explanation(item_id, snapshot.titles[row], popularity, popularity, others.place([]), (), (), None, None)
+    recent = rows[-live.scorer.scorer.reach :]
     scores, gained = contributions(live, snapshot, recent, [row], wanted)
     values, base, score = gained[: len(recent), 0], float(scores[0, 0]), float(scores[-1, 0])
     credited = tuple(
         Contribution(snapshot.ids[at], snapshot.titles[at], float(value))
         for at, value in zip(recent, values, strict=True)
     )
-    left_out = without_unwanted(snapshot, LiveQuery(), wish).filter
-    others = _Others(live, state, state.rules.of(segment), row, frozenset(rows) - {row}, wanted, left_out)
     place = others.place(recent)
-    change = _smallest_change(others, recent, values, k) if place is not None and place <= k else None
+    change = _smallest_change(others, recent, values, query.k) if place is not None and place <= query.k else None
     reasons = [(one.title, one.contribution) for one in credited]
     if wanted is not None:
         reasons.append((f"'{wanted}'", float(gained[-1, 0])))
@@ -160,15 +155,15 @@ def _words(
 
 @dataclass(frozen=True, eq=False)
 class _Others:
-    """Where an item stands among all that could be shown in its place; what the full history excludes stays excluded."""
+    """Where an item stands among all that the query could show in its place, whatever of the history (`seen`, all of it) is
+    left out of the question."""
 
     live: "LiveRecommender"
     state: "LiveState"
-    rules: SegmentRules
     row: int
-    seen: frozenset[int]
     text: str | None
-    left_out: Filter | None
+    query: LiveQuery
+    seen: frozenset[int]
 
     def place(self, history: list[int]) -> int | None:
         ahead = self._count_ahead(history)
@@ -194,13 +189,24 @@ class _Others:
         return int((scores > scores[near == self.row]).sum())
 
     def _standings(self, histories: list[list[int]]) -> list[Standing]:
-        scorer, snapshot = self.live.scorer, self.state.snapshot
-        query = scorer.query(snapshot, histories, [self.text] * len(histories))
-        found = scorer.standings(snapshot, query, histories)
-        standings = [standing.lifted(self.rules.adjustment) for standing in found]
+        snapshot, rules = self.state.snapshot, self.state.rules.of(self.query.segment)
+        by_model = iter(self._by_model([history for history in histories if history or self.text is not None]))
+        standings = [
+            next(by_model).lifted(rules.adjustment)
+            if history or self.text is not None
+            else Standing.of(popularity_now(snapshot, rules, self.query.popular))
+            for history in histories
+        ]
+        excluded = {*snapshot.known_rows(list(self.query.exclude)), *(self.seen if self.query.exclude_seen else ())}
         for standing in standings:
-            standing.hide(snapshot, self.rules, self.left_out, self.seen)
+            standing.hide(snapshot, rules, self.query.filter, excluded)
         return standings
+
+    def _by_model(self, histories: list[list[int]]) -> list[Standing]:
+        if not histories:
+            return []
+        scorer, snapshot = self.live.scorer, self.state.snapshot
+        return scorer.standings(snapshot, scorer.query(snapshot, histories, [self.text] * len(histories)), histories)
 
 
 def _smallest_change(others: _Others, history: list[int], values: FloatArray, k: int) -> list[int] | None:

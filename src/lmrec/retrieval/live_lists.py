@@ -41,7 +41,7 @@ class ListMaker:
     def recommend(self, snapshot: Snapshot, rules: CompiledRules, queries: Sequence[LiveQuery]) -> list[LiveAnswer]:
         for query in queries:
             _check(query)
-        wishes = [Wish("") if query.text is None else read_wish(read_text(query.text)) for query in queries]
+        wishes = [wish_of(snapshot, query.text) for query in queries]
         queries = [without_unwanted(snapshot, query, wish) for query, wish in zip(queries, wishes, strict=True)]
         texts = [wish.wanted or None for wish in wishes]
         known = [snapshot.known_rows(query.history) for query in queries]
@@ -162,7 +162,7 @@ class ListMaker:
             }
         for at, query in enumerate(queries):
             if at not in standings:
-                own = scored.get(at) or Standing.of(_popularity(snapshot, in_forces[at], query.popular))
+                own = scored.get(at) or Standing.of(popularity_now(snapshot, in_forces[at], query.popular))
                 own.hide(snapshot, in_forces[at], query.filter, excluded[at])
                 standings[at] = own
         return [standings[at] for at in range(len(queries))]
@@ -220,6 +220,17 @@ def read_text(text: str) -> str:
     return checked_text(text, "the question", MAX_TEXT)
 
 
+def wish_of(snapshot: Snapshot, text: str | None) -> Wish:
+    """What a text wants and does not want, an empty wish without one; the beginning of an item's title is wanted as it is,
+    be it "No Country for Old Men". Raises InputError as `read_text`."""
+    if text is None:
+        return Wish("")
+    wish = read_wish(read_text(text))
+    if wish.unwanted and bool(snapshot.lowered_titles.str.starts_with(text.strip().lower()).any()):
+        return Wish(text)
+    return wish
+
+
 def title_mask(snapshot: Snapshot, words: str) -> BoolArray:
     """(n_rows,) the items with this id or with these words in the title, whatever their case; all for no words."""
     if not words.strip():
@@ -249,7 +260,7 @@ def _title_bonus(snapshot: Snapshot, words: str) -> np.ndarray[tuple[int], np.dt
     return bonus
 
 
-def _popularity(snapshot: Snapshot, rules: SegmentRules, popular: bool) -> npt.NDArray[np.float32]:
+def popularity_now(snapshot: Snapshot, rules: SegmentRules, popular: bool) -> npt.NDArray[np.float32]:
     """(n_rows,) what is popular now, with boosts; -inf of everything for who does not want that."""
     if not popular:
         return np.full(snapshot.n_rows, -np.inf, np.float32)

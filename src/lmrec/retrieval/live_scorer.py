@@ -32,7 +32,7 @@ class LiveScorer:
 
         Only the rows that histories name are looked at, however large the bank is.
         """
-        recent = [list(history)[-self.scorer.max_history :] for history in histories]
+        recent = [list(history)[-self.scorer.reach :] for history in histories]
         rows = np.unique(np.array([row for history in recent for row in history], np.int64))
         place_of = {int(row): place for place, row in enumerate(rows)}
         words = list(dict.fromkeys(text for text in texts if text is not None))

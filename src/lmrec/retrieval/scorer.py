@@ -51,6 +51,16 @@ class Scorer:
     encode_histories: HistoryEncoder | None = None
     fusion: Fusion = field(default_factory=Fusion)
 
+    @property
+    def reach(self) -> int:
+        """How many of the newest items of a history any part of the model looks at."""
+        fusion = self.fusion
+        return max(
+            self.max_history,
+            fusion.weights.n_last if fusion.weights.content else 0,
+            fusion.transitions.config.n_last if fusion.transitions is not None else 0,
+        )
+
     def over(self, bank: ItemBank) -> "Scorer":
         """The same model over another bank; nothing is copied."""
         return replace(self, bank=bank)

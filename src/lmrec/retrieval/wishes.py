@@ -6,6 +6,7 @@ few words (no, not, without, nothing, except, avoid); what is not recognised sta
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,8 @@ _WORD: Final = r"[^\W_][\w'’-]*"
 _NOT: Final = re.compile(
     r"(?<![\w'’-])(?:(?:and|but)\s+)?"
     r"(?:no|not|without|except(?:\s+for)?|nothing|anything\s+but|avoid(?:ing)?|(?:i\s+)?(?:don['’]?t|do\s+not)\s+(?:want|like))\s+"
-    rf"(?P<said>{_WORD}(?:\s+{_WORD})*)",
+    # A list, whose commas count only where an "or" comes: "no horror, comedy or romance", but "no horror, comedy".
+    rf"(?P<said>{_WORD}(?:\s+{_WORD})*(?:(?:,\s*{_WORD}(?:\s+{_WORD}){{0,2}})+,?\s+n?or\s+{_WORD}(?:\s+{_WORD})*)?)",
     re.IGNORECASE,
 )
 _FILLERS: Final = frozenset(
@@ -28,6 +30,8 @@ _EMPTY: Final = frozenset(
     "film films movie movies item items one ones stuff thing things product products book books".split()
 )
 _NO_DENIAL: Final = frozenset("bad just necessarily only sure one".split())  # "not only", "not bad", "no one"
+_SMALL: Final = frozenset("a an and at for in of on or the to with".split())  # in a title without a capital
+_CLAUSE_END: Final = re.compile(r"\s*(?:$|[,.;:!?])")
 _MAX_WORDS: Final = 3
 
 
@@ -48,6 +52,10 @@ def read_wish(text: str) -> Wish:
     Wish(wanted='A heist, please', unwanted=('guns', 'car chases'))
     >>> read_wish("like No Country for Old Men")
     Wish(wanted='like No Country for Old Men', unwanted=())
+    >>> read_wish("something new, no horror, musicals or romance")
+    Wish(wanted='something new', unwanted=('horror', 'musicals', 'romance'))
+    >>> read_wish("no horror and gore, but a mystery")
+    Wish(wanted='but a mystery', unwanted=('horror', 'gore'))
     """
     kept: list[str] = []
     unwanted: list[str] = []
@@ -87,17 +95,20 @@ def spellings(phrase: str) -> tuple[str, ...]:
 
 def _phrases(text: str, found: re.Match[str]) -> tuple[list[str], int]:
     """What is denied, and where in the text that ends; nothing where it is the name of something, or no denial."""
-    words = list(re.finditer(_WORD, found["said"]))
-    first = words[0].group()
+    words = list(re.finditer(rf"{_WORD}|,", found["said"]))
     denial = found.group()[: found.start("said") - found.start()].split()
-    if first.lower() in _NO_DENIAL or (denial[-1] == "No" and first[0].isupper() and found.start() > 0):
+    if words[0].group().lower() in _NO_DENIAL or (denial[-1] == "No" and _is_name(words, found.start() > 0)):
         return [], 0
     phrases: list[list[str]] = [[]]
     end = found.start("said")
     for word in words:
         said = word.group().lower()
-        if said in ("or", "nor") and phrases[-1]:
+        if phrases[-1] and (
+            said in ("or", "nor", ",") or (said == "and" and _ends_the_clause(found["said"], word.end()))
+        ):
             phrases.append([])
+            continue
+        if said in (",", "or", "nor"):  # "horror, or gore"
             continue
         if said in _FILLERS and not phrases[-1]:
             continue
@@ -107,6 +118,20 @@ def _phrases(text: str, found: re.Match[str]) -> tuple[list[str], int]:
         end = found.start("said") + word.end()
     trimmed = [_trim(phrase) for phrase in phrases]
     return [" ".join(phrase) for phrase in trimmed if phrase], end
+
+
+def _is_name(words: Sequence[re.Match[str]], inside: bool) -> bool:
+    """Whether what follows "No" is the rest of a name: inside a sentence by its first capital, at its start by at least two."""
+    said = [word.group() for word in words if word.group().lower() not in _SMALL | _EMPTY | {","}]
+    return bool(said) and said[0][0].isupper() and (inside or (len(said) > 1 and all(one[0].isupper() for one in said)))
+
+
+def _ends_the_clause(said: str, at: int) -> bool:
+    """Whether one word alone comes before the next stop, as in "no horror and gore": then that is not wanted either."""
+    word = re.compile(rf"\s+(?P<word>{_WORD})").match(said, at)
+    return (
+        word is not None and word["word"].lower() not in _ENDS | _FILLERS and bool(_CLAUSE_END.match(said, word.end()))
+    )
 
 
 def _trim(words: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from lmrec.fields import ItemId
 from lmrec.retrieval.explain import contributions
 from lmrec.retrieval.live import LiveRecommender
-from lmrec.retrieval.wishes import read_wish
+from lmrec.retrieval.live_lists import wish_of
 
 _MAX_HISTORY = 30  # newest items that reasons are looked for among: 61 passes of the user model for a list
 _SHOWN = 3  # contributions of each reason
@@ -23,8 +23,8 @@ def find_reasons(
     The part-histories are scored once for all items of the list. Of who gave neither there is no reason to give.
     """
     snapshot = live.state.snapshot
-    past = snapshot.known_rows(history)[-min(_MAX_HISTORY, live.scorer.scorer.max_history) :]
-    wish = None if text is None else read_wish(text).wanted or None
+    past = snapshot.known_rows(history)[-min(_MAX_HISTORY, live.scorer.scorer.reach) :]
+    wish = wish_of(snapshot, text).wanted or None
     rows = [snapshot.row_of(item_id) for item_id in item_ids]
     wanted = [row for row in rows if row is not None]
     if (not past and wish is None) or not wanted:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmrec.errors import InputError, nearest
@@ -12,7 +12,7 @@ from lmrec.retrieval.answers import LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.filters import Filter
 from lmrec.service.lineup import Served
 from lmrec.service.reasons import find_reasons
-from lmrec.service.schemas.questions import RecommendationQuestion
+from lmrec.service.schemas.questions import ExplanationQuestion, RecommendationQuestion
 from lmrec.service.schemas.words import plain_filter
 from lmrec.service.users import UserHistory, Users
 
@@ -41,7 +41,12 @@ class Listed:
 def answer_asks(asks: Sequence[Ask], served: Served, users: Users) -> list[Listed]:
     """(B,) answers, in order. Raises InputError where a question does not fit the catalog, such as by a filter."""
     known = users.histories([ask.question.user_id for ask in asks])
-    queries = [_query(ask.question, history, served) for ask, history in zip(asks, known, strict=True)]
+    queries = [
+        replace(
+            query_of(ask.question, history, served), diversity=ask.question.diversity, columns=bool(ask.question.fields)
+        )
+        for ask, history in zip(asks, known, strict=True)
+    ]
     answers = served.live.recommend(queries)
     return [_listed(ask, query, answer, served) for ask, query, answer in zip(asks, queries, answers, strict=True)]
 
@@ -77,7 +82,8 @@ def item_body(item: LiveItem, columns: Sequence[str] | None = None) -> dict[str,
     return body
 
 
-def _query(question: RecommendationQuestion, known: UserHistory, served: Served) -> LiveQuery:
+def query_of(question: RecommendationQuestion | ExplanationQuestion, known: UserHistory, served: Served) -> LiveQuery:
+    """What is asked of the model, given what is known of the user. Raises InputError for a filter that does not fit."""
     given = tuple(question.history or ())
     exclude = known.dismissed.union(question.exclude or ())
     if question.exclude_seen:
@@ -89,9 +95,7 @@ def _query(question: RecommendationQuestion, known: UserHistory, served: Served)
         filter=filter_of(question.filter, served),
         exclude=exclude,
         exclude_seen=question.exclude_seen,
-        diversity=question.diversity,
         segment=question.segment,
-        columns=question.fields is not None,
     )
 
 

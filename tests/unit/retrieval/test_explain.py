@@ -4,7 +4,7 @@ import pytest
 
 from lmrec.errors import UnknownIdError
 from lmrec.fields import Ragged
-from lmrec.retrieval.explain import explain
+from lmrec.retrieval.explain import Explanation, explain
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.rules import parse_rule
 
@@ -12,6 +12,17 @@ from .conftest import MakeLive
 
 HISTORY = ("3", "10", "7", "21", "no such item", "0")
 KNOWN = [item for item in HISTORY if item != "no such item"]
+
+
+def why(
+    live: LiveRecommender,
+    history: tuple[str, ...],
+    item_id: str,
+    k: int = 10,
+    text: str | None = None,
+    words: bool = True,
+) -> Explanation:
+    return explain(live, LiveQuery(history=history, text=text, k=k), item_id, words)
 
 
 def ranked(live: LiveRecommender, history: tuple[str, ...], exclude: tuple[str, ...] = HISTORY) -> list[str]:
@@ -27,7 +38,7 @@ def ranked(live: LiveRecommender, history: tuple[str, ...], exclude: tuple[str, 
 def test_contributions_add_up_to_the_score(make_live: MakeLive, choices: dict[str, str]) -> None:
     live = make_live(**choices)
     for item_id in ("12", "33"):
-        found = explain(live, HISTORY, item_id, k=5)
+        found = why(live, HISTORY, item_id, k=5)
         assert [one.item_id for one in found.contributions] == KNOWN
         assert found.base + sum(one.contribution for one in found.contributions) == pytest.approx(found.score, abs=1e-4)
         row = live.state.snapshot.rows[item_id]
@@ -41,7 +52,7 @@ def test_contributions_add_up_to_the_score(make_live: MakeLive, choices: dict[st
 @pytest.mark.parametrize("history", [HISTORY, ()], ids=["with a history", "alone"])
 def test_a_free_text_is_credited_as_the_newest_item(live: LiveRecommender, history: tuple[str, ...]) -> None:
     text = "rocket galaxy"
-    found = explain(live, history, "12", k=5, text=text)
+    found = why(live, history, "12", k=5, text=text)
     assert found.text is not None
     total = found.base + sum(one.contribution for one in found.contributions) + found.text
     assert total == pytest.approx(found.score, abs=1e-4)
@@ -55,8 +66,8 @@ def test_a_free_text_is_credited_as_the_newest_item(live: LiveRecommender, histo
 
 
 def test_what_a_text_does_not_want_takes_no_place(live: LiveRecommender) -> None:
-    plain = explain(live, HISTORY, "12", text="rocket galaxy", words=False)
-    narrowed = explain(live, HISTORY, "12", text="rocket galaxy, no whales", words=False)
+    plain = why(live, HISTORY, "12", text="rocket galaxy", words=False)
+    narrowed = why(live, HISTORY, "12", text="rocket galaxy, no whales", words=False)
     assert plain.place is not None
     assert narrowed.place is not None
     assert narrowed.place <= plain.place
@@ -64,23 +75,27 @@ def test_what_a_text_does_not_want_takes_no_place(live: LiveRecommender) -> None
 
 
 def test_a_history_of_one_gave_it_all(live: LiveRecommender) -> None:
-    found = explain(live, ("3",), "12")
+    found = why(live, ("3",), "12")
     (only,) = found.contributions
     assert only.contribution == pytest.approx(found.score - found.base, abs=1e-5)
     assert found.because == ("because of violin choir 3" if only.contribution > 0 else None)
 
 
 def test_without_a_history_there_is_only_the_base(live: LiveRecommender) -> None:
-    found = explain(live, (), "12", k=100)
+    live.set_popularity({"30": 5.0, "12": 3.0})
+    found = why(live, (), "12", k=100)
     assert (found.contributions, found.score, found.because, found.smallest_change) == ((), found.base, None, None)
-    assert found.words
+    assert found.words == (), "words have no say in what is popular"
+    listed = live.recommend([LiveQuery(k=40)])[0].items
+    place = [item.item_id for item in listed].index("12")
+    assert (found.place, found.score) == (place + 1, listed[place].score)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_the_smallest_change_drops_the_item(live: LiveRecommender, k: int) -> None:
     tried = 0
     for item_id in ranked(live, HISTORY)[:k]:
-        found = explain(live, HISTORY, item_id, k=k, words=False)
+        found = why(live, HISTORY, item_id, k=k, words=False)
         assert found.place is not None
         assert found.place <= k
         if found.smallest_change is None:
@@ -100,7 +115,7 @@ def test_the_smallest_change_drops_the_item(live: LiveRecommender, k: int) -> No
 
 def test_an_item_off_the_list_needs_no_change(live: LiveRecommender) -> None:
     worst = ranked(live, HISTORY)[-1]
-    found = explain(live, HISTORY, worst, k=3)
+    found = why(live, HISTORY, worst, k=3)
     assert found.smallest_change is None
     assert found.place == len(ranked(live, HISTORY))
 
@@ -108,32 +123,63 @@ def test_an_item_off_the_list_needs_no_change(live: LiveRecommender) -> None:
 def test_words_that_matter_are_told(live: LiveRecommender) -> None:
     """Without its own words an item of words alone loses what they gave; a word twice is credited where it stands."""
     live.upsert([{"item_id": "x", "title": "rocket", "description": "whale chef"}])
-    found = explain(live, ("3",), "x")
+    found = why(live, ("3",), "x")
     assert [one.word for one in found.words] == ["rocket.", "whale", "chef"]
     for at, one in enumerate(found.words):
         said = " ".join(word for place, word in enumerate(["rocket.", "whale", "chef"]) if place != at)
         live.upsert([{"item_id": "shorter", "title": said}])
-        shorter = explain(live, ("3",), "shorter", words=False)
+        shorter = why(live, ("3",), "shorter", words=False)
         assert one.attribution == pytest.approx(found.score - shorter.score, abs=1e-4)
     live.upsert([{"item_id": "blank"}])
-    assert explain(live, ("3",), "blank").words == ()
+    assert why(live, ("3",), "blank").words == ()
 
 
 def test_only_what_the_model_reads_is_credited(live: LiveRecommender) -> None:
     """The model looks at the 8 newest items."""
     history = tuple(str(row) for row in range(12))
-    found = explain(live, history, "30", words=False)
+    found = why(live, history, "30", words=False)
     assert [one.item_id for one in found.contributions] == list(history[-8:])
     assert found.place == ranked(live, history, exclude=history).index("30") + 1
+
+
+def test_what_the_question_leaves_out_takes_no_place(live: LiveRecommender) -> None:
+    best = ranked(live, HISTORY)
+    query = LiveQuery(history=HISTORY, exclude=best[:2])
+    assert explain(live, query, best[2], words=False).place == 1
+    assert explain(live, query, best[0], words=False).place is None
+    title = live.browse(best[3])[0][0].title
+    narrowed = LiveQuery(history=HISTORY, filter=live.read_filter({"title": title}))
+    assert explain(live, narrowed, best[3], words=False).place == 1
+    assert why(live, HISTORY, "10", words=False).place is None, "an item of the history is not shown"
+    assert explain(live, LiveQuery(history=HISTORY, exclude_seen=False), "10", words=False).place is not None
+
+
+@pytest.mark.parametrize("text", [None, "rocket galaxy"])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 30])
+def test_the_score_is_that_of_the_list_however_long_the_history(
+    live: LiveRecommender, n: int, text: str | None
+) -> None:
+    history = tuple(str(row) for row in range(n))
+    for item in live.recommend([LiveQuery(history=history, text=text, k=4)])[0].items:
+        found = why(live, history, item.item_id, k=4, text=text, words=False)
+        assert found.score == pytest.approx(item.score, abs=1e-4)
+        assert found.place is not None
+
+
+def test_a_title_that_begins_with_no_is_no_denial(live: LiveRecommender) -> None:
+    live.upsert([{"item_id": "no", "title": "No Whale for Old Chefs (2007)", "description": "violin"}])
+    for text in ("no whale for old chefs", "No Whale for Old Chefs (2007)"):
+        assert live.recommend([LiveQuery(text=text)])[0].unwanted == ()
+    assert live.recommend([LiveQuery(text="no whale for me")])[0].unwanted == ("whale",)
 
 
 def test_rules_are_heeded_in_the_place(live: LiveRecommender) -> None:
     best = ranked(live, HISTORY)
     live.set_rules({"r": parse_rule({"kind": "must_not_show", "item_ids": best[:2]})})
-    assert explain(live, HISTORY, best[0], words=False).place is None
-    assert explain(live, HISTORY, best[2], words=False).place == 1
+    assert why(live, HISTORY, best[0], words=False).place is None
+    assert why(live, HISTORY, best[2], words=False).place == 1
 
 
 def test_an_unknown_item_is_refused(live: LiveRecommender) -> None:
     with pytest.raises(UnknownIdError, match="there is no item 'nowhere'"):
-        explain(live, HISTORY, "nowhere")
+        why(live, HISTORY, "nowhere")

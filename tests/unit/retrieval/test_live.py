@@ -349,7 +349,7 @@ def test_a_sparse_part_follows_its_items(run_folder: Path) -> None:
     live.delete(["0", "1", "13"])
     live.compact()
     assert ids(ask(live, "3", "12", "n", k=1)) == ["4"]
-    found = explain(live, ("3", "12", "n"), "4", words=False)
+    found = explain(live, LiveQuery(history=("3", "12", "n")), "4", words=False)
     assert found.score == pytest.approx(ask(live, "3", "12", "n", k=1).items[0].score, abs=1e-3)
     assert found.contributions[0].contribution > 20
     assert found.place == 1

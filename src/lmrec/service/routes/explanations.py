@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from lmrec.retrieval.explain import Explanation, explain
-from lmrec.service.recommending import full_history
+from lmrec.service.recommending import query_of
 from lmrec.service.routes.shared import State, answer, errors, needs
 from lmrec.service.schemas.answers import ExplanationAnswer
 from lmrec.service.schemas.questions import ExplanationQuestion
@@ -19,10 +19,8 @@ async def explain_item(question: ExplanationQuestion, state: State) -> Response:
 
     def find() -> dict[str, Any]:
         served = state.serving.lineup.served_for(question.user_id)  # who made the list explains it
-        history = full_history(question.user_id, question.history, state.users)
-        found = explain(
-            served.live, history, question.item_id, question.k, question.words, question.segment, question.text
-        )
+        (known,) = state.users.histories([question.user_id])
+        found = explain(served.live, query_of(question, known, served), question.item_id, question.words)
         return {**_body(found), "generation": served.generation}
 
     return answer(await state.read(find))

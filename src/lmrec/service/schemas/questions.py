@@ -88,6 +88,10 @@ _Shown = Annotated[
 _Segment = Annotated[Name | None, Field(description="A group of users that rules may speak of, such as 'children'.")]
 
 
+_Excluded = Annotated[Annotated[list[Id], Field(max_length=10_000)] | None, Field(description="Never these items.")]
+_ExcludeSeen = Annotated[bool, Field(description="Leave out items of the history, and all the user had to do with.")]
+
+
 class RecommendationQuestion(Words):
     """Who or what to recommend for. With nothing at all, or somebody unknown, the answer is what is popular now."""
 
@@ -105,12 +109,8 @@ class RecommendationQuestion(Words):
     )
     k: K = Field(default=10, description="How many items.")
     filter: FilterSpec | None = None
-    exclude: Annotated[list[Id], Field(max_length=10_000)] | None = Field(
-        default=None, description="Never these items."
-    )
-    exclude_seen: bool = Field(
-        default=True, description="Leave out items of the history, and all the user had to do with."
-    )
+    exclude: _Excluded = None
+    exclude_seen: _ExcludeSeen = True
     diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
         default=0.0, description="0 takes the best scores; towards 1, items that differ from one another."
     )
@@ -189,7 +189,7 @@ class SearchBatch(Words):
 
 
 class ExplanationQuestion(Words):
-    """Why this item: for a user, a list of items, words, or all of these."""
+    """Why this item: for a user, a list of items, words, or all of these; ask as the list was asked."""
 
     item_id: Id
     user_id: Id | None = None
@@ -198,6 +198,9 @@ class ExplanationQuestion(Words):
     k: K = Field(
         default=10, description="The length of the list that the smallest change of history would drop the item from."
     )
+    filter: FilterSpec | None = None
+    exclude: _Excluded = None
+    exclude_seen: _ExcludeSeen = True
     words: bool = Field(default=True, description="Also which words of the item's text moved the score.")
     segment: _Segment = None
 
