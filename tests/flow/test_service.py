@@ -526,6 +526,33 @@ def test_a_rules_file_is_read_again_and_a_broken_one_keeps_what_it_was(run: Path
         until(lambda: not service.get("/readyz")["problems"])
 
 
+def test_a_rule_of_the_file_stays_in_force_beside_one_of_its_name(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text('[[rules]]\nid = "b"\nkind = "must_not_show"\nitem_ids = ["film2"]\n')
+    with running(run, rules=file) as service:
+        service.client.put("/v1/rules/a", json={"kind": "must_not_show", "item_ids": ["film4"]}).raise_for_status()
+        file.write_text('[[rules]]\nid = "a"\nkind = "must_not_show"\nitem_ids = ["film1"]\n')
+        until(lambda: "film1" not in service.shown() and "film4" in service.shown())
+        assert any("['a']" in problem for problem in service.get("/readyz")["problems"])
+        service.delete("/v1/rules/a")
+        until(lambda: not service.get("/readyz")["problems"])
+        assert "film1" not in service.shown()
+        assert service.client.delete("/v1/rules/a").status_code == 409
+
+
+def test_an_approval_goes_with_its_item(own: Running) -> None:
+    """Other words under the same id are looked at again."""
+    own.put("/v1/rules/words", {"kind": "block_words", "words": ["gore"], "review": True})
+    own.put("/v1/items/film1", {"title": "a little gore"})
+    own.post("/v1/reviews/film1", {"approved": True})
+    everything = {"k": 200, "exclude_seen": False}
+    assert "film1" in own.shown(**everything)
+    own.delete("/v1/items/film1")
+    own.put("/v1/items/film1", {"title": "killer whale gore"})
+    assert "film1" not in own.shown(**everything)
+    assert [row["status"] for row in own.get("/v1/reviews")["reviews"]] == ["waiting"]
+
+
 def test_flagged_items_wait_until_somebody_decides(own: Running) -> None:
     review = own.post("/v1/items/film3/flag", {"reason": "have a look"})
     assert (review["status"], review["flagged_by"]) == ("waiting", "local")
@@ -946,7 +973,15 @@ def test_keys_generations_and_rollback_by_command(run: Path) -> None:
     name = new_generation(run, "better by a mile")
     promote(run, name, "better")
     assert f"{name} (served)" in invoke("generations", str(run))
-    assert "generation 0 is served" in invoke("rollback", str(run))
+    assert "generation 0 is served" in invoke("rollback", str(run), "--why", "worse")
+    with Store.open(default_store(run)) as store:
+        (note,) = [row for row in store.audit(10) if row.action == "rollback"]
+    assert (note.actor, note.target, note.detail) == ("command line", "0", {"why": "worse"})
+    promote(run, name, "better")
+    away = f"sqlite:///{run / 'no' / 'such' / 'store.db'}"
+    invoke("rollback", str(run), "--store", away, code=2)
+    assert f"{name} (served)" in invoke("generations", str(run)), "nothing has changed"
+    invoke("rollback", str(run))
     listed = json.loads(invoke("generations", str(run), "--json"))["generations"]
     assert [entry["serving"] for entry in listed] == [True, False]
 

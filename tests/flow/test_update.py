@@ -29,6 +29,7 @@ from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import ItemPut, Store
 from lmrec.retrieval.recommender import Recommender
 from lmrec.service.metrics import newest_drift
+from lmrec.service.settings import default_store
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.train import fit_run
 from lmrec.workflows.update import LOCK, update_run
@@ -128,6 +129,9 @@ def test_a_shifted_taste_is_learnt_and_promoted(small: Small) -> None:
     whole = result.decision.slices[0]
     assert whole.candidate > 1.2 * whole.serving
     assert "no slice is harmed" in result.reason
+    with Store.open(default_store(small.run)) as store:
+        (note,) = store.audit(10)
+    assert (note.actor, note.action, note.target, note.detail["from"]) == ("update", "promote", "0001", "0")
     assert result.drift is not None
     assert {measure.name for measure in result.drift.measures} >= {"popularity", "items", "words", "score"}
 

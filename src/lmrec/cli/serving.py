@@ -107,12 +107,25 @@ def generations(run: RunArgument, as_json: JsonOption = False) -> None:
 
 def rollback(
     run: RunArgument,
-    why: Annotated[str, typer.Option("--why", help="Kept beside the pointer.")] = "by hand",
+    why: Annotated[str, typer.Option("--why", help="Kept beside the pointer and in the audit table.")] = "by hand",
+    store: StoreOption = None,
 ) -> None:
     """Serve again what was served before. A running service follows within a second; no request fails."""
     from lmrec.artifacts.generation import rollback as go_back
+    from lmrec.feedback.database import parse_address
+    from lmrec.feedback.store import Store, StoreError
+    from lmrec.service.settings import default_store
 
-    typer.echo(f"generation {go_back(run, why)} is served now")
+    address = store or default_store(run)
+    if store is not None:
+        parse_address(store)
+    name = go_back(run, why)
+    typer.echo(f"generation {name} is served now")
+    try:
+        with Store.open(address) as opened:
+            opened.add_audit("command line", "rollback", name, {"why": why})
+    except StoreError as error:  # a store that is away must not keep anybody from going back
+        say(f"The audit table has no note of it: {error}")
 
 
 @keys_app.callback(invoke_without_command=False)

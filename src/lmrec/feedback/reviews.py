@@ -60,12 +60,12 @@ def release_items(connection: Connection, item_ids: Collection[ItemId], why: str
             add_audit(connection, by, "release_item", item_id, {"why": why}, now)
 
 
-def end_approvals(connection: Connection, item_ids: Collection[ItemId], by: str, now: float) -> None:
-    """Of items whose words are others now: who approved them had read the ones before."""
+def end_approvals(connection: Connection, item_ids: Collection[ItemId], why: str, by: str, now: float) -> None:
+    """Of items whose words are others now, or that are gone: who approved them had read the words before."""
     for item_id in item_ids:
         approved = (REVIEWS.c.item_id == item_id) & (REVIEWS.c.status == "approved")
         if connection.execute(delete(REVIEWS).where(approved)).rowcount:
-            add_audit(connection, by, "end_approval", item_id, {"why": "its words have changed"}, now)
+            add_audit(connection, by, "end_approval", item_id, {"why": why}, now)
 
 
 def decide_item(connection: Connection, item_id: ItemId, approved: bool, by: str, note: str, now: float) -> None:

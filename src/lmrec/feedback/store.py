@@ -166,7 +166,7 @@ class Store:
 
         def write(connection: Connection) -> int:
             now = self._clock()
-            reviews.end_approvals(connection, reworded, by, now)
+            reviews.end_approvals(connection, reworded, "its words have changed", by, now)
             return items.write_items(connection, rows, now)
 
         return self._write(write, n_rows=len(rows) + len(reworded))
@@ -179,6 +179,8 @@ class Store:
             now = self._clock()
             for row in rows:
                 audit.add_audit(connection, by, "delete_item", row["item_id"], {}, now)
+            # Who puts it again may put other words, which nobody here could compare with those that were approved.
+            reviews.end_approvals(connection, item_ids, "it was deleted", by, now)
             return items.write_items(connection, rows, now)
 
         return self._write(write, n_rows=2 * len(rows))

@@ -289,7 +289,15 @@ class Serving:
 
     def _apply_rules(self, live: LiveRecommender) -> None:
         """Rules that do not fit this generation's catalog are left out and reported, so that the others are in force."""
-        wanted = {**self._file_rules, **self._stored_rules()}
+        stored = self._stored_rules()
+        wanted = {**stored, **self._file_rules}
+        if twice := sorted(stored.keys() & self._file_rules.keys()):
+            self._problems["rules twice"] = (
+                f"the rules {twice} are in the rules file and were put by the API too; those of the file are in force. "
+                "Delete the others by the API, or give them other ids in the file"
+            )
+        else:
+            self._problems.pop("rules twice", None)
         try:
             live.set_rules(wanted)
             self._problems.pop("rules", None)

@@ -42,6 +42,7 @@ from lmrec.evaluation.drift import Drift
 from lmrec.evaluation.evaluator import Evaluation, evaluate
 from lmrec.evaluation.promotion import Decision, decide
 from lmrec.evaluation.slices import slice_cases
+from lmrec.feedback.store import Store
 from lmrec.fields import BoolArray
 from lmrec.models.fusion import Fusion
 from lmrec.progress import progress_bar
@@ -56,6 +57,7 @@ from lmrec.workflows.fuse import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.merge import MergeCounts, Merged
 from lmrec.workflows.news import News, drift_of, read_news
+from lmrec.workflows.news import store_url as address_of
 from lmrec.workflows.prepare import prepare_dataset, save_dataset
 from lmrec.workflows.train import learner_scorer
 from lmrec.workflows.warm import WarmStart, carry_fusion, warm_start
@@ -153,7 +155,7 @@ def update_run(
                 "to learn (all came at one moment). Wait for more",
                 counts,
             )
-        return _make(run, news, recipe, asked, dry_run, should_stop, show)
+        return _make(run, news, recipe, asked, dry_run, should_stop, show, address_of(path, store_url))
 
 
 def hold_out(merged: Merged, share: float) -> Slice:
@@ -167,7 +169,14 @@ def hold_out(merged: Merged, share: float) -> Slice:
 
 
 def _make(
-    run: RunFolder, news: News, recipe: Recipe, asked: Slice, dry_run: bool, should_stop: StopWish, show: bool
+    run: RunFolder,
+    news: News,
+    recipe: Recipe,
+    asked: Slice,
+    dry_run: bool,
+    should_stop: StopWish,
+    show: bool,
+    store: str,
 ) -> UpdateResult:
     started = time.monotonic()
     merged, log = news.merged, news.merged.dataset.interactions
@@ -203,7 +212,7 @@ def _make(
         _save(folder, news, recipe, warm, decision, drift, round(time.monotonic() - started, 1))
         _check(should_stop)
         name = finish_generation(folder.path, decision.reason, _metrics(decision, drift)).name
-    status, reason = _promote(run, news.name, name, decision)
+    status, reason = _promote(run, news.name, name, decision, store)
     _remove_refused(run, recipe.update.keep_refused)
     return UpdateResult(status, name, read_serving(run.path), reason, merged.counts, decision, drift)
 
@@ -367,7 +376,7 @@ def _metrics(decision: Decision, drift: Drift) -> dict[str, Any]:
     }
 
 
-def _promote(run: RunFolder, parent: str, name: str, decision: Decision) -> tuple[Status, str]:
+def _promote(run: RunFolder, parent: str, name: str, decision: Decision, store: str) -> tuple[Status, str]:
     if not decision.promote:
         return "kept", f"{decision.reason}. Generation {name} is kept and not served"
     now = read_serving(run.path)
@@ -377,6 +386,8 @@ def _promote(run: RunFolder, parent: str, name: str, decision: Decision) -> tupl
             f"with; {name} is kept and not served. Update again"
         )
     promote(run.path, name, decision.reason)
+    with Store.open(store) as opened:
+        opened.add_audit("update", "promote", name, {"from": parent, "why": decision.reason})
     return "promoted", f"{decision.reason}. Generation {name} is served now"
 
 

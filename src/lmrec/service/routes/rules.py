@@ -57,9 +57,11 @@ async def put_rule(
 
 @router.delete("/rules/{rule_id:path}", response_model=RuleGone, responses=errors(404, 409))
 async def delete_rule(rule_id: IdPath, state: State, actor: Actor) -> Response:
+    """Take a rule that was put by the API out of force; one of the rules file is taken out there."""
+
     def delete() -> dict[str, Any]:
-        _not_of_file(state, rule_id)
         if not state.store.delete_rule(rule_id, by=actor):
+            _not_of_file(state, rule_id)
             raise not_found(f"there is no rule '{rule_id}'. GET /v1/rules lists all")
         state.serving.sync_rules()
         return {"rule_id": rule_id, "deleted": True}
