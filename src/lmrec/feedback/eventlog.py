@@ -1,7 +1,7 @@
 """Events in and out, inside a transaction that somebody else opens and commits."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -122,7 +122,7 @@ def _add(dialect: str) -> sqlite.Insert | postgresql.Insert:
     )
 
 
-def _tallies(rows: Sequence[Row[Any]]) -> list[Tally]:
+def _tallies(rows: Iterable[Any]) -> list[Tally]:
     return [
         Tally(seq, item_id, happened_ts(time_ts, received_ts), counts_as_good(kind, value), "unknown_item" not in flags)
         for seq, item_id, kind, value, time_ts, received_ts, flags in rows
