@@ -221,3 +221,9 @@ def test_by_command_and_updates_wait(own: Running, run: Path, other: str) -> Non
     assert wrong.exit_code == 2
     assert "no experiment 'loud' is running" in wrong.output
     assert CliRunner().invoke(app, ["experiment", str(run), "start", "x", "--generation", "7777"]).exit_code == 2
+
+
+def test_a_name_that_no_address_can_hold_is_refused_by_command(run: Path, other: str) -> None:
+    result = CliRunner().invoke(app, ["experiment", str(run), "start", "a b/c", "--generation", other])
+    assert result.exit_code == 2
+    assert "cannot name an experiment" in result.output

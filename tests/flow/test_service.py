@@ -310,6 +310,27 @@ def test_a_body_without_its_type_is_told_how_to_come(shared: Running) -> None:
     assert "Content-Type: application/json" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "right", "wrong"),
+    [
+        ("recommendations", {"k": 1}, {"k": 1, "filter": {"none such": 1}}),
+        ("search", {"words": "reef"}, {"words": "reef", "filter": {"none such": 1}}),
+        ("similar", {"item_id": "film1"}, {"item_id": "nowhere"}),
+    ],
+)
+def test_a_question_of_a_batch_that_does_not_fit_is_named(
+    shared: Running, path: str, right: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    response = shared.client.post(f"/v1/{path}/batch", json={"questions": [right, wrong, right]})
+    assert response.status_code == (404 if path == "similar" else 422)
+    assert response.json()["error"]["message"].startswith("questions.1: ")
+
+
+def test_a_blank_text_is_refused_in_words(shared: Running) -> None:
+    response = shared.client.post("/v1/recommendations", json={"text": "   "})
+    assert "it is blank or has a NUL character. Give a few words" in response.json()["error"]["message"]
+
+
 def test_one_wrong_question_of_a_batch_is_named(shared: Running) -> None:
     response = shared.client.post("/v1/recommendations/batch", json={"questions": [{"k": 1}, {"k": 0}]})
     assert "questions.1.k is 0" in response.json()["error"]["message"]
@@ -434,6 +455,20 @@ def test_a_dismissed_item_is_not_shown_to_that_user(own: Running) -> None:
     own.post("/v1/events", event("e2", "film9", kind="dismiss"))
     assert "film9" not in own.shown(user_id="ann", exclude_seen=False)
     assert "film9" in own.shown(user_id="bob")
+
+
+def test_another_worker_never_shows_what_is_deleted(run: Path) -> None:
+    """Long before it looks for itself what has changed."""
+    with running(run, workers=2, watch_s=600) as one, running(run, workers=2, watch_s=600) as other:
+        for item in ("film1", "film2", "film3"):
+            assert item in other.shown()
+            one.delete(f"/v1/items/{item}")
+            assert item not in other.shown()
+            other.put(f"/v1/items/{item}", NEW_ITEM)
+            assert one.post("/v1/similar", {"item_id": item, "k": 1})["items"]
+        one.put("/v1/rules/r", {"kind": "must_not_show", "item_ids": ["film4"]})
+        one.post("/v1/items/film5/flag", {"reason": "look"})
+        assert not {"film4", "film5"} & set(other.shown())
 
 
 def test_odd_events_are_kept_and_flagged(own: Running) -> None:

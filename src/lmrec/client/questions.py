@@ -66,6 +66,9 @@ class Explaining(TypedDict, total=False):
     history: Sequence[str] | None
     text: str | None
     k: int
+    filter: Mapping[str, Any] | None
+    exclude: Sequence[str] | None
+    exclude_seen: bool
     words: bool
     segment: str | None
 

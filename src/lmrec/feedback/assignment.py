@@ -4,6 +4,7 @@ The same salt and user give the same arm, on any machine and in any process. Ano
 experiments do not share their luck. Kohavi, Tang & Xu 2020, Trustworthy Online Controlled Experiments, chapter 4.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -14,6 +15,9 @@ from lmrec.errors import InputError
 Mode: TypeAlias = Literal["split", "shadow"]
 CONTROL: Final = "control"
 CHALLENGER: Final = "challenger"
+NAMES: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""A name stands in addresses."""
+MAX_NAME: Final = 100
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,13 @@ class Experiment:
 
     @classmethod
     def of_two(cls, name: str, control: str, challenger: str, share: float, mode: Mode = "split") -> Self:
-        """Generation `control` against `challenger`, which gets `share` of the users."""
+        """Generation `control` against `challenger`, which gets `share` of the users. Raises InputError for a name that no
+        address can hold."""
+        if not re.fullmatch(NAMES, name) or len(name) > MAX_NAME:
+            raise InputError(
+                f"'{name:.100}' cannot name an experiment. Give at most {MAX_NAME} letters, digits, dots, hyphens and "
+                "underscores, a letter or digit first"
+            )
         return cls(name, (Arm(CONTROL, control, 1.0 - share), Arm(CHALLENGER, challenger, share)), mode=mode)
 
     @classmethod

@@ -126,6 +126,12 @@ class Store:
         with self._database.read() as connection:
             return eventlog.history(connection, user_id, limit)
 
+    @property
+    def write_trouble(self) -> str | None:
+        """Why the newest write failed, as by a full disk, without the store's address; None once one has succeeded."""
+        trouble = self._writer.trouble
+        return None if trouble is None else trouble.removeprefix(f"the store {self.where}").lstrip(": ")
+
     def changes_mark(self) -> tuple[int, int]:
         """The numbers of the last event and of the last decision (to forget somebody, such as). While both stay as they are,
         so does every `history`; where only the first has grown, so have the histories of those events' users."""
@@ -190,6 +196,12 @@ class Store:
         check_count("after_version", after_version)
         with self._database.read() as connection:
             return items.item_changes(connection, after_version)
+
+    def catalog_mark(self) -> tuple[int, int, int]:
+        """The versions of items and of rules, and the number of the last decision: while all stay as they are, so does what
+        may be shown."""
+        with self._database.read() as connection:
+            return items.items_version(connection), rulebook.rules_version(connection), audit.last_decision(connection)
 
     def items_version(self) -> int:
         """The version of the last change of an item, 0 without one."""

@@ -64,6 +64,7 @@ class GroupWriter:
         self._waiting: deque[_Waiting] = deque()
         self._n_rows = 0  # waiting
         self._closed = False
+        self.trouble: str | None = None  # why the newest write could not be kept, where its data were not to blame
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="lmrec-store-writer", daemon=True)
         self._thread.start()
@@ -120,10 +121,12 @@ class GroupWriter:
                 failed.waiting.future.set_exception(self._explain(failed.error))
                 group = [waiting for waiting in group if waiting is not failed.waiting]
             except Exception as error:
+                self.trouble = str(self._explain(error))
                 for waiting in group:
                     waiting.future.set_exception(self._explain(error))
                 return
             else:
+                self.trouble = None
                 for waiting, result in zip(group, results, strict=True):
                     waiting.future.set_result(result)
                 return

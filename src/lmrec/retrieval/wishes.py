@@ -29,7 +29,9 @@ _ENDS: Final = frozenset(
 _EMPTY: Final = frozenset(
     "film films movie movies item items one ones stuff thing things product products book books".split()
 )
-_NO_DENIAL: Final = frozenset("bad just necessarily only sure one".split())  # "not only", "not bad", "no one"
+_NO_DENIAL: Final = frozenset(
+    "bad clue doubt idea just matter necessarily need one only preference problem rush sure".split()
+)  # "not only", "no one", "no idea what"
 _SMALL: Final = frozenset("a an and at for in of on or the to with".split())  # in a title without a capital
 _CLAUSE_END: Final = re.compile(r"\s*(?:$|[,.;:!?])")
 _MAX_WORDS: Final = 3

@@ -14,6 +14,9 @@ from threading import Event as Signal
 from threading import Lock, Thread
 from typing import Any, Final, TextIO
 
+from lmrec.errors import RunFolderError
+from lmrec.feedback.errors import StoreError
+
 LOGGER: Final = logging.getLogger("lmrec.service")
 FLUSH_S: Final = 0.05
 MAX_WAITING_LINES: Final = 10_000
@@ -85,11 +88,13 @@ def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
 
 
 def log_failure(event: str, error: BaseException, **fields: Any) -> None:
-    """An error of ours: its type and where it happened, not its text, which may quote data."""
+    """An error of ours: its type and where it happened. Its text may quote data and is left out, but for what the store and
+    run folders say of themselves."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     places = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames]
     cause = type(error.__cause__).__name__ if error.__cause__ is not None else None
-    log(event, logging.ERROR, error=type(error).__name__, cause=cause, at=places, **fields)
+    says = next((str(one) for one in (error, error.__cause__) if isinstance(one, StoreError | RunFolderError)), None)
+    log(event, logging.ERROR, error=type(error).__name__, says=says, cause=cause, at=places, **fields)
 
 
 def start_logging(stream: TextIO | None = None, level: int = logging.INFO) -> None:

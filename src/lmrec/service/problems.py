@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lmrec.service.schemas.words import BRANCHES
+from lmrec.service.schemas.words import BRANCHES, PATTERNS
 
 _MAX_PROBLEMS: Final = 3  # named at once
 _MAX_SHOWN: Final = 60  # characters of a wrong value that are quoted
@@ -42,6 +42,8 @@ def _describe(problem: Problem) -> str:
         return f"{place} is not a field of this body. Leave it out; the fields are in /openapi.json"
     if isinstance(problem.get("input"), bytes):
         return f"{place} did not come as JSON. Send the header 'Content-Type: application/json'"
+    if kind == "string_pattern_mismatch":
+        rule = PATTERNS.get(problem.get("ctx", {}).get("pattern", ""), rule)
     if kind == "value_error":
         return f"{place}: {rule}"
     value = repr(problem.get("input"))

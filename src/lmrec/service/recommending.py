@@ -1,11 +1,12 @@
 """From questions to lists, a batch at a time: histories from the store, one pass of the model, reasons where asked."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from lmrec.errors import InputError, nearest
+from lmrec.errors import InputError, UnknownIdError, nearest
 from lmrec.feedback.shown import Shown
 from lmrec.fields import ITEM_ID
 from lmrec.retrieval.answers import LiveAnswer, LiveItem, LiveQuery
@@ -15,6 +16,9 @@ from lmrec.service.reasons import find_reasons
 from lmrec.service.schemas.questions import ExplanationQuestion, RecommendationQuestion
 from lmrec.service.schemas.words import plain_filter
 from lmrec.service.users import UserHistory, Users
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,27 @@ def answer_asks(asks: Sequence[Ask], served: Served, users: Users) -> list[Liste
     ]
     answers = served.live.recommend(queries)
     return [_listed(ask, query, answer, served) for ask, query, answer in zip(asks, queries, answers, strict=True)]
+
+
+def each_answered(questions: Sequence[Question], answer: Callable[[Question], Answer]) -> list[Answer]:
+    """(B,) answers; an InputError says of which question it is."""
+    answers = []
+    for place, question in enumerate(questions):
+        with of_question(place, len(questions)):
+            answers.append(answer(question))
+    return answers
+
+
+@contextmanager
+def of_question(place: int, n_questions: int) -> Iterator[None]:
+    """What is wrong with one question among many is said with its place."""
+    try:
+        yield
+    except (UnknownIdError, InputError) as error:
+        if n_questions == 1:
+            raise
+        kind = UnknownIdError if isinstance(error, UnknownIdError) else InputError
+        raise kind(f"questions.{place}: {error}") from error
 
 
 def filter_of(spec: Any, served: Served) -> Filter | None:

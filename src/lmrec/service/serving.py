@@ -49,6 +49,7 @@ class Serving:
         self._file_stamp: tuple[int, int] | None = None
         self._rules_version = -1
         self._problems: dict[str, str] = {}
+        self._caught_up: tuple[int, int, int] | None = None
 
     # ---- reading
 
@@ -244,6 +245,15 @@ class Serving:
                     changed = True
             if changed:
                 self._settle_queue()
+
+    def catch_up(self) -> None:
+        """Apply what other processes have changed of items, rules and reviews since the last time. Raises StoreError."""
+        mark = self._store.catalog_mark()
+        if mark != self._caught_up:
+            self.sync_items()
+            self.sync_rules()
+            self.sync_reviews()
+            self._caught_up = mark
 
     # ---- rules and reviews
 

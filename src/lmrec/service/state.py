@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event as Signal
 from threading import Thread
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from lmrec.artifacts.generation import list_generations
 from lmrec.artifacts.run import open_run
 from lmrec.cores import free_cores
 from lmrec.errors import LmrecError
+from lmrec.feedback.errors import StoreError
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
 from lmrec.service.arms import answer_by_arm, answer_in_shadow
@@ -23,7 +24,7 @@ from lmrec.service.limits import InFlight
 from lmrec.service.lineup import Served
 from lmrec.service.logs import log, log_failure
 from lmrec.service.metrics import ListStatistics, Metrics, newest_drift
-from lmrec.service.recommending import Ask, Listed
+from lmrec.service.recommending import Ask, Listed, of_question
 from lmrec.service.security import KeyRing
 from lmrec.service.serving import Serving
 from lmrec.service.settings import ServiceSettings
@@ -165,14 +166,26 @@ class ServiceState:
                 raise busy("the generation could not be loaded; the service's log says why", "not_loaded", 30)
             raise busy("the service is loading its generation. Send the request again in a moment", "loading", 2)
 
+    @property
+    def problems(self) -> list[str]:
+        """What does not hinder answering but needs somebody's eye."""
+        trouble = self.store.write_trouble
+        return [*self.serving.problems, *([] if trouble is None else [f"the event store takes no writes: {trouble}"])]
+
     # ---- work in lanes
 
     async def recommend(self, asks: Sequence[Ask]) -> list[dict[str, Any]]:
         """The JSON answers, in order; what was shown is written down and counted."""
         reads = self.serving.current.live.reads
-        lanes = (self._quick if ask.is_quick and not reads else self._slow for ask in asks)
+        lanes = [self._quick if ask.is_quick and not reads else self._slow for ask in asks]
+
+        async def list_one(place: int) -> Listed:
+            with of_question(place, len(asks)):
+                made: Listed = await lanes[place].ask(asks[place])
+                return made
+
         with self._loading_words():
-            listed = await asyncio.gather(*(lane.ask(ask) for lane, ask in zip(lanes, asks, strict=True)))
+            listed = await asyncio.gather(*(list_one(place) for place in range(len(asks))))
         for ask, entry in zip(asks, listed, strict=True):
             basis = entry.body["basis"]
             self.lists.add(entry.shown.item_ids, basis == "popular")
@@ -207,8 +220,13 @@ class ServiceState:
 
     async def read(self, work: Work) -> Any:
         """Work that uses the model and changes nothing."""
+
+        def caught_up() -> Any:
+            self._catch_up()
+            return work()
+
         with self._loading_words():
-            return await self._words.ask(work)
+            return await self._words.ask(caught_up)
 
     async def write(self, work: Work) -> Any:
         """Work that encodes and changes items."""
@@ -230,7 +248,14 @@ class ServiceState:
                 2,
             ) from None
 
+    def _catch_up(self) -> None:
+        """Among several workers an answer waits for what another one has changed: a deleted item is not shown again."""
+        if self.settings.workers > 1:
+            with suppress(StoreError):  # while the store is away nothing changes, and the watcher says that it is
+                self.serving.catch_up()
+
     def _answer(self, asks: Sequence[Ask]) -> list[Listed]:
+        self._catch_up()
         return answer_by_arm(asks, self.serving.lineup, self.users)
 
     def _batcher(
@@ -257,7 +282,7 @@ class ServiceState:
         watch("lmrec_in_flight", "Requests being answered.", lambda: self.in_flight.count)
         watch("lmrec_waiting", "Questions that wait for the model.", lambda: self.n_waiting)
         watch("lmrec_ready", "1 once a generation is served.", lambda: float(self.ready))
-        watch("lmrec_problems", "What needs somebody's eye; see /readyz.", lambda: len(self.serving.problems))
+        watch("lmrec_problems", "What needs somebody's eye; see /readyz.", lambda: len(self.problems))
         watch("lmrec_items", "Items that can be recommended.", self._n_items)
         watch("lmrec_generation", "The number of the generation that is served.", self._generation)
         watch("lmrec_generation_age_seconds", "Since the served generation was made.", self._generation_age_s)

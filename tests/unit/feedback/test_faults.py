@@ -147,10 +147,11 @@ FULL = """
             n += 1
         except StoreError as error:
             said = str(error)
-    readable = store.count_events()
+    readable, trouble = store.count_events(), store.write_trouble
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     accepted = send(n)
-    print(json.dumps({"acknowledged": acknowledged, "said": said, "readable": readable, "accepted": accepted}))
+    print(json.dumps({"acknowledged": acknowledged, "said": said, "readable": readable, "accepted": accepted,
+                      "trouble": [trouble, store.write_trouble]}))
 """
 
 
@@ -164,6 +165,10 @@ def test_a_full_disk_fails_the_write_keeps_the_rest_and_heals(tmp_path: Path) ->
         found["said"]
     )
     assert found["readable"] == len(acknowledged) - 50  # before the last one, which went through once there was room
+    trouble = found["trouble"]
+    assert isinstance(trouble, list)
+    assert trouble[0].startswith("reading or writing its disk failed; check the disk")
+    assert trouble[1] is None
     assert found["accepted"] == 50  # nothing of the write that failed had stayed
     with Store.open(url) as store:
         assert [one.event.event_id for one in store.events_after(0, 10**6)] == acknowledged

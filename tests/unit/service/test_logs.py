@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from lmrec.errors import LmrecError
+from lmrec.feedback.errors import StoreError
 from lmrec.service.logs import BehindHandler, log, log_failure, start_logging
 
 
@@ -75,3 +77,19 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     handler = BehindHandler(stream)
     stream.close()
     handler.emit(logging.LogRecord("lmrec", logging.ERROR, "", 0, "broken", None, None))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_the_store_says_of_itself_is_said(lines: io.StringIO, wrapped: bool) -> None:
+    """Its texts hold no data of users, and say what to do."""
+    try:
+        try:
+            raise StoreError("the store x: its disk is full; free some space")
+        except StoreError as error:
+            if not wrapped:
+                raise
+            raise LmrecError("busy") from error
+    except LmrecError as error:
+        log_failure("failure", error)
+    (line,) = parsed(lines)
+    assert line["says"] == "the store x: its disk is full; free some space"

@@ -39,7 +39,7 @@ async def ready(state: State) -> Response:
             "items": served.live.n_items,
             "knows_words": state.knows_words,
             "store": state.store.where.partition(":")[0].partition("+")[0],
-            "problems": state.serving.problems,
+            "problems": state.problems,
         }
 
     return answer(await run_in_threadpool(look))

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from lmrec.retrieval.answers import LiveItem
 from lmrec.service.lineup import Served
-from lmrec.service.recommending import columns_of, filter_of, full_history, item_body
+from lmrec.service.recommending import columns_of, each_answered, filter_of, full_history, item_body
 from lmrec.service.routes.shared import State, answer, errors, needs
 from lmrec.service.schemas.answers import FoundItems, FoundItemsBatch
 from lmrec.service.schemas.questions import SearchBatch, SearchQuestion, SimilarBatch, SimilarQuestion
@@ -25,7 +25,9 @@ async def similar(question: SimilarQuestion, state: State) -> Response:
 @router.post("/similar/batch", response_model=FoundItemsBatch, responses=errors(400, 404))
 async def similar_batch(batch: SimilarBatch, state: State) -> Response:
     """Many questions in one request. One that cannot be answered fails the whole request."""
-    return answer(await state.read(lambda: {"answers": [_similar(question, state) for question in batch.questions]}))
+    return answer(
+        await state.read(lambda: {"answers": each_answered(batch.questions, lambda one: _similar(one, state))})
+    )
 
 
 @router.post("/search", response_model=FoundItems, responses=errors(400))
@@ -40,7 +42,9 @@ async def search(question: SearchQuestion, state: State) -> Response:
 @router.post("/search/batch", response_model=FoundItemsBatch, responses=errors(400))
 async def search_batch(batch: SearchBatch, state: State) -> Response:
     """Many questions in one request. One that cannot be answered fails the whole request."""
-    return answer(await state.read(lambda: {"answers": [_search(question, state) for question in batch.questions]}))
+    return answer(
+        await state.read(lambda: {"answers": each_answered(batch.questions, lambda one: _search(one, state))})
+    )
 
 
 def _similar(question: SimilarQuestion, state: ServiceState) -> dict[str, Any]:

@@ -40,5 +40,5 @@ def _stats(state: ServiceState) -> dict[str, Any]:
             {"start": start, "statuses": statuses, "routes": routes}
             for start, statuses, routes in state.traffic.minutes()
         ],
-        "problems": state.serving.problems,
+        "problems": state.problems,
     }

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from lmrec.feedback.assignment import Mode
+from lmrec.feedback.assignment import MAX_NAME, NAMES, Mode
 from lmrec.feedback.events import EventKind
 from lmrec.fields import ITEM_ID
 from lmrec.service.schemas.words import (
@@ -290,7 +290,7 @@ class RollbackQuestion(Words):
 class NewExperiment(Words):
     """What is served is the control; `generation` is the challenger."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NAMES)]
     generation: Annotated[str, Field(pattern=r"^(0|[0-9]{4,9})$")] = Field(description="As /v1/generations names it.")
     mode: Mode = Field(
         default="split",

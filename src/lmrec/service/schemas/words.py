@@ -20,6 +20,13 @@ from pydantic import (
 # Without control characters: they are mistakes, and databases and logs choke on them.
 PLAIN: Final = r"^[^\x00-\x1f\x7f]+$"
 _NO_NULL: Final = r"^[^\x00]*$"
+_NOT_BLANK: Final = r"^[^\x00]*[^\s\x00][^\x00]*$"
+PATTERNS: Final = {
+    PLAIN: "it has a control character, such as a line break or a tab. Leave it out",
+    _NO_NULL: "it has a NUL character. Leave it out",
+    _NOT_BLANK: "it is blank or has a NUL character. Give a few words, or leave the field out",
+}
+"""What a person is told in place of a pattern."""
 _SAFE_INT: Final = 2**53 - 1  # beyond this JavaScript loses digits
 
 MAX_K: Final = 200
@@ -33,9 +40,7 @@ MAX_SECONDS: Final = 1e11  # of a moment; beyond it a number is milliseconds: se
 
 Id: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=200, pattern=PLAIN)]
 Name: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=100, pattern=PLAIN)]
-Text: TypeAlias = Annotated[
-    str, Strict(), Field(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")
-]
+Text: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=MAX_TEXT, pattern=_NOT_BLANK)]
 Note: TypeAlias = Annotated[str, Strict(), Field(max_length=MAX_TEXT, pattern=_NO_NULL)]
 
 
@@ -94,7 +99,7 @@ class Range(Words):
 class Contains(Words):
     """The field's text holds this word, or these words in a row, whatever their case."""
 
-    contains: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
+    contains: Annotated[str, Field(min_length=1, max_length=200, pattern=_NOT_BLANK)]
 
 
 # Names of a union's members, as pydantic puts them into the place of a problem; with spaces, unlike names of fields.
