@@ -22,6 +22,7 @@ from lmrec.models.user_model import UserModelConfig
 from lmrec.retrieval.ann import IndexConfig
 from lmrec.text.augment import WordAugmentConfig
 from lmrec.text.template import TemplateConfig
+from lmrec.training.compress import CompressConfig
 from lmrec.training.continual import UpdateConfig
 from lmrec.training.distil import DistilConfig
 from lmrec.training.losses import ObjectiveConfig
@@ -84,6 +85,7 @@ class Recipe(BaseModel):
     update: UpdateConfig = UpdateConfig()
     reranker: RerankerConfig = RerankerConfig()
     distil: DistilConfig = DistilConfig()
+    compress: CompressConfig = CompressConfig()
     index: IndexConfig = IndexConfig()
     pretrain: PretrainConfig = PretrainConfig()
     tune: TuneConfig = TuneConfig()
@@ -118,6 +120,11 @@ class Recipe(BaseModel):
         if self.user_model.kind == "transformer" and self.item.width % self.user_model.heads:
             raise ValueError(
                 f"user_model.heads is {self.user_model.heads} and must divide item.width, which is {self.item.width}"
+            )
+        if self.head.width is not None and self.head.width > self.item.width:
+            raise ValueError(
+                f"head.width is {self.head.width}, and vectors have {self.item.width} numbers (item.width). Lower it, or "
+                "leave it out"
             )
         if self.user_model.kind == "text" and self.item.source == "id":
             raise ValueError("user_model.kind 'text' needs words: set item.source to 'text' or 'text+id'")

@@ -1,7 +1,7 @@
 """A checkpoint: the language model, the towers and all that is needed to use them; safetensors and json.
 
 encoder/                 the language model and its tokenizer, as transformers saves them; where an adapter has learnt,
-                         that alone in place of the model, see adapter.py
+                         that alone in place of the model, see adapter.py; a pruned one see lmrec.models.pruning
 towers.safetensors       item tower, user model, head
 frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
 tuned_stage.safetensors  towers and text vectors of the second stage (for the judge), where the first one is served
@@ -25,7 +25,7 @@ from torch import Tensor
 from lmrec.artifacts.adapter import Purpose, load_adapted, save_adapter
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
 from lmrec.errors import RunFolderError
-from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder
+from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder, save_encoder
 from lmrec.models.fusion import Fusion, FusionWeights
 from lmrec.models.heads import HeadConfig
 from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
@@ -136,7 +136,7 @@ def save_checkpoint(
         if encoder.adapter_names:
             save_adapter(fresh / "encoder", encoder, configs.encoder)
         else:
-            encoder.backbone.save_pretrained(fresh / "encoder")  # type: ignore[operator]
+            save_encoder(encoder, fresh / "encoder")
         tokenizer.save_pretrained(fresh / "encoder")
         save_file(_cpu(towers.state_dict()), fresh / "towers.safetensors")
         if frozen_stage is not None:

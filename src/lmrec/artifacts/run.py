@@ -15,6 +15,7 @@ reranker/           what puts the best of a list in order, where it was taught: 
 reranking.json      the judge's table of that, and of single pairs
 snapshots/1, ...    runs that share all but the towers, see snapshots.py; where training.snapshots asks for them
 impressions.json    the judge's table of what was shown, where the data knows that
+compression.json    what `lmrec compress` tried, where it made this run, and compression.png
 """
 
 import json
@@ -105,6 +106,14 @@ class RunFolder:
         return self.path / "impressions.json"
 
     @property
+    def compression_file(self) -> Path:
+        return self.path / "compression.json"
+
+    @property
+    def compression_picture(self) -> Path:
+        return self.path / "compression.png"
+
+    @property
     def reranker(self) -> Path:
         return self.path / "reranker"
 
@@ -165,15 +174,21 @@ def create_run(path: Path | str, *, resume: bool) -> RunFolder:
     run = RunFolder(Path(path))
     if resume:
         return open_run(path, trained=False)
-    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-        raise RunFolderError(
-            f"'{path}' exists and is not empty. Choose another --out, remove it, or continue it with --resume"
-        )
+    check_new(path)
     try:
         run.data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"'{path}' cannot be made ({error.strerror}). Choose another --out") from error
     return run
+
+
+def check_new(path: Path | str) -> None:
+    """Raises RunFolderError where something lies there already: to be asked before long work that ends in `create_run`."""
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunFolderError(
+            f"'{path}' exists and is not empty. Choose another --out, remove it, or continue it with --resume"
+        )
 
 
 def describe_environment() -> dict[str, Any]:

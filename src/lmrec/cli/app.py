@@ -8,6 +8,7 @@ import typer
 
 from lmrec.cli.benching import add_benching
 from lmrec.cli.comparing import add_comparing
+from lmrec.cli.compressing import add_compressing
 from lmrec.cli.ensembling import add_ensembling
 from lmrec.cli.experimenting import add_experimenting
 from lmrec.cli.guard import GuardedGroup
@@ -332,6 +333,7 @@ def data_fetch(
 add_comparing(app)
 add_ensembling(app)
 add_souping(app)
+add_compressing(app)
 add_rate_finding(app)
 add_reranking(app)
 add_benching(app)

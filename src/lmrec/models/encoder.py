@@ -13,6 +13,7 @@ from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.adapters import AdapterConfig
 from lmrec.models.layers import norms_and_biases, parameter_parts, transformer_layers
+from lmrec.models.pruning import SIZES, is_pruned, load_pruned, save_pruned
 from lmrec.progress import Progress
 
 if TYPE_CHECKING:
@@ -128,8 +129,12 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    backbone: nn.Module
     try:
-        backbone = AutoModel.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
+        if (Path(location) / SIZES).is_file():
+            backbone = load_pruned(Path(location))
+        else:
+            backbone = AutoModel.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"encoder.name '{config.name}' could not be loaded: {str(error).splitlines()[0]} Give a registry name, a "
@@ -138,6 +143,14 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
     encoder = TextEncoder(backbone.float(), config.pooling)
     configure_encoder(encoder, config)
     return encoder
+
+
+def save_encoder(encoder: TextEncoder, folder: Path) -> None:
+    """Where `load_encoder` finds it; a pruned one as `lmrec.models.pruning` keeps it. One with an adapter is not for here."""
+    if is_pruned(encoder.backbone):
+        save_pruned(encoder.backbone, folder)
+    else:
+        encoder.backbone.save_pretrained(folder)  # type: ignore[operator]
 
 
 def configure_encoder(encoder: TextEncoder, config: EncoderConfig) -> None:

@@ -15,13 +15,19 @@ class HeadConfig(BaseModel):
         default="cosine", description="cosine with learnt temperature, or plain dot."
     )
     temperature: float = Field(default=0.07, gt=0.0, description="Where the cosine's temperature starts.")
+    width: int | None = Field(
+        default=None,
+        ge=2,
+        description="Compare only the first so many numbers of user and item vectors; unset: all. `lmrec compress` teaches "
+        "them to stand alone, and sets it.",
+    )
 
 
 class Head(Protocol):
     """Prepared users and items meet in one product: score = scale * user . item."""
 
     def prepare(self, vectors: Tensor) -> Tensor:
-        """(..., D) -> (..., D) as the product wants them."""
+        """(..., D) -> (..., Q) as the product wants them; Q is D, or less where the head looks at the first numbers alone."""
         ...
 
     @property
@@ -36,12 +42,13 @@ class CosineHead(nn.Module):
     Source: the CLIP parametrisation, Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 2.3.
     """
 
-    def __init__(self, temperature: float) -> None:
+    def __init__(self, temperature: float, width: int | None = None) -> None:
         super().__init__()
+        self.width = width
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
 
     def prepare(self, vectors: Tensor) -> Tensor:
-        return nn.functional.normalize(vectors.float(), dim=-1)
+        return nn.functional.normalize(vectors[..., : self.width].float(), dim=-1)
 
     @property
     def scale(self) -> Tensor:
@@ -51,12 +58,13 @@ class CosineHead(nn.Module):
 class DotHead(nn.Module):
     """u . v / sqrt(D), so that scores start at about unit size."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, full_width: int, width: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("fixed_scale", torch.tensor(width**-0.5))
+        self.width = width
+        self.register_buffer("fixed_scale", torch.tensor(full_width**-0.5))
 
     def prepare(self, vectors: Tensor) -> Tensor:
-        return vectors.float()
+        return vectors[..., : self.width].float()
 
     @property
     def scale(self) -> Tensor:
@@ -65,7 +73,9 @@ class DotHead(nn.Module):
 
 
 def build_head(config: HeadConfig, width: int) -> CosineHead | DotHead:
-    return CosineHead(config.temperature) if config.kind == "cosine" else DotHead(width)
+    if config.kind == "cosine":
+        return CosineHead(config.temperature, config.width)
+    return DotHead(width, config.width)
 
 
 def score(head: Head, user_vec: Tensor, item_vec: Tensor) -> Tensor:

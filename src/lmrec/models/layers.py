@@ -55,31 +55,48 @@ class Sublayers:
 
     queries_values, keys_values: of the attention; one name where a model makes queries, keys and values at once.
     attention_out, feed_out: the last maps of the attention and of the feed-forward part, back to the model's width.
+    feed_in: the first map of the feed-forward part, where heads and units stand for themselves and can be pruned; else "".
     """
 
     queries_values: tuple[str, ...]
     keys_values: tuple[str, ...]
     attention_out: str
     feed_out: str
+    feed_in: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.queries_values, *self.keys_values, self.attention_out, self.feed_out)
+        feed_in = (self.feed_in,) if self.feed_in else ()
+        return (*self.queries_values, *self.keys_values, self.attention_out, self.feed_out, *feed_in)
+
+    @property
+    def query(self) -> str:
+        return self.queries_values[0]
+
+    @property
+    def key(self) -> str:
+        return self.keys_values[0]
+
+    @property
+    def value(self) -> str:
+        return self.queries_values[-1]
 
 
-def _separate(where: str, query: str, key: str, value: str, attention_out: str, feed_out: str) -> Sublayers:
-    return Sublayers((where + query, where + value), (where + key, where + value), attention_out, feed_out)
+def _separate(
+    where: str, query: str, key: str, value: str, attention_out: str, feed_out: str, feed_in: str = ""
+) -> Sublayers:
+    return Sublayers((where + query, where + value), (where + key, where + value), attention_out, feed_out, feed_in)
 
 
 _KNOWN = {
     "BERT (also RoBERTa, ELECTRA, MiniLM)": _separate(
-        "attention.self.", "query", "key", "value", "attention.output.dense", "output.dense"
+        "attention.self.", "query", "key", "value", "attention.output.dense", "output.dense", "intermediate.dense"
     ),
     "DeBERTa": _separate(
         "attention.self.", "query_proj", "key_proj", "value_proj", "attention.output.dense", "output.dense"
     ),
     "MPNet": _separate("attention.attn.", "q", "k", "v", "attention.attn.o", "output.dense"),
-    "DistilBERT": _separate("attention.", "q_lin", "k_lin", "v_lin", "attention.out_lin", "ffn.lin2"),
+    "DistilBERT": _separate("attention.", "q_lin", "k_lin", "v_lin", "attention.out_lin", "ffn.lin2", "ffn.lin1"),
     "Llama (also SmolLM, Qwen, Mistral)": _separate(
         "self_attn.", "q_proj", "k_proj", "v_proj", "self_attn.o_proj", "mlp.down_proj"
     ),

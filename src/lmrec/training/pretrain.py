@@ -73,8 +73,11 @@ class PretrainConfig(BaseModel):
 class Task(Protocol):
     """Something to learn from numbered examples. `measure` is what `held_out` gives, lower being better."""
 
-    measure: str
-    module: nn.Module
+    @property
+    def measure(self) -> str: ...
+
+    @property
+    def module(self) -> nn.Module: ...
 
     def batches(self, rng: np.random.Generator) -> list[IntArray]:
         """One epoch's examples, in random order."""
@@ -110,6 +113,14 @@ def part_rows(n: int, share: float, seed: int) -> tuple[IntArray, IntArray]:
     return np.sort(order[n_measured:]), np.sort(order[:n_measured])
 
 
+def length_batches(tokens: Ragged, rows: IntArray, size: int, rng: np.random.Generator) -> list[IntArray]:
+    """The rows in batches of so many texts of like length, in random order."""
+    # Sorted by length with noise: little padding, and other neighbours in each epoch.
+    order = rows[np.argsort(tokens.lengths[rows] * rng.uniform(0.8, 1.25, len(rows)), kind="stable")]
+    batches = np.split(order, range(size, len(order), size))
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
 class WordTask:
     """mlm or clm. The measure is perplexity: exp of the mean loss of a word, in held-out texts."""
 
@@ -120,11 +131,7 @@ class WordTask:
         self.module: nn.Module = language.model
 
     def batches(self, rng: np.random.Generator) -> list[IntArray]:
-        rows = self.reading.learnt
-        # Sorted by length with noise: little padding, and other neighbours in each epoch.
-        order = rows[np.argsort(self.reading.tokens.lengths[rows] * rng.uniform(0.8, 1.25, len(rows)), kind="stable")]
-        batches = np.split(order, range(self.reading.config.batch_texts, len(order), self.reading.config.batch_texts))
-        return [batches[place] for place in rng.permutation(len(batches))]
+        return length_batches(self.reading.tokens, self.reading.learnt, self.reading.config.batch_texts, rng)
 
     def loss(self, rows: IntArray, rng: np.random.Generator) -> Tensor:
         total, n = self._loss_sum(rows, rng)
@@ -271,10 +278,11 @@ def learn(
     seed: int,
     should_stop: Callable[[], bool],
     bar: Bar,
+    rate_key: str = "pretrain.learning_rate",
 ) -> int:
     """Train in place for so many epochs, or until asked to stop; the steps that were made.
 
-    Raises TrainingError where the loss is not finite.
+    rate_key: the choice that the rates come from. Raises TrainingError where the loss is not finite.
     """
     torch.manual_seed(seed)
     groups = [(module.parameters(), rate) for module, rate in parameters]
@@ -290,7 +298,7 @@ def learn(
             set_learning_rate(optimizer.param_groups, factor)
             loss = task.loss(rows, np.random.default_rng((seed, epoch, step)))
             if not torch.isfinite(loss):
-                raise TrainingError(f"the loss is {loss.item()} in step {done + 1}. Lower pretrain.learning_rate")
+                raise TrainingError(f"the loss is {loss.item()} in step {done + 1}. Lower {rate_key}")
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(trained, _MAX_GRAD_NORM)
             optimizer.step()

@@ -5,7 +5,19 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-_FIXED = ("data", "split", "evaluation", "baselines", "tune", "tracking", "update", "index", "reranker", "pretrain")
+_FIXED = (
+    "data",
+    "split",
+    "evaluation",
+    "baselines",
+    "tune",
+    "tracking",
+    "update",
+    "index",
+    "reranker",
+    "pretrain",
+    "compress",
+)
 _LEAF = frozenset({"low", "high", "log", "step", "choices"})
 
 

@@ -34,6 +34,7 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
         update={
             "item": recipe.item.model_copy(update={"source": "id", "whiten": 0}),
             "user_model": user_model,
+            "head": recipe.head.model_copy(update={"width": None}),  # a rival is not made smaller with the run
             "training": recipe.training.model_copy(update={"frozen_epochs": epochs}),
             "adversarial": AdversarialConfig(),  # it shifts words, and here are none
             "objective": recipe.objective.model_copy(update={"shown": 0.0, "shown_negatives": None}),

@@ -22,6 +22,7 @@ from lmrec.evaluation.calibration import fit_odds
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import PairJudgement, calibrate, judge_pairs
 from lmrec.fields import FloatArray
+from lmrec.models.pruning import SIZES
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer
@@ -188,6 +189,11 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
             f"reranker.name={recommender.checkpoint.configs.encoder.name}"
         )
     location = locate_pretrained(config.name) if config.name else recommender.checkpoint.folder / "encoder"
+    if (Path(location) / SIZES).is_file():
+        raise InputError(
+            f"the language model in '{location}' is pruned (lmrec compress), and no head for pairs goes on it. Name "
+            f"another: --set reranker.name={recommender.checkpoint.configs.encoder.name}"
+        )
     tokenizer = load_tokenizer(location)
     template = recommender.checkpoint.template
     prompt = config.prompt or (NEXT_PROMPT if config.form == "likelihood" else "")

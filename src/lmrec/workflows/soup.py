@@ -162,6 +162,11 @@ def _check_same_valley(runs: Sequence[RunFolder], recipes: Sequence[Recipe]) -> 
         return recipe.encoder.name, recipe.encoder.pooling, recipe.encoder.max_tokens
 
     for run, recipe in zip(runs, recipes, strict=True):
+        if "compressed" in run.read_record():
+            raise InputError(
+                f"'{run.path}' is compressed: its layers, heads and widths are its own, and a mean with another's means "
+                "nothing. Make the soup first, then compress it"
+            )
         for what, same, way in (
             ("another language model", model_of(recipe) == model_of(recipes[0]), "the same encoder"),
             ("another shape of towers", shape_of(recipe) == shape_of(recipes[0]), "the same item, user_model and head"),

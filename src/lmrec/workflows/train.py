@@ -415,6 +415,7 @@ def replace_judging(recipe: Recipe) -> Recipe:
             "baselines": type(recipe.baselines)(),
             "reranker": type(recipe.reranker)(),
             "distil": type(recipe.distil)(),
+            "compress": type(recipe.compress)(),
         }
     )
 

@@ -51,3 +51,18 @@ def test_scores_are_fp32_also_of_bf16_vectors() -> None:
     for kind in ("cosine", "dot"):
         head = build_head(HeadConfig.model_validate({"kind": kind}), 4)
         assert score(head, users, items).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["cosine", "dot"])
+def test_a_narrower_head_compares_the_first_numbers_alone(kind: str) -> None:
+    users, items = torch.randn(3, 8), torch.randn(5, 8)
+    head = build_head(HeadConfig.model_validate({"kind": kind, "width": 4}), 8)
+    whole = build_head(HeadConfig.model_validate({"kind": kind}), 8)
+    assert head.prepare(items).shape == (5, 4)
+    torch.testing.assert_close(
+        head.prepare(items), (torch.nn.functional.normalize(items[:, :4], dim=1) if kind == "cosine" else items[:, :4])
+    )
+    torch.testing.assert_close(head.prepare(items), head.prepare(whole.prepare(items)))
+    torch.testing.assert_close(score(head, users, items), head.scale * head.prepare(users) @ head.prepare(items).T)
+    assert head.state_dict().keys() == whole.state_dict().keys()
+    torch.testing.assert_close(head.scale, whole.scale)
