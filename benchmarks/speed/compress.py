@@ -1,9 +1,9 @@
 """Compression: what `lmrec compress` keeps of a run on MovieLens-100K (all-MiniLM-L6-v2), and what it costs to ask it then.
 
 The run is a short fit of the recipe for this data: three epochs, the language model as it was published. Students of 6, 3 and 2
-layers, whole and with half of their heads and feed-forward units, and vectors of 128, 64 and 32 numbers are tried; what is taken
-is the smallest within two hundredths of the run's own validation metric. Speeds of all were measured in one process, each right
-after it was made. The whole curve: results/compress_curve.json and compress.png. Small: a planted world and fewer students.
+layers, whole and with half of their heads and feed-forward units, and vectors of 128, 64 and 32 numbers are tried; taken is
+the smallest within two hundredths of the run's own validation metric. Speeds are the best of three turns that all take. The
+whole curve: results/compress_curve.json and compress.png. Small: a planted world and fewer students.
 """
 
 import json

@@ -60,7 +60,7 @@ def test_the_saved_run_is_what_was_measured_and_smaller(made: Compression, fitte
     n_bytes = sum(file.stat().st_size for file in (path_of(made) / "checkpoint" / "encoder").glob("*.safetensors"))
     assert n_bytes == pytest.approx(1e6 * chosen.encoder_mb, rel=0.15)
     assert chosen.encoder_mb < made.curve.whole.encoder_mb
-    assert found.scorer.bank.matrix.shape[1] < source.scorer.bank.matrix.shape[1]  # type: ignore[union-attr]
+    assert found.scorer.bank.matrix.shape[1] < source.scorer.bank.matrix.shape[1]
     recipe = load_recipe(found.run.recipe_file)
     split = split_interactions(found.interactions, found.catalog.n_items, recipe.split)
     cases = split.validation.sample(recipe.training.validation_cases, recipe.training.seed)
@@ -240,7 +240,7 @@ def test_a_stop_keeps_nothing(fitted: Path, tmp_path: Path, monkeypatch: pytest.
         asked = iter(range(10_000))
 
         def should_stop(n: int = n_asked, asked: Any = asked) -> bool:
-            return next(asked) >= n
+            return bool(next(asked) >= n)
 
         monkeypatch.setattr(module, "stop_on_interrupt", lambda: nullcontext(should_stop))
         with pytest.raises(Interrupted, match="nothing is kept"):

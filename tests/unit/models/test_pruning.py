@@ -72,7 +72,8 @@ def encoder(request: pytest.FixtureRequest, tiny_bert: Path) -> TextEncoder:
             initializer_range=0.1,
             **shape,
         )
-    return TextEncoder(transformers.AutoModel.from_config(config), "mean").eval()
+    backbone = transformers.AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    return TextEncoder(backbone, "mean").eval()
 
 
 def test_cut_it_says_what_it_says_with_the_same_parts_shut_and_is_smaller(encoder: TextEncoder) -> None:
