@@ -2,21 +2,19 @@
 
 The run is a short fit of the recipe for this data: three epochs, the language model as it was published. Students of 6, 3 and 2
 layers, whole and with half of their heads and feed-forward units, and vectors of 128, 64 and 32 numbers are tried; taken is
-the smallest within two hundredths of the run's own validation metric. Speeds are the best of three turns that all take. The
-whole curve: results/compress_curve.json and compress.png. Small: a planted world and fewer students.
+the smallest within two hundredths of the run's own validation metric. Speeds are the best of three turns that all take, on as
+many threads as OMP_NUM_THREADS says. The whole curve: results/compress_curve.json and compress.png. Small: a planted world
+and fewer students.
 """
 
 import json
 import tempfile
 from pathlib import Path
 
-import torch
-
 from benchmarks.speed.figure import Figure
 from benchmarks.speed.run import results_folder
 from benchmarks.speed.worlds import ROOT, fitted_run
 from lmrec.artifacts.pretrained import cache_folder
-from lmrec.cores import free_cores
 from lmrec.data.sources.movielens import read_movielens_100k
 from lmrec.data.sources.registry import fetch_dataset
 from lmrec.evaluation.compression import CompressionCurve, draw_compression
@@ -33,7 +31,6 @@ _REFERENCE = "the run as it was"
 
 
 def main(small: bool) -> list[Figure]:
-    torch.set_num_threads(free_cores())
     with tempfile.TemporaryDirectory() as folder:
         run, out = Path(folder) / "run", Path(folder) / "small"
         if small:
