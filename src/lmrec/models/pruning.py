@@ -56,8 +56,8 @@ def layer_sizes(backbone: nn.Module) -> list[LayerSize]:
     width, sizes = head_width(backbone), []
     for layer in transformer_layers(backbone):
         names = _names(layer)
-        query, feed = layer.get_submodule(names.query), layer.get_submodule(names.feed_in)
-        sizes.append(LayerSize(query.weight.shape[0] // width, feed.weight.shape[0]))  # type: ignore[operator, union-attr, index]
+        query, feed = layer.get_parameter(f"{names.query}.weight"), layer.get_parameter(f"{names.feed_in}.weight")
+        sizes.append(LayerSize(len(query) // width, len(feed)))
     return sizes
 
 
@@ -189,7 +189,7 @@ def _empty(config: Any) -> nn.Module:
     """The config's model with weights that are to be overwritten."""
     from transformers import AutoModel
 
-    made: nn.Module = AutoModel.from_config(config, trust_remote_code=False)
+    made: nn.Module = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
     return made.float()
 
 

@@ -70,7 +70,7 @@ class CompressConfig(BaseModel):
     epochs: int = Field(default=10, ge=1, description="Times that a student reads the catalog's texts.")
     max_texts: int = Field(default=20_000, ge=2, description="At most so many different texts, drawn, are taught from.")
     batch_texts: int = Field(default=32, ge=1, description="Texts in a step.")
-    learning_rate: float = Field(default=2e-4, gt=0, description="Of a student: peak of a linear course with warm-up.")
+    learning_rate: float = Field(default=5e-4, gt=0, description="Of a student: peak of a linear course with warm-up.")
     held_out: float = Field(
         default=0.05,
         gt=0,
@@ -134,7 +134,7 @@ class VectorTask:
     def _distances(self, rows: IntArray) -> Tensor:
         ids, mask = pad_tokens(self.tokens.take(rows))
         device = next(self.student.parameters()).device
-        found = self.student(ids.to(device), mask.to(device))
+        found: Tensor = self.student(ids.to(device), mask.to(device))
         return 1 - (found * torch.from_numpy(self.teacher[rows]).to(device)).sum(1)
 
 
@@ -201,7 +201,7 @@ def _best(importance: Sequence[FloatArray], share: float, block: int) -> list[In
     rest = np.sort(np.concatenate([layer[best[1:]] for layer, best in zip(importance, order, strict=True)]))[::-1]
     n_rest = round(share * sum(map(len, importance))) - len(importance)
     least = rest[n_rest - 1] if n_rest > 0 else np.inf
-    kept = []
+    kept: list[IntArray] = []
     for layer, best in zip(importance, order, strict=True):
         n_kept = 1 + int((layer[best[1:]] >= least).sum())
         kept.append(np.sort(best[: min(len(layer), -(-n_kept // block) * block)]))
