@@ -41,11 +41,11 @@ bench-soak: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.speed.serve.soak
 
 # lmrec beside its rivals (benchmarks/peers). Hours; the same command goes on where it was stopped. Choices:
-# DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1 MINUTES=8
+# DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1 MINUTES=8 SET="training.tuned_epochs=0"
 bench-peers: $(VENV)/.demo bench-peers-setup
 	$(BIN)/python -m benchmarks.peers $(if $(DATASET),--dataset $(DATASET)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) \
 	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
-	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
+	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES)) $(foreach choice,$(SET),--set $(choice))
 
 # One row a technique of docs/tuning: hours; what each fit found is kept in benchmarks/tuning/results, so the same command goes
 # on where it was stopped, on any machine. SMALL=1: every row on a part of the users, in about 25 minutes.

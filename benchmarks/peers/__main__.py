@@ -56,6 +56,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trials", type=int, help="trials of each rival's search (6)")
     parser.add_argument("--outside-trials", type=int, help="only the first so many of them for RecTools' trainings")
     parser.add_argument("--epochs", type=int, help="most epochs of a training of RecTools")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="lmrec: set beside the recipe; the table says so",
+    )
     parser.add_argument("--small", action="store_true", help="two trials, two epochs, one seed: to see that it runs")
     parser.add_argument("--minutes", type=float, help="start no step after so long")
     parser.add_argument("--work", type=Path, help="where steps keep what they did (runs/bench-peers)")
@@ -170,7 +177,9 @@ def choose_systems(names: str | None) -> tuple[str, ...]:
 
 def _effort(options: argparse.Namespace) -> Effort:
     asked = {name: getattr(options, name) for name in ("seeds", "trials", "outside_trials", "epochs")}
-    return replace(SMALL if options.small else Effort(), **{name: n for name, n in asked.items() if n is not None})
+    effort = SMALL if options.small else Effort()
+    given = {name: n for name, n in asked.items() if n is not None}
+    return replace(effort, own_overrides=(*effort.own_overrides, *options.set), **given)
 
 
 def _all_there(paths: Sequence[Path]) -> bool:

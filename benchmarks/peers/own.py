@@ -1,6 +1,8 @@
 """lmrec's own rows: fitted by the product's own workflow with the data set's recipe, judged by the product's own judge."""
 
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
@@ -21,6 +23,12 @@ TITLES = {
 }
 
 
+def title_of(system: str, settings: Mapping[str, Any]) -> str:
+    """A row's name in the table; it says what was set beside the recipe."""
+    chosen = settings.get("set", ())
+    return f"{TITLES[system]}, {', '.join(chosen)}" if chosen else TITLES[system]
+
+
 def run_own(place: Place, effort: Effort, form: str, seed: int) -> None:
     """Fit with one seed and save the row of what the run serves, and rows of its parts. An interrupted fit goes on."""
     if place.row(form, OWN, seed).exists():
@@ -38,7 +46,8 @@ def run_own(place: Place, effort: Effort, form: str, seed: int) -> None:
     record = run.read_record()
     judged = judge_run(run.path, ["baselines.names=[]"])
     served = own_name(run)
-    facts = {"settings": {"recipe": place.cell.data.recipe, "fusion": record["fusion"]}, **record.get("bench", {})}
+    settings = {"recipe": place.cell.data.recipe, "set": list(effort.own_overrides), "fusion": record["fusion"]}
+    facts = {"settings": settings, **record.get("bench", {})}
     for name, evaluation in judged.evaluations.items():
         if name != served and name in PARTS:
             save_row(place, form, PARTS[name], seed, evaluation, facts)

@@ -126,12 +126,16 @@ def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
         apart = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else ""
         seeds = facts["per_seed"]
         lines.append(
-            f"| {_TITLES.get(row.name, row.name)} | {main.value:.4f} [{main.low:.4f}, {main.high:.4f}] "
+            f"| {_title(row.name, facts)} | {main.value:.4f} [{main.low:.4f}, {main.high:.4f}] "
             f"| {row.metrics['hit@10'].value:.4f} | {apart} | {_number(facts['ratio_to_best_rival'], '.2f')} "
             f"| {facts['trials'] or ''} | {len(seeds)}: {min(seeds):.4f} to {max(seeds):.4f} "
             f"| {_number(facts['seconds'], '.1f')} ({_number(facts['cpu_seconds'], '.1f')}) | {facts['peak_mb']} |"
         )
     return "\n".join(lines)
+
+
+def _title(system: str, facts: Mapping[str, Any]) -> str:
+    return own.title_of(system, facts["settings"]) if system in own.TITLES else TITLES.get(system, system)
 
 
 def _number(value: float | None, form: str) -> str:

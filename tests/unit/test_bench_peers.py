@@ -170,7 +170,8 @@ def test_lmrec_fits_its_recipe_and_leaves_its_row_beside_its_parts(
     facts, evaluation = load_row(here.row("x", own.OWN, 0), prepared.split.test, N_ITEMS)
     assert facts["seconds"] > 0
     assert facts["peak_mb"] > 0
-    assert set(facts["settings"]) == {"recipe", "fusion"}
+    assert set(facts["settings"]) == {"recipe", "set", "fusion"}
+    assert own.title_of(own.OWN, facts["settings"]).endswith(", ".join(quick))
     judged = judge_run(here.folder / own.OWN / "x-0", ["baselines.names=[]"])
     served = judged.evaluations[own_name(RunFolder(here.folder / own.OWN / "x-0"))]
     np.testing.assert_array_equal(evaluation.metrics["ndcg@10"], served.metrics["ndcg@10"])
