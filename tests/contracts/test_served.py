@@ -21,7 +21,7 @@ KINDS = ("towers", "fused", "ensemble")
 def served(request: pytest.FixtureRequest, fitted: Any) -> Scorer | EnsembleScorer:
     recommender = Recommender.load(fitted)
     towers = recommender.towers_scorer
-    weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4)
+    weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4, borrowed=1.5)
     fused = towers.fused(fit_fusion(weights, recommender.interactions, recommender.catalog.n_items))
     kinds: dict[str, Scorer | EnsembleScorer] = {
         "towers": towers,
@@ -66,6 +66,27 @@ def test_rows_are_made_alike_wherever_they_come_from(served: Scorer | EnsembleSc
     part = type(bank)(*(getattr(bank, name)[rows] for name in ("text_vec", "item_vec", "matrix")))
     asked = served.asked_over(part, lambda histories: torch.zeros(0)).query(Ragged.from_rows([[0, 1, 0]]))
     torch.testing.assert_close(asked, served.query(Ragged.from_rows([[3, 7, 3]])), rtol=1e-4, atol=1e-5)
+
+
+def test_items_that_come_later_borrow_as_those_of_the_catalog_do(served: Scorer | EnsembleScorer) -> None:
+    bank = served.bank
+    loans = served.loans_of(bank.text_vec)
+    if not served.borrows:
+        assert not served.borrowed(HISTORIES[3], loans).any()
+        return
+    added = served.sparse(HISTORIES.slice(3, 4), bank.n_items)
+    followers = served.followers(HISTORIES[3])
+    assert added is not None
+    assert followers is not None
+    own = np.zeros(bank.n_items)
+    members = served.members if isinstance(served, EnsembleScorer) else (served,)
+    for member in members:
+        if member.fusion.transitions is not None:
+            own += np.bincount(member.fusion.transitions.matrix.indices, minlength=bank.n_items)
+    borrowers = np.flatnonzero(own == 0)
+    lent = served.borrowed(HISTORIES[3], loans)
+    np.testing.assert_allclose(lent[borrowers], added.toarray()[0, borrowers], rtol=1e-3, atol=1e-4)
+    assert lent.max() > 0
 
 
 def test_nothing_fused_is_the_towers(fitted: Any) -> None:

@@ -65,6 +65,55 @@ def test_a_fused_score_is_the_sum_of_its_parts(plain: Scorer, text_vec: torch.Te
     np.testing.assert_allclose(fused.scores_of(history, query, 2), expected[:, 2], rtol=1e-4, atol=1e-4)
 
 
+def test_an_item_without_events_borrows_of_those_it_reads_like(plain: Scorer, text_vec: torch.Tensor) -> None:
+    log, history = events([[0, 1, 2], [3, 1, 0], [3, 0]]), Ragged.from_rows([[3], [0, 3], []])  # nobody had 4 or 5
+    like = text_vec.clone()
+    like[5] = like[1]
+    scorer = plain.over(build_bank(plain.towers, like))
+    weights = FusionWeights(transitions=3.0, popularity=0.5)
+    without, whole = (
+        scorer.fused(fit_fusion(weights.model_copy(update={"borrowed": factor}), log, N_ITEMS)) for factor in (0.0, 1.5)
+    )
+    assert whole.fusion.transitions is not None
+    assert whole.fusion.loans is not None
+    loans = whole.fusion.loans.toarray()
+    assert not loans[:4].any()
+    np.testing.assert_allclose(loans[4:].sum(axis=1), 1.0, rtol=1e-5)
+    assert loans[5].argmax() == 1
+    transitions = whole.fusion.transitions.sparse_scores(history, N_ITEMS).toarray()
+    mean_popularity = np.log1p([3.0, 2.0, 1.0, 2.0]).mean()
+    gained = whole.score(history) - without.score(history)
+    np.testing.assert_allclose(gained[:, :4], 0.0, atol=1e-5)
+    expected = 3.0 * 1.5 * transitions @ loans[4:].T + 0.5 * mean_popularity
+    np.testing.assert_allclose(gained[:, 4:], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_new_items_borrow_is_found_where_known_items_are_asked_for_too(plain: Scorer) -> None:
+    """Items of two kinds of words, each kind followed by its own; towers of random numbers know nothing of it."""
+    rng, n = np.random.default_rng(0), 60
+    kind = np.arange(n) % 2
+    words = torch.from_numpy((rng.normal(size=(n, 8)) * 0.1 + np.where(kind, 1.0, -1.0)[:, None]).astype(np.float32))
+    towers = TwoTower(
+        words.numpy(), np.ones(n, bool), ItemTowerConfig(width=4, whiten=4), UserModelConfig(heads=2), HeadConfig()
+    )
+    scorer = Scorer("towers", towers.eval(), build_bank(towers, words), max_history=10)
+    rows = [list(rng.permutation(np.flatnonzero(kind == user % 2))[:6]) for user in range(200)]
+    log = events([row[:5] for row in rows])
+    n_users = len(rows)
+    cases = Cases(
+        np.arange(n_users, dtype=np.int32),
+        np.full(n_users, 1e9),
+        Ragged.from_rows([row[:5] for row in rows]),
+        Ragged.from_rows([row[5:] for row in rows]),
+    )
+    config, judging = FusionConfig(popularity=False, content=False), EvaluationConfig(ks=(10,))
+    weights, _ = search_weights(scorer, log, cases, config, judging, 0, False)
+    assert weights.transitions > 0
+    assert weights.borrowed > 0
+    off, _ = search_weights(scorer, log, cases, config.model_copy(update={"new_items": False}), judging, 0, False)
+    assert off.borrowed == 0
+
+
 def test_new_items_have_no_popularity_and_known_ones_keep_theirs(plain: Scorer, text_vec: torch.Tensor) -> None:
     fused = plain.fused(Fusion(FusionWeights(popularity=1.0), None, np.arange(1.0, 7.0)))
     asked = float(fused.query(Ragged.from_rows([[]]))[0, -1])  # what a popularity counts in the product
@@ -114,8 +163,9 @@ def test_a_saved_fusion_comes_back(tiny_bert: Path, tmp_path: Path) -> None:
     )
     words = np.random.default_rng(0).normal(size=(N_ITEMS, encoder.width)).astype(np.float32)
     towers = TwoTower(words, np.ones(N_ITEMS, bool), configs.item, configs.user_model, configs.head)
-    weights = FusionWeights(transitions=2.0, popularity=0.4, half_life_days=7.0)
-    fusion = fit_fusion(weights, events([[0, 1, 2], [3, 4, 0]]), N_ITEMS)
+    weights = FusionWeights(transitions=2.0, popularity=0.4, half_life_days=7.0, borrowed=1.0)
+    plain = Scorer("towers", towers.eval(), build_bank(towers, torch.from_numpy(words)), max_history=10)
+    fusion = plain.fused(fit_fusion(weights, events([[0, 1, 2], [3, 4, 0]]), N_ITEMS)).fusion
     template = Template("{title}", " | ", 100)
     save_checkpoint(tmp_path / "c", towers, encoder, load_tokenizer(tiny_bert), template, configs, None, fusion=fusion)
     loaded = read_checkpoint(tmp_path / "c").load_fusion()
@@ -124,3 +174,9 @@ def test_a_saved_fusion_comes_back(tiny_bert: Path, tmp_path: Path) -> None:
     assert fusion.transitions is not None
     assert (loaded.transitions.matrix != fusion.transitions.matrix).nnz == 0
     np.testing.assert_allclose(loaded.popularity, fusion.popularity, rtol=1e-6)  # type: ignore[arg-type]
+    assert loaded.newcomer == pytest.approx(fusion.newcomer)
+    assert loaded.newcomer > 0
+    assert loaded.loans is not None
+    assert fusion.loans is not None
+    assert fusion.loans.nnz > 0
+    assert (loaded.loans != fusion.loans).nnz == 0

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _TRANSITIONS = "transitions.safetensors"
 _POPULARITY = "popularity.safetensors"
+_NEWCOMERS = "newcomers.safetensors"
+_LOANS = "loans.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,17 @@ class Checkpoint:
 
     def load_fusion(self) -> Fusion:
         """What is scored beside the towers."""
-        weights, transitions, popularity = self.fusion, None, None
+        weights, transitions, popularity, newcomer, loans = self.fusion, None, None, 0.0, None
         if weights.transitions:
             matrix = _load_matrix(self.folder / _TRANSITIONS)
             transitions = ItemTransitions.from_matrix(matrix, self.transitions)
         if weights.popularity:
             popularity = _load_arrays(self.folder / _POPULARITY, ("popularity",))["popularity"]
-        return Fusion(weights, transitions, popularity)
+        if (self.folder / _NEWCOMERS).exists():
+            newcomer = float(_load_arrays(self.folder / _NEWCOMERS, ("popularity",))["popularity"][0])
+        if (self.folder / _LOANS).exists() and transitions is not None:
+            loans = _load_matrix(self.folder / _LOANS, transitions.matrix.shape[1])
+        return Fusion(weights, transitions, popularity, newcomer, loans)
 
     def load_towers(self, *, frozen_stage: bool = False) -> TwoTower:
         """The towers, strictly: every weight must be there and fit."""
@@ -149,6 +155,10 @@ def save_checkpoint(
             _save_matrix(fresh / _TRANSITIONS, transitions.matrix)
         if fusion.popularity is not None:
             _save_arrays(fresh / _POPULARITY, {"popularity": np.asarray(fusion.popularity, np.float32)})
+        if fusion.newcomer:
+            _save_arrays(fresh / _NEWCOMERS, {"popularity": np.array([fusion.newcomer], np.float32)})
+        if fusion.loans is not None:
+            _save_matrix(fresh / _LOANS, fusion.loans)
         weights = [*sorted((fresh / "encoder").glob("*.safetensors")), fresh / "towers.safetensors"]
         write_json(
             fresh / "checkpoint.json",
@@ -263,11 +273,13 @@ def _save_matrix(file: Path, matrix: sp.csr_matrix) -> None:
     _save_arrays(file, {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr})
 
 
-def _load_matrix(file: Path) -> sp.csr_matrix:
+def _load_matrix(file: Path, n_columns: int | None = None) -> sp.csr_matrix:
+    """Square, unless n_columns says otherwise."""
     arrays = _load_arrays(file, ("values", "columns", "offsets"))
     n_rows = len(arrays["offsets"]) - 1
     try:
-        return sp.csr_matrix((arrays["values"], arrays["columns"], arrays["offsets"]), shape=(n_rows, n_rows))
+        shape = (n_rows, n_rows if n_columns is None else n_columns)
+        return sp.csr_matrix((arrays["values"], arrays["columns"], arrays["offsets"]), shape=shape)
     except ValueError as error:
         raise _damaged(file, error) from error
 

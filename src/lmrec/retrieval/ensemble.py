@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.blending import reciprocal_ranks
+from lmrec.models.lending import N_LENDERS, Loans
 from lmrec.retrieval.scorer import HistoryEncoder, ItemBank, Scorer
 
 
@@ -83,6 +84,27 @@ class EnsembleScorer:
         if not parts:
             return None
         return np.concatenate([items for items, _ in parts]), np.concatenate([worth for _, worth in parts])
+
+    @property
+    def borrows(self) -> bool:
+        return any(member.borrows for member in self.members)
+
+    def loans_of(self, text_vec: Tensor) -> Loans:
+        """As `Scorer.loans_of`, the members' side by side."""
+        texts = _split(text_vec, [member.bank.text_vec for member in self.members])
+        loans = [member.loans_of(text) for member, text in zip(self.members, texts, strict=True)]
+        return Loans(
+            np.concatenate([one.lenders for one in loans], axis=1),
+            np.concatenate([one.shares for one in loans], axis=1),
+        )
+
+    def borrowed(self, history: IntArray, loans: Loans) -> npt.NDArray[np.float32]:
+        """(n,) what is added to the product for items that came later and borrow so."""
+        found = np.zeros(len(loans), np.float32)
+        for at, (member, weight) in enumerate(self._weighted):
+            own = slice(at * N_LENDERS, (at + 1) * N_LENDERS)
+            found += weight * member.borrowed(history, Loans(loans.lenders[:, own], loans.shares[:, own]))
+        return found
 
     def score(self, history: Ragged) -> npt.NDArray[np.float32]:
         """(B, N)."""

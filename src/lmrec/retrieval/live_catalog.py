@@ -24,7 +24,7 @@ from lmrec.retrieval.index import ItemIndex
 from lmrec.retrieval.popularity import recent_popularity
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import ItemBank
-from lmrec.retrieval.snapshot import RowCache, RowsById, Snapshot
+from lmrec.retrieval.snapshot import Borrowers, RowCache, RowsById, Snapshot
 
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 64
@@ -183,6 +183,7 @@ class LiveCatalog:
             length=now.length[kept],
             cache=RowCache(),
             index=made.index,
+            borrowers=now.borrowers and now.borrowers.renumbered(kept, now.n_rows),
         )
         return self.snapshot
 
@@ -204,7 +205,8 @@ class LiveCatalog:
         ids = [item.item_id for item in puts]
         origin = np.array([self._recommender.catalog.indices.get(item_id, -1) for item_id in ids], np.int64)
         # All that could fail comes first: a change is made as a whole or not at all.
-        bank = self._bank_rows(torch.from_numpy(np.stack([item.text_vec for item in puts])), origin)
+        text_vec = torch.from_numpy(np.stack([item.text_vec for item in puts]))
+        bank = self._bank_rows(text_vec, origin)
         given = [{ITEM_ID: item.item_id, **item.fields} for item in puts]
         fresh = pl.DataFrame(
             [column_of(name, [one[name] for one in given], dtype) for name, dtype in old.frame.schema.items()]
@@ -216,11 +218,20 @@ class LiveCatalog:
             origin=np.concatenate([old.origin, origin]),
             popularity=np.concatenate([old.popularity, self._popularity(ids, origin)]),
             length=np.concatenate([old.length, bank.item_vec.norm(dim=1).numpy()]),
+            borrowers=self._borrowers(old, text_vec, origin),
         )
         self._bank.append(bank)
         self._ids += ids
         self._titles += [_title(item, old.text_columns) for item in puts]
         return replace(grown, bank=self._bank.view())
+
+    def _borrowers(self, old: Snapshot, text_vec: Tensor, origin: npt.NDArray[np.int64]) -> Borrowers | None:
+        """Those of before and, of the rows that are appended, those of which the log knows nothing."""
+        new = np.flatnonzero(origin < 0)
+        if not len(new) or not self._scorer.borrows:
+            return old.borrowers
+        rows, loans = old.n_rows + new, self._scorer.loans_of(text_vec[torch.from_numpy(new)])
+        return Borrowers(rows, loans) if old.borrowers is None else old.borrowers.with_more(rows, loans)
 
     @torch.no_grad()
     def _bank_rows(self, text_vec: Tensor, origin: npt.NDArray[np.int64]) -> ItemBank:

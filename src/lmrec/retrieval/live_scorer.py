@@ -88,13 +88,21 @@ class LiveScorer:
 
     def followers(self, snapshot: Snapshot, history: Sequence[int]) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
         """Living rows, each as often as something is added to its product, and what each time; None where nothing is."""
-        found = self.scorer.followers(snapshot.origins(np.asarray(history, np.int64)))
+        asked = snapshot.origins(np.asarray(history, np.int64))
+        found = self.scorer.followers(asked)
         if found is None:
             return None
         items, worth = found
         rows = snapshot.row_of_origin[items]
         living = rows >= 0
-        return rows[living], worth[living]
+        if snapshot.borrowers is None:
+            return rows[living], worth[living]
+        lent = self.scorer.borrowed(asked, snapshot.borrowers.loans)
+        some = np.flatnonzero((lent > 0) & snapshot.alive[snapshot.borrowers.rows])
+        return (
+            np.concatenate([rows[living], snapshot.borrowers.rows[some]]),
+            np.concatenate([worth[living], lent[some]]),
+        )
 
     def scores_of_rows(
         self,
@@ -107,10 +115,10 @@ class LiveScorer:
         query = self.query(snapshot, histories, texts or [None] * len(histories))
         chosen = np.asarray(rows, np.int64)
         scores: npt.NDArray[np.float64] = (query @ snapshot.bank.take(chosen).matrix.T).double().numpy()
-        added = self.scorer.sparse(self._known_to_training(snapshot, histories), snapshot.n_origin + snapshot.n_rows)
-        if added is not None:
-            trained = snapshot.origin[chosen] >= 0
-            scores[:, trained] += added[:, snapshot.origin[chosen[trained]]].toarray()
+        for at, history in enumerate(histories):
+            added = self.followers(snapshot, history)
+            if added is not None:
+                scores[at] += _sums_at(chosen, *added)
         return scores
 
     @torch.no_grad()
@@ -129,10 +137,6 @@ class LiveScorer:
         """Typed words as the words of an item."""
         columns = self.template.columns
         return self.template.render_item({name: text if name == self.text_column else None for name in columns})
-
-    def _known_to_training(self, snapshot: Snapshot, histories: Sequence[Sequence[int]]) -> Ragged:
-        rows = Ragged.from_rows([list(history) for history in histories])
-        return Ragged(snapshot.origins(rows.values), rows.offsets)
 
     def texts_of(self, snapshot: Snapshot, rows: IntArray) -> list[str]:
         """The words of rows."""

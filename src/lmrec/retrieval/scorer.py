@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.fusion import Fusion
+from lmrec.models.lending import Loans, find_loans, who_lends
 from lmrec.models.two_tower import TwoTower
 
 HistoryEncoder = Callable[[list[IntArray]], Tensor]  # histories as item rows -> (B, Dt) text vectors
@@ -92,15 +93,54 @@ class Scorer:
         return max(float(self.fusion.popularity.max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
 
     def _popularity_of(self, origin: IntArray) -> Tensor:
-        """(n, 1), zero for items that the log does not know."""
+        """(n, 1), the newcomer's for items that the log does not know."""
         assert self.fusion.popularity is not None
-        known = np.append(self.fusion.popularity / self._popularity_unit, 0.0).astype(np.float32)  # the last is for -1
+        worth = np.append(self.fusion.popularity, self.fusion.newcomer)  # the last is for -1
+        known = (worth / self._popularity_unit).astype(np.float32)
         return torch.from_numpy(known[np.where(origin < len(known) - 1, origin, -1)]).unsqueeze(1)
 
     def fused(self, fusion: Fusion) -> "Scorer":
-        """The same towers with other scores beside them."""
+        """The same towers with other scores beside them; who borrows of whom is found where the fusion does not say."""
         fused = replace(self, fusion=fusion)
+        if fusion.borrows:
+            fused = replace(fused, fusion=replace(fusion, loans=fused._loans()))
         return fused.over(fused.bank_rows(self.bank.text_vec, self.bank.item_vec, np.arange(self.bank.n_items)))
+
+    def _loans(self) -> sp.csr_matrix:
+        """(bank's N, fit's N): the fusion's own, and those of the bank's rows after them."""
+        assert self.fusion.transitions is not None
+        n_known, known = self.fusion.transitions.matrix.shape[0], self.fusion.loans
+        first = 0 if known is None else known.shape[0]
+        if known is not None and first >= self.bank.n_items:
+            return known
+        follows = np.zeros(self.bank.n_items, np.bool_)
+        follows[np.unique(self.fusion.transitions.matrix.indices)] = True
+        borrowers = first + np.flatnonzero(~follows[first:])
+        found = self.loans_of(self.bank.text_vec[torch.from_numpy(borrowers)])
+        fresh = found.matrix(borrowers - first, (self.bank.n_items - first, n_known))
+        return fresh if known is None else sp.vstack([known, fresh]).tocsr()
+
+    def loans_of(self, text_vec: Tensor) -> Loans:
+        """Of whom items of these words (n, Dt) borrow, if the log knows nothing of them."""
+        lending, vectors = self._lending
+        return find_loans(nn.functional.normalize(text_vec.float().cpu(), dim=-1).numpy(), vectors, lending)
+
+    @cached_property
+    def _lending(self) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """(K,) the items that lend, and their unit text vectors (K, Dt)."""
+        if self.fusion.transitions is None:
+            return np.zeros(0, np.int64), np.zeros((0, self.bank.text_vec.shape[1]), np.float32)
+        lending = np.asarray(who_lends(self.fusion.transitions.matrix), np.int64)
+        vectors = nn.functional.normalize(self.bank.text_vec[torch.from_numpy(lending)].float().cpu(), dim=-1)
+        return lending, vectors.numpy()
+
+    @property
+    def borrows(self) -> bool:
+        return self.fusion.borrows
+
+    def borrowed(self, history: IntArray, loans: Loans) -> npt.NDArray[np.float32]:
+        """(n,) what is added to the product for items that came later and borrow so: `loans_of`."""
+        return self.fusion.borrowed(history, loans)
 
     @torch.no_grad()
     def query(self, history: Ragged) -> Tensor:
@@ -123,16 +163,11 @@ class Scorer:
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
         """(B, n_items) what is added to the product, None where the model has no such part."""
-        if self.fusion.transitions is None:
-            return None
-        return self.fusion.weights.transitions * self.fusion.transitions.sparse_scores(history, n_items)
+        return self.fusion.sparse(history, n_items)
 
     def followers(self, history: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
         """One row of `sparse` as places and what each adds; a place may come more than once."""
-        if self.fusion.transitions is None:
-            return None
-        items, worth = self.fusion.transitions.followers(history)
-        return items, worth * np.float32(self.fusion.weights.transitions)
+        return self.fusion.followers(history)
 
     @torch.no_grad()
     def score(self, history: Ragged) -> npt.NDArray[np.float32]:
@@ -147,9 +182,7 @@ class Scorer:
     def scores_of(self, history: Ragged, query: Tensor, row: int) -> npt.NDArray[np.float32]:
         """(B,) the scores of one item; `query` (B, Q) is what the histories give."""
         scores: npt.NDArray[np.float32] = (query @ self.bank.matrix[row]).float().cpu().numpy()
-        if self.fusion.transitions is not None:
-            scores += self.fusion.weights.transitions * self.fusion.transitions.scores_of(history, row)
-        return scores
+        return scores + self.fusion.of_item(history, row)
 
     def _content(self, history: Ragged) -> Tensor:
         """(B, Dt) the direction of the newest texts, zero for an empty history."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from lmrec.fields import ITEM_ID, BoolArray, IntArray, ItemId
+from lmrec.models.lending import Loans
 from lmrec.retrieval.bank import BankView
 from lmrec.retrieval.casting import Fields, plain
 from lmrec.retrieval.filters import Filter
@@ -112,12 +113,31 @@ class RowsById(Mapping[ItemId, int]):
 
 
 @dataclass(frozen=True, eq=False)
+class Borrowers:
+    """rows: (L,) rows that came later, in order, and of which of the generation's items they borrow: `loans`."""
+
+    rows: npt.NDArray[np.int64]
+    loans: Loans
+
+    def with_more(self, rows: IntArray, loans: Loans) -> "Borrowers":
+        return Borrowers(np.concatenate([self.rows, rows]), Loans.joined(self.loans, loans))
+
+    def renumbered(self, kept: IntArray, n_rows: int) -> "Borrowers | None":
+        """Those among the kept rows (in order, of n_rows) by their new numbers."""
+        place = np.full(n_rows, -1, np.int64)
+        place[kept] = np.arange(len(kept))
+        alive = np.flatnonzero(place[self.rows] >= 0)
+        return Borrowers(place[self.rows[alive]], self.loans.take(alive)) if len(alive) else None
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """n_rows rows, replaced and deleted ones among them (`alive` False). `rows`: id -> living row.
 
     `ids` and `titles` may be longer: later rows are none of this snapshot's. `origin`: (n_rows,) the row of the same item
     in the generation's own catalog of n_origin items, -1 where it came later. `popularity`: (n_rows,) recent events.
     `length`: (n_rows,) of the item vectors. `index`: of the first rows; None where the plain product is quick enough.
+    `borrowers`: None where no row came later, or none borrows.
     """
 
     bank: BankView
@@ -133,6 +153,7 @@ class Snapshot:
     length: npt.NDArray[np.float32]
     cache: RowCache
     index: ItemIndex | None = None
+    borrowers: Borrowers | None = None
 
     @property
     def n_rows(self) -> int:

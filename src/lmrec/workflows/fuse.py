@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
+import scipy.sparse as sp
+import torch
 
 from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
-from lmrec.fields import TIMESTAMP
+from lmrec.fields import TIMESTAMP, BoolArray
 from lmrec.models.collaborative import SECONDS_A_DAY, LogArrays
-from lmrec.models.fusion import UNSEARCHED, Fusion, FusionConfig, FusionWeights
+from lmrec.models.fusion import BORROWED, UNSEARCHED, Fusion, FusionConfig, FusionWeights
 from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
 from lmrec.retrieval.popularity import recent_popularity
@@ -23,6 +27,10 @@ _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6)
 _FIRST_POPULARITY = 0.4  # at which half-lives are compared
 _HALF_LIVES = (3.0, 7.0, 30.0, 90.0)
+_BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+_NEW_SHARE = 0.1
+_DRAWS = 2
+_NEW_ITEMS = 1  # a stream of random numbers of its own
 
 
 def log_arrays(interactions: Interactions, n_items: int) -> LogArrays:
@@ -47,49 +55,111 @@ def search_weights(
 ) -> tuple[FusionWeights, float | None]:
     """The weights with the best validation metric, one after the other, and that metric; None where nothing validates.
 
-    The counts asked here know the training part alone, as the towers do.
+    The counts asked here know the training part alone, as the towers do. What an item without events borrows is chosen last,
+    on the same cases: `_worlds`.
     """
+    borrowed = BORROWED if config.new_items else 0.0
     if not len(cases):
-        return UNSEARCHED if config.transitions else FusionWeights(), None
+        return UNSEARCHED.model_copy(update={"borrowed": borrowed}) if config.transitions else FusionWeights(), None
     grids = list(_grids(config, train.time_kind == TIMESTAMP))
     if not grids:
         return FusionWeights(), None
     asked = cases.sample(config.search_cases, seed)
     n_items = scorer.bank.n_items
-    transitions = ItemTransitions().fit(log_arrays(train, n_items)) if config.transitions else None
+    counted = Counted.of(train, n_items, config.transitions)
+    if counted.transitions is not None and borrowed:
+        lending = Fusion(FusionWeights(transitions=1.0, borrowed=borrowed), counted.transitions)
+        counted = replace(counted, loans=scorer.fused(lending).fusion.loans)
 
-    def measure(weights: FusionWeights) -> float:
-        fused = scorer.fused(_fusion(weights, train, n_items, transitions))
-        return evaluate(fused, asked, n_items, judging).aggregate[judging.metric]
+    def measure(weights: FusionWeights, one: Scorer, known: Counted) -> float:
+        return evaluate(one.fused(known.fusion(weights)), asked, n_items, judging).aggregate[judging.metric]
 
-    n_steps = 1 + sum(map(len, grids))
+    worlds = _worlds(scorer, counted, asked, seed) if config.new_items else []
+    n_steps = 1 + sum(map(len, grids)) + len(worlds) * len(_BORROWED)
     with progress_bar("search fusion", show) as bar:
-        best = FusionWeights()
-        found, step = measure(best), 1
+        best = FusionWeights(borrowed=borrowed)
+        found, step = measure(best, scorer, counted), 1
         for grid in grids:
             for weights in [best.model_copy(update=change) for change in grid]:
                 bar(step, n_steps)
-                metric, step = measure(weights), step + 1
+                metric, step = measure(weights, scorer, counted), step + 1
                 if metric > found:
                     best, found = weights, metric
-        bar(step, n_steps)
+        if not best.transitions and not best.popularity:
+            best = best.model_copy(update={"borrowed": 0.0})
+        elif worlds:
+            worth = np.zeros(len(_BORROWED))
+            for one, known in worlds:
+                for place, factor in enumerate(_BORROWED):
+                    bar(step, n_steps)
+                    worth[place] += measure(best.model_copy(update={"borrowed": factor}), one, known)
+                    step += 1
+            best = best.model_copy(update={"borrowed": _BORROWED[int(np.argmax(worth))]})
+            found = measure(best, scorer, counted)
+        bar(n_steps, n_steps)
     return best, float(found)
 
 
 def fit_fusion(weights: FusionWeights, interactions: Interactions, n_items: int) -> Fusion:
     """The chosen weights with transitions and popularity learnt from these events."""
-    transitions = ItemTransitions().fit(log_arrays(interactions, n_items)) if weights.transitions else None
-    return _fusion(weights, interactions, n_items, transitions)
+    return Counted.of(interactions, n_items, bool(weights.transitions)).fusion(weights)
 
 
-def _fusion(
-    weights: FusionWeights, interactions: Interactions, n_items: int, transitions: ItemTransitions | None
-) -> Fusion:
-    popularity = None
-    if weights.popularity:
-        half_life_s = math.inf if weights.half_life_days is None else weights.half_life_days * SECONDS_A_DAY
-        popularity = np.log1p(recent_popularity(interactions, n_items, half_life_s))
-    return Fusion(weights, transitions if weights.transitions else None, popularity)
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What is fused and needs no weights: transitions, and popularity as it is asked for. is_new: (N,) items taken as having
+    no events. loans: of the transitions, where they are found already."""
+
+    log: Interactions
+    transitions: ItemTransitions | None
+    is_new: BoolArray
+    loans: sp.csr_matrix | None = None
+
+    @classmethod
+    def of(cls, log: Interactions, n_items: int, transitions: bool) -> Self:
+        is_new = np.bincount(log.item_idx, minlength=n_items) == 0
+        return cls(log, ItemTransitions().fit(log_arrays(log, n_items)) if transitions else None, is_new)
+
+    def fusion(self, weights: FusionWeights) -> Fusion:
+        popularity, newcomer = None, 0.0
+        if weights.popularity:
+            half_life_s = math.inf if weights.half_life_days is None else weights.half_life_days * SECONDS_A_DAY
+            popularity = np.log1p(recent_popularity(self.log, len(self.is_new), half_life_s))
+            newcomer = float(popularity[~self.is_new].mean()) if weights.borrowed and not self.is_new.all() else 0.0
+            popularity[self.is_new] = newcomer
+        transitions = self.transitions if weights.transitions else None
+        return Fusion(weights, transitions, popularity, newcomer, self.loans if transitions else None)
+
+
+def _worlds(scorer: Scorer, counted: Counted, cases: Cases, seed: int) -> list[tuple[Scorer, Counted]]:
+    """What borrowing is chosen in: as it is where the cases mostly ask for new items, which known ones do not stand beside;
+    otherwise draws in which a share of the known items is new, so that a gain for the new is weighed against what the known
+    lose by it."""
+    if counted.is_new[cases.relevant.values].mean() > 0.5:
+        return [(scorer, counted)]
+    rng = np.random.default_rng((seed, _NEW_ITEMS))
+    return [_with_new_items(scorer, counted, rng) for _ in range(_DRAWS)]
+
+
+def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) -> tuple[Scorer, Counted]:
+    """The scorer and what was counted, as if a share of the items with events had none: words are all that is known of them."""
+    known = np.flatnonzero(~counted.is_new)
+    is_new = counted.is_new.copy()
+    is_new[rng.choice(known, round(_NEW_SHARE * len(known)), replace=False)] = True
+    rows = torch.from_numpy(np.flatnonzero(is_new))
+    item_vec = scorer.bank.item_vec.clone()
+    item_vec[rows] = scorer.bank_rows(scorer.bank.text_vec[rows]).item_vec
+    transitions = counted.transitions
+    if transitions is not None:
+        kept = sp.diags_array((~is_new).astype(np.float32))
+        transitions = ItemTransitions.from_matrix((kept @ transitions.matrix @ kept).tocsr(), transitions.config)
+        transitions.matrix.eliminate_zeros()
+    seen_as_new = replace(counted, transitions=transitions, is_new=is_new, loans=None)
+    one = scorer.over(scorer.bank_rows(scorer.bank.text_vec, item_vec))
+    if transitions is not None:
+        lending = Fusion(FusionWeights(transitions=1.0, borrowed=1.0), transitions)
+        seen_as_new = replace(seen_as_new, loans=one.fused(lending).fusion.loans)
+    return one, seen_as_new
 
 
 def _grids(config: FusionConfig, has_times: bool) -> Iterator[list[Change]]:

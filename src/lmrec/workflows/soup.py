@@ -260,7 +260,7 @@ def _save(
     weights, _ = search_weights(
         validated, split.train, split.validation, recipe.fusion, recipe.evaluation, recipe.training.seed, show
     )
-    fusion = fit_fusion(weights, member.interactions, member.catalog.n_items)
+    answering = served.fused(fit_fusion(weights, member.interactions, member.catalog.n_items))
     text_vec = kitchen.text_vec(places)
     kitchen.put_encoder(places)
     frozen: dict[str, Any] | None = None
@@ -278,8 +278,8 @@ def _save(
         old.configs,
         frozen,
         tuned,
-        fusion,
+        answering.fusion,
     )
     vectors = compute_item_vectors(served.towers, text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, member.catalog.fingerprint)
-    save_index(run, served.fused(fusion), member.interactions, recipe.index, checkpoint.fingerprint)
+    save_index(run, answering, member.interactions, recipe.index, checkpoint.fingerprint)

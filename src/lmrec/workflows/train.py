@@ -230,6 +230,7 @@ def _train(
     tuned = report.tuned_best if unserved and recipe.user_model.kind != "text" else None
     # What is served knows the whole log; the judge learns transitions anew from what came before the test.
     fusion = fit_fusion(weights, prepared.dataset.interactions, catalog.n_items)
+    served = learner_scorer("index", final, recipe).fused(fusion)
     checkpoint = save_checkpoint(
         run.checkpoint,
         final.towers,
@@ -239,11 +240,10 @@ def _train(
         configs,
         _bare(frozen) if frozen else None,
         _bare(tuned) if tuned else None,
-        fusion,
+        served.fusion,
     )
     vectors = compute_item_vectors(final.towers, final.text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
-    served = learner_scorer("index", final, recipe).fused(fusion)
     save_index(run, served, prepared.dataset.interactions, recipe.index, checkpoint.fingerprint)
     kept = {**run.read_record(), "status": "trained", "training": _training_record(recipe, prepared, report)}
     kept["training"]["best_stage"] = "frozen"

@@ -302,6 +302,7 @@ def _save(
     save_dataset(dataset, folder.data)
     folder.recipe_file.write_text(recipe_toml(kept), encoding="utf-8")
     fusion = fit_fusion(served.fusion, dataset.interactions, dataset.catalog.n_items)
+    scorer = learner_scorer("index", warm.learner, recipe).fused(fusion)
     checkpoint = save_checkpoint(
         folder.checkpoint,
         warm.learner.towers,
@@ -311,14 +312,13 @@ def _save(
         served.configs,
         None,
         None,
-        fusion,
+        scorer.fusion,
     )
     _share_unchanged(served.folder / "encoder", folder.checkpoint / "encoder")
     if news.folder.reranker.exists():  # it reads texts alone, and an update leaves their template as it is
         share_reranker(news.folder.reranker, folder.reranker)
     vectors = compute_item_vectors(warm.learner.towers, warm.learner.text_vec)
     save_vectors(folder.vectors_file, vectors, checkpoint, dataset.catalog.fingerprint)
-    scorer = learner_scorer("index", warm.learner, recipe).fused(fusion)
     save_index(folder, scorer, dataset.interactions, recipe.index, checkpoint.fingerprint)
     parent = news.folder.read_record()
     report = {"decision": decision.as_dict(), "drift": drift.as_dict(), "counts": news.merged.counts.as_dict()}

@@ -95,12 +95,13 @@ def carry_over(served: Recommender, old_rows: IntArray, seen: BoolArray) -> TwoT
 
 
 def carry_fusion(served: Fusion, old_rows: IntArray) -> Fusion:
-    """The served fusion over other items: transitions among the items that it knows, and their popularity."""
+    """The served fusion over other items: transitions among the items that it knows, and their popularity. Who borrows of
+    whom is to be found anew."""
     popularity = None
     if served.popularity is not None:
-        popularity = np.where(old_rows >= 0, np.append(served.popularity, 0.0)[old_rows], 0.0)
+        popularity = np.where(old_rows >= 0, np.append(served.popularity, 0.0)[old_rows], served.newcomer)
     if served.transitions is None:
-        return replace(served, popularity=popularity)
+        return replace(served, popularity=popularity, loans=None)
     matrix = served.transitions.matrix.tocoo()
     new_row = np.full(matrix.shape[0], -1, np.int64)
     new_row[old_rows[old_rows >= 0]] = np.flatnonzero(old_rows >= 0)
@@ -108,7 +109,8 @@ def carry_fusion(served: Fusion, old_rows: IntArray) -> Fusion:
     kept = (rows >= 0) & (columns >= 0)
     n_items = len(old_rows)
     moved = sp.csr_matrix((matrix.data[kept], (rows[kept], columns[kept])), shape=(n_items, n_items))
-    return Fusion(served.weights, ItemTransitions.from_matrix(moved, served.transitions.config), popularity)
+    transitions = ItemTransitions.from_matrix(moved, served.transitions.config)
+    return replace(served, transitions=transitions, popularity=popularity, loans=None)
 
 
 def _text_vectors(served: Recommender, source: PretrainedText, encoder: TextEncoder, old_rows: IntArray) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
@@ -109,6 +110,33 @@ def test_a_new_item_can_be_recommended_at_once(live: LiveRecommender) -> None:
     assert ids(live.similar(item_id="3", k=N_ITEMS + 1)).count("new") == 1
     assert ids(live.search("violin choir 99", k=1)) == ["new"]
     assert ask(live, "new").basis == "history"
+
+
+def test_a_new_item_of_a_fused_model_borrows_as_it_would_offline(make_live: MakeLive) -> None:
+    live = make_live(fused=True)
+    # It reads as item 2 does, which is in fashion.
+    new = {"item_id": "new", "title": "chef bakery 99", "description": "a film of chef bakery"}
+    offline = live.recommender.add_items(pl.DataFrame([new]))
+    (expected,) = offline.recommend(histories=[["3", "1"]], k=N_ITEMS)
+    live.upsert([{**new, "title": "whale sailor"}])
+    live.upsert([new])
+
+    def check() -> None:
+        answer = ask(live, "3", "1", k=N_ITEMS)
+        assert ids(answer) == [item.item_id for item in expected.items]
+        scores = [item.score for item in answer.items], [item.score for item in expected.items]
+        np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-4)
+
+    check()
+    snapshot = live.state.snapshot
+    row = snapshot.row_of("new")
+    followers = live.scorer.followers(snapshot, [3, 1])
+    assert followers is not None
+    assert followers[1][followers[0] == row].sum() > 0.1  # something was lent, and to the row that lives
+    live.compact()
+    check()
+    live.delete(["new"])
+    assert "new" not in ids(ask(live, "3", "1", k=100))
 
 
 def test_a_changed_text_changes_the_vector_and_the_old_one_is_gone(live: LiveRecommender) -> None:
