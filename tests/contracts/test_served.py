@@ -21,7 +21,7 @@ KINDS = ("towers", "fused", "ensemble")
 def served(request: pytest.FixtureRequest, fitted: Any) -> Scorer | EnsembleScorer:
     recommender = Recommender.load(fitted)
     towers = recommender.towers_scorer
-    weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4, borrowed=1.5)
+    weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4, borrowed=1.5, repeated=-3.0)
     fused = towers.fused(fit_fusion(weights, recommender.interactions, recommender.catalog.n_items))
     kinds: dict[str, Scorer | EnsembleScorer] = {
         "towers": towers,

@@ -88,6 +88,34 @@ def test_an_item_without_events_borrows_of_those_it_reads_like(plain: Scorer, te
     np.testing.assert_allclose(gained[:, 4:], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_items_of_the_history_are_lowered_once_where_they_may_be_shown(plain: Scorer) -> None:
+    log, history = events([[0, 1, 2], [3, 4, 0]]), Ragged.from_rows([[0, 1, 0], [], [5]])
+    for weights in (FusionWeights(repeated=-4.0), FusionWeights(repeated=-4.0, transitions=2.0)):
+        whole = plain.fused(fit_fusion(weights, log, N_ITEMS))
+        without = plain.fused(fit_fusion(weights.model_copy(update={"repeated": 0.0}), log, N_ITEMS))
+        expected = np.zeros((3, N_ITEMS))
+        expected[0, [0, 1]] = expected[2, 5] = -4.0
+        np.testing.assert_allclose(whole.score(history) - without.score(history), expected, atol=1e-5)
+        assert whole.lowers
+        assert not without.lowers
+
+
+def test_whether_the_history_comes_again_is_found_where_it_may(plain: Scorer) -> None:
+    rows = [[user % 3, 3 + user % 3] for user in range(60)]
+    log, history, users = events(rows), Ragged.from_rows(rows), np.arange(60, dtype=np.int32)
+    config = FusionConfig(transitions=False, popularity=False, content=False)
+    judging = EvaluationConfig(ks=(10,), exclude_seen=False)
+    again, other = Ragged.from_rows([row[:1] for row in rows]), Ragged.from_rows([[(row[0] + 1) % 3] for row in rows])
+    lowered = []
+    for relevant in (again, other):
+        cases = Cases(users, np.full(60, 1e9), history, relevant)
+        lowered.append(search_weights(plain, log, cases, config, judging, 0, False)[0].repeated)
+    assert lowered[0] == 0
+    assert lowered[1] < 0
+    hidden = judging.model_copy(update={"exclude_seen": True})
+    assert search_weights(plain, log, cases, config, hidden, 0, False)[0].repeated == 0
+
+
 def test_what_new_items_borrow_is_found_where_known_items_are_asked_for_too(plain: Scorer) -> None:
     """Items of two kinds of words, each kind followed by its own; towers of random numbers know nothing of it."""
     rng, n = np.random.default_rng(0), 60

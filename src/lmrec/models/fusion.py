@@ -6,7 +6,8 @@ The towers blur what is rare and learn what words mean for this log; item transi
 bare words are all that is known of a new item; p(item) = log(1 + recent events) is what is in fashion, which towers that
 learn from years of events do not know. The second term is sparse, the others are one product of longer vectors.
 
-An item that nothing is known to follow has no T. It gets borrowed * what is expected of it: lmrec.models.lending.
+Where items of the history may be recommended again, a constant is taken from them: whoever had an item may want its like rather
+than it. An item that nothing is known to follow has no T. It gets borrowed * what is expected of it: lmrec.models.lending.
 """
 
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ class FusionConfig(BaseModel):
         description="Items without events borrow transitions of the items that they read like, and count as popular as items "
         "are on average; otherwise what is fused makes them sink.",
     )
+    repeats: bool = Field(
+        default=True,
+        description="Take a constant from items of the history, where evaluation.exclude_seen leaves them in.",
+    )
     search_cases: int = Field(default=4000, ge=1, description="Validation cases on which the weights are searched.")
 
 
@@ -41,6 +46,7 @@ class FusionWeights(BaseModel):
 
     Content: newest n_last texts, decay^age each. Popularity: an event half_life_days before the log's end counts half;
     None, where all count alike. borrowed: what a borrowed transition counts beside one of an item's own; 0: none is.
+    repeated: what is taken from items of the history, below 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,11 +58,12 @@ class FusionWeights(BaseModel):
     popularity: float = Field(default=0.0, ge=0)
     half_life_days: float | None = Field(default=None, gt=0)
     borrowed: float = Field(default=0.0, ge=0)
+    repeated: float = Field(default=0.0, le=0)
 
     @property
     def any(self) -> bool:
         """Whether anything is added to the towers' score."""
-        return bool(self.transitions or self.content or self.popularity)
+        return bool(self.transitions or self.content or self.popularity or self.repeated)
 
 
 BORROWED = 2.0  # where validation cannot say; on Amazon Scientific it chose this (docs/LOG.md)
@@ -82,7 +89,17 @@ class Fusion:
         return bool(self.weights.borrowed) and self.transitions is not None
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
-        """(B, n_items) what transitions add, borrowed ones too; None where they count nothing."""
+        """(B, n_items) what transitions add, borrowed ones too, less what the history loses; None where nothing counts."""
+        found = self._followed(history, n_items)
+        if not self.weights.repeated:
+            return found
+        cells = np.full(len(history.values), self.weights.repeated, np.float32), (history.row_of_value, history.values)
+        again = sp.csr_matrix(cells, shape=(len(history), n_items))
+        again.sum_duplicates()
+        again.data[:] = self.weights.repeated  # once, however often it is there
+        return again if found is None else (found + again).tocsr()
+
+    def _followed(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
         if self.transitions is None:
             return None
         n_known = self.transitions.matrix.shape[0]
@@ -96,8 +113,10 @@ class Fusion:
         return found.tocsr()
 
     def of_item(self, history: Ragged, item: int) -> npt.NDArray[np.float32]:
-        """(B,) what transitions add to the score of one item, borrowed ones too."""
+        """(B,) a column of `sparse`."""
         found = np.zeros(len(history), np.float32)
+        if self.weights.repeated:
+            found[history.row_of_value[history.values == item]] = self.weights.repeated
         if self.transitions is None:
             return found
         found += self.weights.transitions * self.transitions.scores_of(history, item)
@@ -109,7 +128,18 @@ class Fusion:
         return found
 
     def followers(self, history: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
-        """One row of `sparse` as places and what each adds; a place may come more than once."""
+        """One row of `sparse` as places and what each adds; a place may come more than once. Items that came after the fit may
+        be named by numbers past its end."""
+        found = self._followers(history)
+        if not self.weights.repeated:
+            return found
+        again = np.unique(np.asarray(history, np.int64))
+        worth = np.full(len(again), self.weights.repeated, np.float32)
+        return (
+            (again, worth) if found is None else (np.concatenate([found[0], again]), np.concatenate([found[1], worth]))
+        )
+
+    def _followers(self, history: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
         if self.transitions is None:
             return None
         items, worth = self.transitions.followers(history)
@@ -125,7 +155,9 @@ class Fusion:
         if not self.borrows or self.transitions is None:
             return np.zeros(len(loans), np.float32)
         items, worth = self.transitions.followers(history)
-        known: FloatArray = np.bincount(items, weights=worth, minlength=self.transitions.matrix.shape[0]).astype(np.float64)
+        known: FloatArray = np.bincount(items, weights=worth, minlength=self.transitions.matrix.shape[0]).astype(
+            np.float64
+        )
         return loans.worth(known) * np.float32(self.weights.borrowed * self.weights.transitions)
 
     @cached_property

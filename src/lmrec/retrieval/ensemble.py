@@ -89,6 +89,10 @@ class EnsembleScorer:
     def borrows(self) -> bool:
         return any(member.borrows for member in self.members)
 
+    @property
+    def lowers(self) -> bool:
+        return any(member.lowers for member in self.members)
+
     def loans_of(self, text_vec: Tensor) -> Loans:
         """As `Scorer.loans_of`, the members' side by side."""
         texts = _split(text_vec, [member.bank.text_vec for member in self.members])

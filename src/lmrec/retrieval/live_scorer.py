@@ -93,7 +93,8 @@ class LiveScorer:
         if found is None:
             return None
         items, worth = found
-        rows = snapshot.row_of_origin[items]
+        # Items of the history that came later are numbered past the generation's: Snapshot.origins.
+        rows = np.concatenate([snapshot.row_of_origin, np.arange(snapshot.n_rows)])[items] if len(items) else items
         living = rows >= 0
         if snapshot.borrowers is None:
             return rows[living], worth[living]

@@ -370,10 +370,11 @@ class Recommender:
         self, index: ItemIndex, histories: Ragged, exclude_seen: bool, k: int, allowed: BoolArray | None
     ) -> list[tuple[ScoredItem, ...]]:
         """The lists that `_lists` makes of all scores, by the index: among the best by the product and the items to
-        which the sparse part adds something (never less than nothing) are the best of all."""
+        which the sparse part adds something (less than nothing only to items of the history) are the best of all."""
         _check_k(k)
         query, bank = self.scorer.query(histories), GrowingBank(self.scorer.bank, coded=False).view()
-        fetched = min(k + (int(histories.lengths.max(initial=0)) if exclude_seen else 0), bank.n_rows)
+        hidden = exclude_seen or self.scorer.lowers
+        fetched = min(k + (int(histories.lengths.max(initial=0)) if hidden else 0), bank.n_rows)
         rows, scores = nearest_rows(index, bank, query, fetched, None if allowed is None else RowMask.of(allowed))
         added = self.scorer.sparse(histories, bank.n_rows)
         lists = []

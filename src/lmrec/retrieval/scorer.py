@@ -138,6 +138,11 @@ class Scorer:
     def borrows(self) -> bool:
         return self.fusion.borrows
 
+    @property
+    def lowers(self) -> bool:
+        """Whether something may be taken from a product: from items of the history, and from no other."""
+        return self.fusion.weights.repeated < 0
+
     def borrowed(self, history: IntArray, loans: Loans) -> npt.NDArray[np.float32]:
         """(n,) what is added to the product for items that came later and borrow so: `loans_of`."""
         return self.fusion.borrowed(history, loans)

@@ -1,8 +1,8 @@
 """Questions about a large catalog answered through its index: the lists are those that scoring every row would give.
 
 Rows with the same adjustment by the rules are in the model's own order, so each such part of the catalog is searched apart.
-What the model adds to some rows' products is never negative, so the best of all are among the best by the product and the
-rows that something is added to.
+What the model adds to some rows' products is never negative but for rows of the history, so the best of all are among the best
+by the product, as many more of them as the history is long, and the rows that something is added to.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -72,7 +72,8 @@ def search_index(scorer: LiveScorer, snapshot: Snapshot, query: Tensor, asks: Se
     for members in groups.values():
         rules, item_filter = asks[members[0]].rules, asks[members[0]].item_filter
         levels = rules.levels if item_filter is None else rules.levels_within(snapshot.mask(item_filter))
-        n = min(max(asks[at].n + len(asks[at].excluded) for at in members), snapshot.n_rows)
+        lowered = max(len(asks[at].history) for at in members) if scorer.scorer.lowers else 0
+        n = min(max(asks[at].n + len(asks[at].excluded) for at in members) + lowered, snapshot.n_rows)
         rows, scores = _search_levels(snapshot.index, snapshot, query[members], n, levels)
         for place, at in enumerate(members):
             searched[at] = _joined(scorer, snapshot, query[at], asks[at], rows[place], scores[place])

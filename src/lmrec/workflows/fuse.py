@@ -27,6 +27,7 @@ _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6)
 _FIRST_POPULARITY = 0.4  # at which half-lives are compared
 _HALF_LIVES = (3.0, 7.0, 30.0, 90.0)
+_REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _NEW_SHARE = 0.1
 _DRAWS = 2
@@ -61,7 +62,7 @@ def search_weights(
     borrowed = BORROWED if config.new_items else 0.0
     if not len(cases):
         return UNSEARCHED.model_copy(update={"borrowed": borrowed}) if config.transitions else FusionWeights(), None
-    grids = list(_grids(config, train.time_kind == TIMESTAMP))
+    grids = list(_grids(config, train.time_kind == TIMESTAMP, judging.exclude_seen))
     if not grids:
         return FusionWeights(), None
     asked = cases.sample(config.search_cases, seed)
@@ -162,8 +163,10 @@ def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) 
     return one, seen_as_new
 
 
-def _grids(config: FusionConfig, has_times: bool) -> Iterator[list[Change]]:
+def _grids(config: FusionConfig, has_times: bool, excludes_seen: bool) -> Iterator[list[Change]]:
     """What is tried, part by part: each entry is laid over the best weights so far."""
+    if config.repeats and not excludes_seen:
+        yield [{"repeated": constant} for constant in _REPEATED]
     if config.transitions:
         yield [{"transitions": weight} for weight in _TRANSITIONS]
     if config.popularity:

@@ -116,7 +116,8 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         towers = "the towers, taught again with validation," if has_refit(run) else "the towers"
         notes[FUSED] = (
             f"{towers} + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts"
-            f" + {weights.popularity:g} x recent popularity; weights from validation, counts from training and validation"
+            f" + {weights.popularity:g} x recent popularity; items without events borrow {weights.borrowed:g} x transitions, "
+            f"{weights.repeated:+g} for items of the history; weights from validation, counts from training and validation"
         )
     for name, one in own:
         ask(one, name)

@@ -94,7 +94,7 @@ def make_run(
     towers = TwoTower(text_vec, seen, configs.item, configs.user_model, configs.head).eval()
     if towers.item_tower.id_residual is not None:
         torch.nn.init.normal_(towers.item_tower.id_residual.weight, std=0.3)
-    weights = FusionWeights(transitions=3.0, content=2.0, borrowed=1.5)
+    weights = FusionWeights(transitions=3.0, content=2.0, borrowed=1.5, repeated=-2.0)
     fusion = fit_fusion(weights, log, N_ITEMS) if fused else None
     save_checkpoint(run.checkpoint, towers, encoder, tokenizer, template, configs, None, fusion=fusion)
     checkpoint = read_checkpoint(run.checkpoint)
