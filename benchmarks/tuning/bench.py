@@ -61,6 +61,11 @@ class Bench:
         runs.mkdir(parents=True, exist_ok=True)
         return bench
 
+    @property
+    def shrink(self) -> int:
+        """By how much less a reranker is taught and judged."""
+        return 10 if self.small else 1
+
     def recipe(self, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
         said = (*self.common, f"training.seed={seed}", *overrides)
         return load_recipe(ROOT / "recipes" / f"{self.data.recipe}.toml", said)

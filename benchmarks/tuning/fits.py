@@ -2,19 +2,23 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tuning.bench import PLAIN, Bench
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
-from benchmarks.tuning.results import Answers, Question
+from benchmarks.tuning.pairs import measure as measure_reranker
+from benchmarks.tuning.results import Answers, Question, read_answer, unfit
 from benchmarks.tuning.rows import Row, slug
 from benchmarks.tuning.what_trains import HEAD_ONLY, cost_cells
 from benchmarks.tuning.words import encoder_folder
+from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.text.template import build_template
-from lmrec.workflows.judge import FROZEN, TUNED, Judgement, judge_run
+from lmrec.workflows.ensemble import ensemble_runs
+from lmrec.workflows.judge import FROZEN, TUNED, Judgement, judge_run, own_name
+from lmrec.workflows.soup import soup_runs
 from lmrec.workflows.train import fit_run
 
 UNTUNED = Row(
@@ -25,9 +29,16 @@ _WITH_UNTUNED = 'baselines.names=["untuned"]'
 
 
 def answer_row(bench: Bench, row: Row, seed: int) -> None:
+    """Fit and judge one technique with one seed, and keep what was found."""
+    if row.mix:
+        answer_mixed(bench, row, seed)
+    else:
+        answer_fit(bench, PLAIN if row.name == UNTUNED.name else row, seed)
+
+
+def answer_fit(bench: Bench, row: Row, seed: int) -> None:
     """Fit, judge and keep. The plain fit answers for the rows that it holds as well: the language model as it came, and the
     towers of its first stage, which are all that "head only" would be."""
-    row = PLAIN if row.name == UNTUNED.name else row
     began = time.monotonic()
     run = fit_row(bench, row, seed)
     fitted = time.monotonic() - began
@@ -44,8 +55,64 @@ def answer_row(bench: Bench, row: Row, seed: int) -> None:
     shutil.rmtree(run.path)  # hundreds of megabytes that nobody asks for
 
 
+def answer_mixed(bench: Bench, row: Row, seed: int) -> None:
+    """Several fits as one model, judged as what it serves: each fit at the stage that validation chose. The members are left
+    where they are, for another row of the same members; `remove_members` ends that."""
+    began = time.monotonic()
+    if row.mix == "snapshots":
+        run = fit_row(bench, row, seed)
+        paths = sorted((run.path / "snapshots").iterdir())
+    else:
+        paths = [fit_row(bench, row.member_at(at, seed), seed).path for at in range(len(row.members))]
+    fitted, out = time.monotonic() - began, bench.runs / f"{slug(row.name)}-{seed}-mixed"
+    shutil.rmtree(out, ignore_errors=True)
+    if row.mix in ("uniform", "greedy"):
+        mixed = soup_runs(paths, out, "uniform" if row.mix == "uniform" else "greedy", show=False).run
+    else:
+        mixed = ensemble_runs(paths, out)
+    judged = judge_run(mixed.path, [_QUICK], show=False)
+    seconds = {"seconds": round(time.monotonic() - began, 1), "fit_seconds": round(fitted, 1)}
+    keep(bench, row, seed, judged, own_name(mixed), **seconds, soup=mixed.read_record().get("soup", {}).get("chosen"))
+    shutil.rmtree(out)
+
+
+def answer_reranker(bench: Bench, row: Row, seed: int) -> None:
+    """Teach the plain run of this seed a reranker, judge it on a part of the cases, and keep that."""
+    found = measure_reranker(fit_row(bench, PLAIN, seed).path, row, bench.shrink)
+    question = question_of(bench, row, seed)
+    facts = {**found, **question.as_dict(), "threads": _threads(), "made": time.strftime("%Y-%m-%d", time.gmtime())}
+    bench.results.mkdir(parents=True, exist_ok=True)
+    write_json(reranker_file(bench, row, seed), facts)
+
+
+def reranker_file(bench: Bench, row: Row, seed: int) -> Path:
+    return question_of(bench, row, seed).file(bench.results).with_suffix(".json")
+
+
+def read_reranker(bench: Bench, row: Row, seed: int) -> tuple[dict[str, Any] | None, str]:
+    """As `read_answer`, of a reranker."""
+    file = reranker_file(bench, row, seed)
+    if not file.exists():
+        return None, ""
+    found: dict[str, Any] = read_json(file)
+    why = unfit(file, found, question_of(bench, row, seed))
+    return (None, why) if why else (found, "")
+
+
+def remove_members(bench: Bench, rows: Sequence[Row], seed: int) -> None:
+    """The run folders of mixed rows that have been answered."""
+    for row in rows:
+        for name in (PLAIN.name, row.name, *(member.name for member in row.members)):
+            shutil.rmtree(bench.runs / f"{slug(name)}-{seed}", ignore_errors=True)
+
+
 def question_of(bench: Bench, row: Row, seed: int) -> Question:
-    return bench.question(row.name, seed, (*row.overrides, *row.pretrain))
+    return bench.question(row.name, seed, row.asked)
+
+
+def read_row(bench: Bench, row: Row, seed: int) -> tuple[Answers | None, str]:
+    """What is kept of it, or why that is not used."""
+    return read_answer(bench.results, question_of(bench, row, seed))
 
 
 def keep(bench: Bench, row: Row, seed: int, judged: Judgement, name: str, **facts: Any) -> None:
@@ -67,12 +134,11 @@ def fit_row(bench: Bench, row: Row, seed: int, run: Path | None = None) -> RunFo
         overrides = (*overrides, f"encoder.name={encoder_folder(bench, row)}")
     recipe, plain = bench.recipe(seed, overrides), bench.recipe(seed)
     place = bench.runs / "first-stages" / str(seed)
-    watch: Callable[[dict[str, Any]], None] | None = None
-    if row.name == PLAIN.name:
-        watch = KeepFirstStage(run, place)
-    elif not folder.record_file.exists() and is_shared(overrides) and is_kept(place, plain, bench.prepared):
+    kept = is_kept(place, plain, bench.prepared)
+    if kept and not folder.record_file.exists() and is_shared(overrides):
         shutil.rmtree(run, ignore_errors=True)
         begin_from(place, run, recipe, bench.prepared)
+    watch = KeepFirstStage(run, place) if row.name == PLAIN.name and not kept else None
     resume = folder.record_file.exists()
     return fit_run(
         None, None, out=run, recipe=recipe, prepared=bench.prepared, resume=resume, show=False, watch=watch
@@ -81,7 +147,7 @@ def fit_row(bench: Bench, row: Row, seed: int, run: Path | None = None) -> RunFo
 
 def same_as_plain(bench: Bench, row: Row) -> bool:
     """Whether the row's fit would be the plain one: a default said aloud, or a budget of words that no text here exceeds."""
-    if row.pretrain or row.name == PLAIN.name:
+    if row.pretrain or row.mix or row.name in (PLAIN.name, UNTUNED.name):
         return False
     mine, plain = bench.recipe(0, row.overrides), bench.recipe(0)
     if mine.model_copy(update={"template": plain.template}) != plain:

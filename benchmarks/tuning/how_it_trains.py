@@ -1,4 +1,5 @@
-"""Rows of the table of techniques: how it trains. Each changes one thing of the common recipe; SOUP are runs to mix."""
+"""Rows of the table of techniques: how it trains. Each changes one thing of the common recipe; MIXED are
+several fits as one."""
 
 from benchmarks.tuning.rows import Row
 
@@ -43,20 +44,33 @@ ADVERSARIAL = (
     Row("smart", ("adversarial.kind=smart",), "Jiang et al. 2020: answers stay where the words move"),
 )
 
-ENSEMBLES = (
+# Fits whose weights or answers are put together. SEED stands for a fit's seed, OTHER and THIRD for two that no row has.
+_SOUP = (
+    Row("soup, as it is", ("training.start_seed=SEED",), "the common recipe"),
+    Row("soup, other batches", ("training.start_seed=SEED", "training.seed=OTHER"), "another order of the events"),
+    Row("soup, lower rate", ("training.start_seed=SEED", "training.learning_rate=1.5e-3"), "half the rate"),
+    Row("soup, label smoothing", ("training.start_seed=SEED", "objective.label_smoothing=0.1"), "Szegedy et al. 2016"),
+)
+MIXED = (
     Row(
         "snapshots",
-        ("training.snapshots=2", "training.patience=10", "training.refit=true"),
-        "Huang et al. 2017: two cycles; what is judged is `lmrec ensemble RUN/snapshots/*`",
+        ("training.snapshots=2", "training.patience=10", "training.tuned_epochs=0"),
+        "Huang et al. 2017: the ends of two cycles of the first stage, as one; beside 'head only'",
+        mix="snapshots",
     ),
+    Row(
+        "ensemble of 3 seeds",
+        (),
+        "three plain fits, each at the stage that validation chose, by scores",
+        mix="ensemble",
+        members=(
+            Row("plain, for the ensemble", (), "the common recipe"),
+            Row("plain, other seed", ("training.seed=OTHER",), "the common recipe"),
+            Row("plain, third seed", ("training.seed=THIRD",), "the common recipe"),
+        ),
+    ),
+    Row("uniform soup", (), "Wortsman et al. 2022: the mean of four fits' weights", mix="uniform", members=_SOUP),
+    Row("greedy soup", (), "the same: a fit joins where validation does not fall", mix="greedy", members=_SOUP),
 )
 
-# Runs of one start that `lmrec soup` mixes (uniform and greedy); each is a fit of its own.
-SOUP = (
-    Row("soup, as it is", ("training.start_seed=0",), "the common recipe"),
-    Row("soup, other batches", ("training.start_seed=0", "training.seed=100"), "another order of the events"),
-    Row("soup, lower rate", ("training.start_seed=0", "training.learning_rate=1.5e-3"), "half the rate"),
-    Row("soup, label smoothing", ("training.start_seed=0", "objective.label_smoothing=0.1"), "Szegedy et al. 2016"),
-)
-
-ROWS = (*OPTIMIZERS, *REGULARISERS, *ADVERSARIAL, *ENSEMBLES)
+ROWS = (*OPTIMIZERS, *REGULARISERS, *ADVERSARIAL)

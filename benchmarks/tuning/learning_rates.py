@@ -23,7 +23,7 @@ from lmrec.evaluation.rate_chart import draw_rates
 from lmrec.recipe import load_recipe
 from lmrec.workflows.prepare import prepare_dataset
 
-RATES = (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+RATES = (1e-6, 1e-5, 2e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 SMALL = ("training.frozen_epochs=4", "training.tuned_epochs=1", "training.validation_cases=500")
 
 STAGES_ALONE = ("training.refit=false", *(f"fusion.{part}=false" for part in ("transitions", "content", "popularity")))

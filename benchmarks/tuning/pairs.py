@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tuning.rows import Row
+from benchmarks.tuning.rows import Row, slug
+from lmrec.artifacts.files import write_json
 from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.distil import distil_run
@@ -23,47 +24,51 @@ from lmrec.workflows.judge import judge_run
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.reranked import ALONE, RERANKED
 
-SMALL = bool(os.environ.get("SMALL"))
-_SHRINK = 10 if SMALL else 1
-_SMOLLM2 = "reranker.name=SmolLM2-135M-Instruct"
-COMMON = (
-    "reranker.max_tokens=64",
-    "reranker.top_k=20",
-    f"reranker.validation_events={200 // _SHRINK}",
-    f"reranker.search_cases={100 // _SHRINK}",
-    f"reranker.judge_cases={150 // _SHRINK}",
-)
-LEARNT = (*COMMON, f"reranker.n_events={1500 // _SHRINK}")
-GPT = (
-    *COMMON[:1],
-    "reranker.top_k=10",
-    f"reranker.validation_events={40 // _SHRINK}",
-    f"reranker.search_cases={40 // _SHRINK}",
-    f"reranker.judge_cases={60 // _SHRINK}",
-    _SMOLLM2,
-)
-ROWS = (
-    Row("cross-encoder, binary", LEARNT, "MiniLM, chosen against the retriever's own best (Nogueira & Cho 2019)"),
-    Row("cross-encoder, popular negatives", (*LEARNT, "reranker.negatives=popularity"), "the same, easier wrong pairs"),
-    Row("cross-encoder, stars as classes", (*LEARNT, "reranker.task=classes"), "softmax over 1 to 5 stars"),
-    Row("cross-encoder, stars as numbers", (*LEARNT, "reranker.task=regression"), "squared error"),
-    Row("SmolLM2, likelihood", (*GPT, "reranker.form=likelihood"), "log p(title | history) a token, nothing trained"),
-    Row(
-        "SmolLM2, yes or no, LoRA",
-        (
-            *GPT, "reranker.form=yes_no", "reranker.train=lora", "reranker.learning_rate=5e-4", "reranker.batch_pairs=8",
-            f"reranker.n_events={120 // _SHRINK}",
-        ),
-        "TALLRec (Bao et al. 2023)",
-    ),
-)  # fmt: skip
-DISTILLED = ROWS[0].name
+DISTILLED = "cross-encoder, binary"
 _N_TIMED = 20
+_SMOLLM2 = "reranker.name=SmolLM2-135M-Instruct"
 
 
-def measure(run: Path, row: Row) -> dict[str, Any]:
+def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
+    """What is taught and judged; `shrink`: by how much less of everything."""
+
+    def sizes(top_k: int, validation: int, search: int, judge: int) -> tuple[str, ...]:
+        return (
+            "reranker.max_tokens=64",
+            f"reranker.top_k={top_k}",
+            f"reranker.validation_events={validation // shrink}",
+            f"reranker.search_cases={search // shrink}",
+            f"reranker.judge_cases={judge // shrink}",
+        )
+
+    learnt = (*sizes(20, 200, 100, 150), f"reranker.n_events={1500 // shrink}")
+    gpt = (*sizes(10, 40, 40, 60), _SMOLLM2)
+    yes_no = ("reranker.form=yes_no", "reranker.train=lora", "reranker.learning_rate=5e-4", "reranker.batch_pairs=8")
+    return (
+        Row(DISTILLED, learnt, "MiniLM, chosen against the retriever's own best (Nogueira & Cho 2019)"),
+        Row(
+            "cross-encoder, popular negatives",
+            (*learnt, "reranker.negatives=popularity"),
+            "the same, easier wrong pairs",
+        ),
+        Row("cross-encoder, stars as classes", (*learnt, "reranker.task=classes"), "softmax over 1 to 5 stars"),
+        Row("cross-encoder, stars as numbers", (*learnt, "reranker.task=regression"), "squared error"),
+        Row(
+            "SmolLM2, likelihood",
+            (*gpt, "reranker.form=likelihood"),
+            "log p(title | history) a token, nothing trained",
+        ),
+        Row(
+            "SmolLM2, yes or no, LoRA",
+            (*gpt, *yes_no, f"reranker.n_events={120 // shrink}"),
+            "TALLRec (Bao et al. 2023)",
+        ),
+    )
+
+
+def measure(run: Path, row: Row, shrink: int = 1) -> dict[str, Any]:
     """Teach a copy of the run and judge it."""
-    copy = run.with_name(f"{run.name}-rerankers") / row.name.replace(" ", "-").replace(",", "")
+    copy = run.with_name(f"{run.name}-rerankers") / slug(row.name)
     if not copy.exists():  # an interrupted training goes on where it stopped
         shutil.copytree(run, copy)
     folder = RunFolder(copy)
@@ -93,20 +98,20 @@ def measure(run: Path, row: Row) -> dict[str, Any]:
         "n_pairs": fit["n_pairs"],
         "ms_a_list": time_lists(copy, rerank=True),
         "ms_a_list_plain": time_lists(copy, rerank=False),
-        "distilled": distilled(copy) if row.name == DISTILLED else None,
+        "distilled": distilled(copy, shrink) if row.name == DISTILLED else None,
         **describe_environment(),
     }
     shutil.rmtree(copy)
     return found
 
 
-def distilled(run: Path) -> dict[str, Any] | None:
+def distilled(run: Path, shrink: int) -> dict[str, Any] | None:
     """What the retriever takes from its reranker: its validation metric before and after, and the epoch that is kept."""
     if not json.loads((run / "reranker" / "reranker.json").read_text())["weight"]:
         return None
     out = run.with_name(f"{run.name}-distilled")
     shutil.rmtree(out, ignore_errors=True)
-    found = distil_run(run, out, [f"distil.n_events={200 // _SHRINK}"], show=False)
+    found = distil_run(run, out, [f"distil.n_events={200 // shrink}"], show=False)
     shutil.rmtree(out)
     return {"metric": found.metric, "validation": found.metrics, "epoch": found.epoch, "seconds": found.seconds}
 
@@ -135,22 +140,27 @@ def line(found: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+HEADER = (
+    "| reranker | retriever | reranked | difference [95 %] | alone | weight | pairs | fit, s | ms a list | without |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
 def main(words: list[str]) -> None:
+    shrink = 10 if os.environ.get("SMALL") else 1
+    rows = reranker_rows(shrink)
     if not words:
-        sys.exit("usage: python -m benchmarks.tuning.pairs RUN [ROW...]\nrows: " + "; ".join(row.name for row in ROWS))
+        sys.exit("usage: python -m benchmarks.tuning.pairs RUN [ROW...]\nrows: " + "; ".join(row.name for row in rows))
     run, wanted = Path(words[0]), words[1:]
     out = run.with_name(f"{run.name}-rerankers")
     out.mkdir(exist_ok=True)
-    print(
-        "| reranker | retriever | reranked | difference [95 %] | alone | weight | pairs | fit, s | ms a list | without |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for row in ROWS:
+    print(HEADER)
+    for row in rows:
         if wanted and row.name not in wanted:
             continue
-        file = out / f"{row.name.replace(' ', '-').replace(',', '')}.json"
+        file = out / f"{slug(row.name)}.json"
         if not file.exists():
-            file.write_text(json.dumps(measure(run, row), indent=1))
+            write_json(file, measure(run, row, shrink))
         found = json.loads(file.read_text())
         print(line(found), flush=True)
         if found["distilled"] is not None:

@@ -7,7 +7,7 @@ and is not used.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -92,11 +92,15 @@ def read_answer(folder: Path, question: Question) -> tuple[Answers | None, str]:
     if not file.exists():
         return None, ""
     found = Answers.load(file)
+    why = unfit(file, found.facts, question)
+    return (None, why) if why else (found, "")
+
+
+def unfit(file: Path, facts: Mapping[str, Any], question: Question) -> str:
+    """Why what is kept in a file, by these facts, is no answer to the question; empty where it is one."""
     asked = question.as_dict()
-    other = [name for name in ("overrides", "data") if found.facts.get(name) != asked[name]]
-    if other:
-        return None, f"{file.name} is not used: it is of other {' and of other '.join(other)}"
-    return found, ""
+    other = [name for name in ("overrides", "data") if facts.get(name) != asked[name]]
+    return f"{file.name} is not used: it is of other {' and of other '.join(other)}" if other else ""
 
 
 def average(seeds: Sequence[Answers], metric: str) -> FloatArray:

@@ -1,6 +1,7 @@
 """A row of the table of techniques: what a fit changes in the common recipe, and why it is worth a row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -9,13 +10,31 @@ class Row:
 
     name: what the table calls it, unique in its list. overrides: recipe settings as on the command line
     ("training.optimizer=sgd"). about: one plain line, with the paper where there is one. pretrain: settings of `lmrec
-    pretrain`, which makes the language model that the fit begins with; none: the published one.
+    pretrain`, which makes the language model that the fit begins with; none: the published one. mix: how several fits
+    become one model: snapshots of this one, or `members`, whose overrides may say SEED, OTHER and THIRD.
     """
 
     name: str
     overrides: tuple[str, ...]
     about: str
     pretrain: tuple[str, ...] = ()
+    mix: Literal["", "snapshots", "ensemble", "uniform", "greedy"] = ""
+    members: tuple["Row", ...] = ()
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """All that makes its results what they are, as a list of settings."""
+        mixed = tuple(f"{member.name}: {override}" for member in self.members for override in member.overrides or ("",))
+        return (*self.overrides, *self.pretrain, *((f"mix={self.mix}",) if self.mix else ()), *mixed)
+
+    def member_at(self, place: int, seed: int) -> "Row":
+        """A member of a fit's seed. The other seeds are far from those that rows are fitted with."""
+        member = self.members[place]
+        numbers = {"SEED": seed, "OTHER": 100 + seed, "THIRD": 200 + seed}
+        overrides = member.overrides
+        for word, number in numbers.items():
+            overrides = tuple(override.replace(word, str(number)) for override in overrides)
+        return replace(member, overrides=overrides)
 
 
 def slug(name: str) -> str:

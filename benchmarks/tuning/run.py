@@ -13,12 +13,22 @@ its numbers say nothing.
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from benchmarks.tuning import how_it_trains, what_trains, words
 from benchmarks.tuning.bench import FOLDER, PLAIN, Bench
-from benchmarks.tuning.fits import UNTUNED, answer_row, question_of, same_as_plain
-from benchmarks.tuning.results import Answers, read_answer
+from benchmarks.tuning.fits import (
+    UNTUNED,
+    answer_reranker,
+    answer_row,
+    read_reranker,
+    read_row,
+    remove_members,
+    same_as_plain,
+)
+from benchmarks.tuning.pairs import HEADER, reranker_rows
+from benchmarks.tuning.pairs import line as reranker_line
+from benchmarks.tuning.results import Answers
 from benchmarks.tuning.rows import Row, slug
 from benchmarks.tuning.table import LEGEND, made_from, table
 from lmrec.errors import Interrupted, LmrecError
@@ -28,7 +38,8 @@ ROWS = (
     *(PLAIN, UNTUNED),
     *(*what_trains.FREEZING, *what_trains.RATES, *what_trains.ADAPTERS),
     *(*how_it_trains.REGULARISERS, *words.AUGMENTATION, *words.PRETRAINED),
-    *(*how_it_trains.ADVERSARIAL, *how_it_trains.OPTIMIZERS, *words.LONG_TEXTS),
+    *(*how_it_trains.ADVERSARIAL, *how_it_trains.OPTIMIZERS, *how_it_trains.MIXED, *what_trains.MODELS),
+    *words.LONG_TEXTS,
 )
 
 
@@ -44,22 +55,25 @@ def main() -> None:
     until = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     bench = Bench.open(options.dataset, options.small)
     same = {row.name: PLAIN.name for row in ROWS if same_as_plain(bench, row)}
-    chosen = [row for row in ROWS if not options.only or row.name in (*options.only, PLAIN.name)]
+    every = (*ROWS, *reranker_rows(bench.shrink))
+    chosen = [row for row in every if not options.only or row.name in (*options.only, PLAIN.name)]
     refused = {} if options.table else measure(bench, chosen, 1 if options.small else options.seeds, same, until)
-    text = whole_table(bench, options.dataset, same, refused)
+    text = whole_table(bench, options, same, refused)
     print(f"\n{text}")
     if not options.small:
         (FOLDER / f"{bench.data.name}.md").write_text(text + "\n", encoding="utf-8")
 
 
 def measure(
-    bench: Bench, rows: Sequence[Row], n_seeds: int, same: dict[str, str], until: float = float("inf")
+    bench: Bench, rows: Sequence[Row], n_seeds: int, same: Collection[str], until: float = float("inf")
 ) -> dict[str, str]:
     """Fit what is not there yet, until it is late; row -> why it was refused."""
     refused: dict[str, str] = {}
+    rerankers = reranker_rows(bench.shrink)
     for seed in range(n_seeds):
         for row in rows:
-            found, unused = read_answer(bench.results, question_of(bench, row, seed))
+            is_reranker = row in rerankers
+            found, unused = read_reranker(bench, row, seed) if is_reranker else read_row(bench, row, seed)
             if found is not None or row.name in same or row.name in refused:
                 continue
             if time.monotonic() > until:
@@ -67,7 +81,7 @@ def measure(
                 return refused
             began = time.monotonic()
             try:
-                answer_row(bench, row, seed)
+                (answer_reranker if is_reranker else answer_row)(bench, row, seed)
             except Interrupted:
                 print(f"stopped in {row.name}; the same command goes on from here", flush=True)
                 return refused
@@ -75,6 +89,7 @@ def measure(
                 refused[row.name] = str(error).splitlines()[0]
             ended = refused.get(row.name, "done") + (f" ({unused})" if unused else "")
             print(f"seed {seed}, {row.name}: {ended}, {time.monotonic() - began:.0f} s", flush=True)
+        remove_members(bench, [row for row in rows if row.mix], seed)
     return refused
 
 
@@ -87,7 +102,7 @@ def read_results(bench: Bench, rows: Sequence[Row] = ROWS) -> dict[str, dict[int
     results: dict[str, dict[int, Answers]] = {}
     for row in rows:
         for seed in sorted(seeds.get(slug(row.name), [])):
-            found, unused = read_answer(bench.results, question_of(bench, row, seed))
+            found, unused = read_row(bench, row, seed)
             if found is None:
                 print(unused)
             else:
@@ -95,13 +110,33 @@ def read_results(bench: Bench, rows: Sequence[Row] = ROWS) -> dict[str, dict[int
     return results
 
 
-def whole_table(bench: Bench, dataset: str, same: dict[str, str], refused: dict[str, str]) -> str:
+def reranked_section(bench: Bench, n_seeds: int) -> list[str]:
+    """The table of rerankers, a line a row and seed; empty where none was judged."""
+    lines = []
+    for row in reranker_rows(bench.shrink):
+        for seed in range(n_seeds):
+            found, _ = read_reranker(bench, row, seed)
+            if found is not None:
+                lines.append(reranker_line({**found, "row": f"{found['row']}, seed {seed}, {found['cases']} cases"}))
+                if found["distilled"] is not None:
+                    lines.append(f"| distilled from it: {found['distilled']} |" + " |" * 9)
+    if not lines:
+        return ["", "## Rerankers", "", "Not measured yet."]
+    about = (
+        "On top of the plain run of that seed: NDCG@10 of the whole catalog's ranking on a part of the test cases, of the "
+        "retriever, of both, and of the reranker alone; its weight was chosen on validation (0: its gain there was not clear, "
+        "and nothing is put in another order)."
+    )
+    return ["", "## Rerankers", "", about, "", HEADER, *lines]
+
+
+def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str], refused: dict[str, str]) -> str:
     """The file: how it was made, the table, and what its columns are."""
     results = read_results(bench)
-    lines = [f"`python -m benchmarks.tuning.run --dataset {dataset}`; {made_from(results)}.", ""]
+    lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results)}.", ""]
     lines.append(table([row.name for row in ROWS], results, PLAIN.name, same))
     lines += [f"\nRefused: {name}: {why}" for name, why in refused.items()]
-    return "\n".join([*lines, "", LEGEND])
+    return "\n".join([*lines, "", LEGEND, *reranked_section(bench, options.seeds)])
 
 
 if __name__ == "__main__":

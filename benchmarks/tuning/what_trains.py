@@ -54,6 +54,32 @@ ADAPTERS = (
     _adapter("pfeiffer", "one bottleneck a layer (Pfeiffer et al. 2020)"),
 )
 
+# Bounded, for one pass of these models costs many times what a row's does: fewer epochs, cases and items than plain has.
+MODELS = (
+    Row(
+        "history as text",
+        (
+            "user_model.kind=text",
+            "training.frozen_epochs=5",
+            "training.tuned_epochs=1",
+            "training.validation_cases=300",
+        ),
+        "one pass of the language model over the newest items' words; 5 + 1 epochs",
+    ),
+    Row(
+        "SmolLM2-135M, lora",
+        (
+            "encoder.name=SmolLM2-135M-Instruct",
+            _ALL,
+            "encoder.adapter.kind=lora",
+            "training.encoder_learning_rate=5e-4",
+            "training.tuned_epochs=1",
+            "training.max_encoded_items=64",
+        ),
+        "a GPT-type encoder, mean of its tokens; 10 + 1 epochs, 64 items a step of the language model",
+    ),
+)
+
 ROWS = (*FREEZING, *RATES, *ADAPTERS)
 
 

@@ -9,8 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.tuning.fewer_labels import thin
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
+from benchmarks.tuning.pairs import reranker_rows
 from benchmarks.tuning.results import Answers, Question, average, read_answer
+from benchmarks.tuning.rows import slug
+from benchmarks.tuning.run import ROWS as ROWS_OF_TABLE
 from benchmarks.tuning.table import table
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
 from lmrec.recipe import load_recipe
@@ -131,3 +135,37 @@ def answers(value: float, facts: dict[str, object] | None = None) -> Answers:
 
 def test_seeds_are_averaged_case_by_case() -> None:
     assert average([answers(0.2), answers(0.4)], "auc").tolist() == pytest.approx([0.3] * 6)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_fewer_labels_are_whole_users_and_the_questions_stay(prepared: Prepared, share: float) -> None:
+    split = prepared.split
+    few = thin(split, share, 0)
+    assert abs(few.train.n_events - share * split.train.n_events) <= np.bincount(split.train.user_idx).max()
+    assert (few.validation, few.test) == (split.validation, split.test)
+    kept = np.unique(few.train.user_idx)
+    whole = np.bincount(split.train.user_idx, minlength=few.train.n_users)
+    assert (np.bincount(few.train.user_idx, minlength=few.train.n_users)[kept] == whole[kept]).all()
+    assert np.isin(few.train_and_validation.user_idx, kept).all() or share == 1.0
+    if share < 1:
+        assert thin(split, share, 1).train.n_events != few.train.n_events or not np.array_equal(
+            np.unique(thin(split, share, 1).train.user_idx), kept
+        )
+
+
+def test_every_row_is_named_once_and_members_know_their_seed() -> None:
+    rows = [*ROWS_OF_TABLE, *reranker_rows()]
+    assert len({slug(row.name) for row in rows}) == len(rows)
+    mixed = [row for row in ROWS_OF_TABLE if row.mix]
+    assert {row.mix for row in mixed} == {"snapshots", "ensemble", "uniform", "greedy"}
+    for row in mixed:
+        for seed in range(3):
+            recipes = [
+                load_recipe(overrides=[f"training.seed={seed}", *row.member_at(place, seed).overrides])
+                for place in range(len(row.members))
+            ]
+            if row.mix in ("uniform", "greedy"):
+                assert {recipe.training.start_seed for recipe in recipes} == {seed}
+            if row.mix == "ensemble":
+                assert [recipe.training.seed for recipe in recipes] == [seed, 100 + seed, 200 + seed]
+    assert len({row.asked for row in mixed}) == len(mixed)

@@ -19,11 +19,57 @@ KINDS = ("transformer", "attention", "mean", "text")
 SOURCES = ("text+id", "text", "id")
 TRAINED = ("all", "last_layers", "none")
 HEADS = ("cosine", "dot")
+_WORDS = ("augment.words.swap=0.3", "augment.words.delete=0.2", "augment.words.variants=2")
+_HISTORY = ('augment.history.kinds=["crop", "mask", "reorder"]', "augment.history.share=0.8")
+AUGMENTED = {"plainly": (), "words": _WORDS, "history": _HISTORY, "both": (*_WORDS, *_HISTORY)}
+COMBINED = [
+    # What is augmented goes round, so that each way meets each kind, source, policy and head.
+    (KINDS[k], SOURCES[s], TRAINED[t], HEADS[h], tuple(AUGMENTED)[(k + s + t + 2 * h) % 4])
+    for k, s, t, h in product(range(len(KINDS)), range(len(SOURCES)), range(len(TRAINED)), range(len(HEADS)))
+]
 
 
-@pytest.mark.parametrize(("kind", "source", "train", "head"), list(product(KINDS, SOURCES, TRAINED, HEADS)))
+def augmentation_refused(kind: str, source: str, augmented: str) -> str:
+    """Why, where what is augmented would be read by nobody; empty where it would be."""
+    if augmented in ("words", "both") and source == "id":
+        return "augment.words changes words, and item.source 'id' reads none"
+    if augmented in ("words", "both") and kind == "text":
+        return "augment.words makes variants of item texts, and user_model.kind 'text' reads whole histories"
+    return ""
+
+
+def test_what_is_augmented_meets_every_choice() -> None:
+    for place, choices in enumerate((KINDS, SOURCES, TRAINED, HEADS)):
+        assert {(one[place], one[4]) for one in COMBINED} == set(product(choices, AUGMENTED))
+
+
+@pytest.mark.parametrize(("kind", "source", "augmented"), list(product(KINDS, SOURCES, AUGMENTED)))
+@pytest.mark.parametrize("train", TRAINED)
+@pytest.mark.parametrize("head", HEADS)
+def test_augmentation_goes_with_it_or_is_refused(kind: str, source: str, augmented: str, train: str, head: str) -> None:
+    choices = [f"user_model.kind={kind}", f"item.source={source}", f"encoder.train={train}", f"head.kind={head}"]
+    told = augmentation_refused(kind, source, augmented)
+    if kind == "text" and source == "id":
+        told = "'text' needs words"
+    if told:
+        with pytest.raises(RecipeError, match=told):
+            load_recipe(overrides=[*choices, *AUGMENTED[augmented]])
+        return
+    recipe = load_recipe(overrides=[*choices, *AUGMENTED[augmented]])
+    assert recipe.augment.words.any == (augmented in ("words", "both"))
+    assert bool(recipe.augment.history.kinds) == (augmented in ("history", "both"))
+
+
+@pytest.mark.parametrize(("kind", "source", "train", "head", "augmented"), COMBINED)
 def test_it_fits_and_answers_or_is_refused(
-    kind: str, source: str, train: str, head: str, world_folder: Path, tmp_path: Path, quick_choices: list[str]
+    kind: str,
+    source: str,
+    train: str,
+    head: str,
+    augmented: str,
+    world_folder: Path,
+    tmp_path: Path,
+    quick_choices: list[str],
 ) -> None:
     choices = [
         *quick_choices,
@@ -33,9 +79,14 @@ def test_it_fits_and_answers_or_is_refused(
         f"head.kind={head}",
         "training.validation_cases=20",
         "split.validation=0.05",
+        *AUGMENTED[augmented],
     ]
     if kind == "text" and source == "id":
         with pytest.raises(RecipeError, match="'text' needs words: set item.source to 'text' or 'text\\+id'"):
+            load_recipe(overrides=choices)
+        return
+    if told := augmentation_refused(kind, source, augmented):
+        with pytest.raises(RecipeError, match=told):
             load_recipe(overrides=choices)
         return
     items, events = world_folder / "items.csv", world_folder / "events.csv"

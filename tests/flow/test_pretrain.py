@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import Result
 
-from lmrec.errors import Interrupted
+from lmrec.errors import Interrupted, RunFolderError
 from lmrec.models.encoder import EncoderConfig, load_encoder
 from lmrec.recipe import load_recipe
 from lmrec.text.tokens import load_tokenizer
+from lmrec.training.pretrain import PairTask
 from lmrec.workflows import pretrain
+from lmrec.workflows.prepare import prepare
 from lmrec.workflows.train import fit_run
 
 Invoke = Callable[..., Result]
@@ -114,23 +116,78 @@ def test_new_words_get_the_mean_of_their_pieces_and_one_token_each(
     assert len(vectors[1]) == len(vectors[0]) + 1
 
 
-def test_ctrl_c_keeps_what_was_learnt_and_the_same_command_begins_anew(
-    masked_bert: Path, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = load_recipe(overrides=[*QUICK, f"encoder.name={masked_bert}", "pretrain.objective=simcse"])
+@contextmanager
+def wish_after(n_asked: int) -> Iterator[Callable[[], bool]]:
+    """A Ctrl-C that is there when somebody looks for the n-th time."""
     asked: list[int] = []
 
-    @contextmanager
-    def wish() -> Any:
-        yield lambda: len(asked) > 3 or asked.append(1)  # type: ignore[func-returns-value]
+    def wish() -> bool:
+        asked.append(1)
+        return len(asked) > n_asked
+
+    yield wish
+
+
+@pytest.mark.parametrize(("objective", "stops"), [("mlm", (0, 4, 8)), ("simcse", (2, 6)), ("clm", (5,))])
+def test_a_stopped_pretraining_can_be_used_and_the_same_call_ends_with_the_weights_of_one_that_nobody_stopped(
+    objective: str,
+    stops: tuple[int, ...],
+    masked_bert: Path,
+    tiny_gpt: Path,
+    world: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped in its first step, in the middle of an epoch and at an epoch's end; mlm also while its head learns alone."""
+    encoder = tiny_gpt if objective == "clm" else masked_bert
+    choices = [*QUICK, "pretrain.epochs=3", f"encoder.name={encoder}", f"pretrain.objective={objective}"]
+    recipe = load_recipe(overrides=choices)
+    whole = pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "whole", show=False)
+    for n_asked in stops:
+        with monkeypatch.context() as patch:
+            patch.setattr(pretrain, "stop_on_interrupt", lambda n_asked=n_asked: wish_after(n_asked))
+            with pytest.raises(Interrupted, match="can be used. The same command goes on from there"):
+                pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", show=False)
+        assert load_encoder(tmp_path / "out", EncoderConfig()).width == 32
+        assert json.loads((tmp_path / "out" / "pretraining.json").read_text())["finished"] is False
+    other = load_recipe(overrides=[*choices, "pretrain.learning_rate=1e-5"])
+    with pytest.raises(RunFolderError, match="was stopped, of other choices, texts or events"):
+        pretrain.pretrain_encoder(world.catalog, other, tmp_path / "out", show=False)
+    done = pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", show=False)
+    assert (done.before, done.after, done.n_steps) == (whole.before, whole.after, whole.n_steps)
+    assert not (tmp_path / "out" / "training_state").exists()
+    check_same_weights(tmp_path / "whole", tmp_path / "out")
+
+
+def test_a_killed_pretraining_goes_on_from_the_last_epochs_end(
+    masked_bert: Path, world: Any, world_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = [*QUICK, "pretrain.epochs=3", f"encoder.name={masked_bert}", "pretrain.objective=pairs"]
+    recipe = load_recipe(overrides=choices)
+    train = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe).split.train
+    pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "whole", train, show=False)
+    steps: list[int] = []
+
+    def dying(*args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 14:  # of 8 an epoch
+            raise SystemError("killed")
+        return PairTask.loss(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "stop_on_interrupt", wish)
-        with pytest.raises(Interrupted, match="stopped after 4 steps.*can be used"):
-            pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", show=False)
-    assert load_encoder(tmp_path / "out", EncoderConfig()).width == 32
-    assert json.loads((tmp_path / "out" / "pretraining.json").read_text())["finished"] is False
-    assert pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", show=False).finished
+        patch.setattr(pretrain, "PairTask", type("Dying", (PairTask,), {"loss": dying}))
+        with pytest.raises(SystemError, match="killed"):
+            pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", train, show=False)
+    assert not (tmp_path / "out" / "pretraining.json").exists()
+    assert json.loads((tmp_path / "out" / "training_state" / "state.json").read_text())["epoch"] == 1
+    assert pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", train, show=False).finished
+    check_same_weights(tmp_path / "whole", tmp_path / "out")
+
+
+def check_same_weights(one: Path, other: Path) -> None:
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_what_cannot_be_done_is_refused_with_the_reason(

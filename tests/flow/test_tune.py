@@ -1,6 +1,8 @@
 """A search for a better recipe: by validation alone, resumable, prunable, and confirmed with fresh seeds."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,38 @@ def test_a_bad_trial_is_stopped_and_choices_that_do_not_go_together_are_counted(
     assert found.n_refused > 0
     assert found.n_pruned > 0
     assert (found.best["user_model.heads"], found.best["item.width"]) != (4, 18)
+
+
+def test_two_workers_on_one_study_finish_the_asked_number_of_trials_together(
+    world_folder: Path, quick_choices: list[str], tmp_path: Path
+) -> None:
+    """Two processes of the real command line, started at once. Each trial is made by one of them; as docs/tuning/search.md
+    says, the one that is at work when the last is done may add one."""
+    words = ["--items", world_folder / "items.csv", "--interactions", world_folder / "events.csv"]
+    words += ["--out", tmp_path / "study", "--trials", 6, "--quiet", "--json"]
+    more = ["encoder.train=none", "split.validation=0.05", "training.validation_cases=20", "tune.prune=false"]
+    more += ['tune.space={"training.learning_rate" = {low = 1e-4, high = 1e-1, log = true}}', "tune.startup=9"]
+    words += [word for choice in [*quick_choices, *more] for word in ("--set", choice)]
+    command = [sys.executable, "-m", "lmrec.cli.app", "tune", *map(str, words)]
+    workers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        for _ in range(2)
+    ]
+    told = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], told
+    import optuna
+
+    study = optuna.load_study(study_name="lmrec", storage=f"sqlite:///{tmp_path}/study/study.db")
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert 6 <= len(study.trials) <= 7
+    rates = [trial.params["training.learning_rate"] for trial in study.trials]
+    assert len(set(rates)) == len(rates), "no worker repeats the other's trials"
+    shown = study.trials_dataframe(("datetime_start", "datetime_complete")).sort_values("datetime_start")
+    assert (shown.datetime_start[1:].values < shown.datetime_complete[:-1].values).any(), "they worked at the same time"
+    best = study.best_value
+    found = [json.loads(out) for out, _ in told]
+    assert best in [one["best_value"] for one in found]
+    assert not list((tmp_path / "study").glob(".trial-*"))
 
 
 def test_no_trial_sees_the_test_part(

@@ -85,7 +85,8 @@ def pretrain(
 ) -> None:
     """Let a language model read on in the catalog's own words, before `lmrec fit --set encoder.name=FOLDER` tunes it.
 
-    Ctrl-C writes what has been learnt so far. The words of all items are read; of events only the training part.
+    Ctrl-C writes what has been learnt so far, and the same command goes on from there, also after a kill. The words of all
+    items are read; of events only the training part.
     """
     from lmrec.recipe import load_recipe
     from lmrec.workflows.pretrain import pretrain_encoder

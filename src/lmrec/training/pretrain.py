@@ -15,7 +15,8 @@ it arrives. Of events only those of the training part may be used.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from lmrec.artifacts.training_state import TrainingState, save_training_state
 from lmrec.data.history import HistoryIndex
 from lmrec.errors import TrainingError
 from lmrec.fields import IntArray, Ragged
@@ -30,11 +32,18 @@ from lmrec.models.encoder import TextEncoder, pad_tokens, unique_rows
 from lmrec.models.language import LanguageModel
 from lmrec.models.reading import Way
 from lmrec.progress import Bar
-from lmrec.training.optimizer import learning_rate_factor, parameter_groups, set_learning_rate
+from lmrec.training.optimizer import (
+    learning_rate_factor,
+    moments_of,
+    parameter_groups,
+    restore_moments,
+    set_learning_rate,
+)
 
 _WARMUP_SHARE = 0.06
 _WEIGHT_DECAY = 0.01
 _MAX_GRAD_NORM = 1.0
+_SAVE_EVERY = 200  # steps: a kill loses no more
 _HIDDEN_AS_MASK, _HIDDEN_AS_OTHER = 0.8, 0.1  # of the hidden words; the rest stay as they are, as BERT's were
 
 
@@ -271,6 +280,35 @@ def near_pairs(index: HistoryIndex, distance: int) -> IntArray:
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a pretraining stands, and how that is kept: stage 0 is a fresh head alone, stage 1 the whole model."""
+
+    state: TrainingState
+    folder: Path | None
+
+    def keep(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write all that the next step depends on, where there is a folder for it."""
+        if self.folder is None:
+            return
+        weights = {name: value.detach() for name, value in module.state_dict().items()}
+        now = replace(self.state, weights=weights, moments=moments_of(optimizer), rng=torch.get_rng_state())
+        save_training_state(self.folder, now)
+
+    def take_up(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Go on from what an earlier call kept of this stage, where there is such."""
+        if self.state.rng is None:
+            return
+        module.load_state_dict(self.state.weights)
+        restore_moments(optimizer, self.state.moments)
+        torch.set_rng_state(self.state.rng)
+        self.state.weights, self.state.moments, self.state.rng = {}, {}, None
+
+
+def steps_an_epoch(task: Task, seed: int) -> int:
+    return len(task.batches(np.random.default_rng((seed, 0))))
+
+
 def learn(
     task: Task,
     parameters: list[tuple[nn.Module, float]],
@@ -279,36 +317,47 @@ def learn(
     should_stop: Callable[[], bool],
     bar: Bar,
     rate_key: str = "pretrain.learning_rate",
-) -> int:
-    """Train in place for so many epochs, or until asked to stop; the steps that were made.
+    place: Place | None = None,
+) -> bool:
+    """Train in place for so many epochs; False where it was asked to stop before.
 
-    rate_key: the choice that the rates come from. Raises TrainingError where the loss is not finite.
+    rate_key: the choice that the rates come from. place: where to go on from, and where to keep (on a stop, after each epoch,
+    every 200 steps) what is enough to end with the same weights as if nothing had happened; None: nothing is kept.
+    Raises TrainingError where the loss is not finite.
     """
+    place = place or Place(TrainingState(""), None)
     torch.manual_seed(seed)
     groups = [(module.parameters(), rate) for module, rate in parameters]
     optimizer = torch.optim.AdamW(parameter_groups(groups, _WEIGHT_DECAY), fused=True)
+    place.take_up(task.module, optimizer)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     task.module.train()
-    done, n_steps, losses = 0, 0, _Mean()
-    for epoch in range(n_epochs):
-        batches = task.batches(np.random.default_rng((seed, epoch)))
-        n_steps = n_steps or n_epochs * len(batches)
-        for step, rows in enumerate(batches):
+    state, losses, per_epoch = place.state, _Mean(), steps_an_epoch(task, seed)
+    n_steps = n_epochs * per_epoch
+    while state.epoch < n_epochs:
+        batches = task.batches(np.random.default_rng((seed, state.epoch)))
+        for step in range(state.step, len(batches)):
+            done = state.epoch * per_epoch + step
             factor = learning_rate_factor(min(done, n_steps - 1), n_steps, _WARMUP_SHARE, "linear")
             set_learning_rate(optimizer.param_groups, factor)
-            loss = task.loss(rows, np.random.default_rng((seed, epoch, step)))
+            loss = task.loss(batches[step], np.random.default_rng((seed, state.epoch, step)))
             if not torch.isfinite(loss):
                 raise TrainingError(f"the loss is {loss.item()} in step {done + 1}. Lower {rate_key}")
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(trained, _MAX_GRAD_NORM)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            done += 1
-            bar(done, n_steps)
+            state.step = step + 1
+            bar(done + 1, n_steps)
             bar.say(f"loss {losses.add(float(loss.detach())):.3f}")
             if should_stop():
-                return done
-    return done
+                place.keep(task.module, optimizer)
+                return False
+            if (done + 1) % _SAVE_EVERY == 0:
+                place.keep(task.module, optimizer)
+        state.next_epoch()
+        place.keep(task.module, optimizer)
+    return True
 
 
 class _Mean:

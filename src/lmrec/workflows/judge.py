@@ -105,7 +105,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
             ask(scorer, ID_ONLY)
             continue
         rivals = _rivals(baseline, recipe, recommender, show)
-        rival, note = _search(rivals, split, n_items, recipe, show)
+        rival, note = search_rival(rivals, split, n_items, recipe, show)
         notes[rival.name] = note
         ask(rival.fit(log_arrays(split.train_and_validation, n_items)), rival.name)
     baselines = set(evaluations)
@@ -187,7 +187,9 @@ def _rivals(name: BaselineName, recipe: Recipe, recommender: Recommender, show: 
     return ContentKNN.candidates(text_vec.numpy())
 
 
-def _search(rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recipe, show: bool) -> tuple[Rival, str]:
+def search_rival(
+    rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recipe, show: bool
+) -> tuple[Rival, str]:
     """The setting with the best validation metric, and a note that says which one and out of how many."""
     if len(rivals) == 1 or not len(split.validation):
         return rivals[0], ""

@@ -4,6 +4,8 @@ The words of every item are read, also of items that a cold-item test holds back
 arrives. Of the log, objective "pairs" sees the training part of the recipe's split alone.
 """
 
+import hashlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ from torch import nn
 from lmrec.artifacts.files import read_json, replaced_folder, write_json
 from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.artifacts.run import describe_environment
+from lmrec.artifacts.training_state import TrainingState, load_training_state
 from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
@@ -32,13 +35,25 @@ from lmrec.text.template import build_template
 from lmrec.text.tokens import load_tokenizer, tokenize_texts
 from lmrec.text.vocabulary import NewWord, add_new_words, choose_new_words
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
-from lmrec.training.pretrain import Hiding, PairTask, Reading, Task, WordTask, learn, near_pairs, part_rows
+from lmrec.training.pretrain import (
+    Hiding,
+    PairTask,
+    Place,
+    Reading,
+    Task,
+    WordTask,
+    learn,
+    near_pairs,
+    part_rows,
+    steps_an_epoch,
+)
 from lmrec.training.trainer import choose_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RECORD = "pretraining.json"
+_STATE = "training_state"  # there while a pretraining can go on
 
 
 @dataclass(frozen=True)
@@ -64,11 +79,12 @@ def pretrain_encoder(
     """Read on in the catalog's words and write the folder `out`, for `encoder.name` of a fit.
 
     train: the training part of the log, which objective "pairs" needs. Ctrl-C stops after the step, writes what has been
-    learnt so far and raises Interrupted; the same call then begins anew in that folder.
+    learnt so far and raises Interrupted; the same call then goes on and ends with the same weights as if it had never
+    stopped, also after a kill.
     Raises RecipeError, InputError, RunFolderError for what cannot be done.
     """
     folder, config, started = Path(out), recipe.pretrain, time.monotonic()
-    _check_out(folder)
+    begun = _check_out(folder, fingerprint := _fingerprint(catalog, recipe, train))
     if config.objective == "pairs" and train is None:
         raise InputError("pretrain.objective 'pairs' needs the log of what users did. Give --interactions")
     location = locate_pretrained(recipe.encoder.name)
@@ -85,7 +101,8 @@ def pretrain_encoder(
     else:
         task, encoder = _pair_task(location, reading, recipe, grow, train)
     with stop_on_interrupt() as should_stop:
-        before, n_steps, finished = _learn(task, reading, recipe, should_stop, show)
+        place = Place(begun or TrainingState(fingerprint), folder / _STATE)
+        before, n_steps, finished = _learn(task, reading, recipe, place, should_stop, show)
     after = task.held_out()
     done = Pretraining(
         folder=folder,
@@ -103,19 +120,33 @@ def pretrain_encoder(
     _save(done, encoder(), tokenizer, recipe, catalog)
     if not finished:
         raise Interrupted(
-            f"stopped after {n_steps} steps; '{folder}' holds what was learnt so far and can be used. The same command begins "
-            "anew and replaces it"
+            f"stopped after {n_steps} steps; '{folder}' holds what was learnt so far and can be used. The same command goes on "
+            "from there"
         )
     return done
 
 
-def _check_out(folder: Path) -> None:
-    """New, empty, or what an interrupted pretraining left."""
+def _check_out(folder: Path, fingerprint: str) -> TrainingState | None:
+    """None for a new or empty folder; where a pretraining by the same choices stopped, for one that it left."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if (folder / RECORD).exists() and not read_json(folder / RECORD)["finished"]:
-        return
-    raise RunFolderError(f"'{folder}' exists and is not empty. Choose another --out, or remove it")
+        return None
+    kept = folder / _STATE / "state.json"
+    if not kept.exists():
+        raise RunFolderError(f"'{folder}' exists and is not empty. Choose another --out, or remove it")
+    if read_json(kept)["fingerprint"] != fingerprint:
+        raise RunFolderError(
+            f"'{folder}' holds a pretraining that was stopped, of other choices, texts or events. Type what it began with, "
+            "choose another --out, or remove it"
+        )
+    return load_training_state(folder / _STATE, fingerprint)
+
+
+def _fingerprint(catalog: Catalog, recipe: Recipe, train: Interactions | None) -> str:
+    """Of all that decides the weights."""
+    parts = [config.model_dump_json() for config in (recipe.pretrain, recipe.encoder, recipe.template)]
+    parts += [str(recipe.training.seed), recipe.training.precision, catalog.fingerprint]
+    parts += [train.fingerprint] if train is not None else []
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def _reading(texts: list[str], tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> Reading:
@@ -209,23 +240,31 @@ def _set_dropout(module: nn.Module, share: float) -> int:
     return len(found)
 
 
-def _learn(task: Task, reading: Reading, recipe: Recipe, should_stop: StopWish, show: bool) -> tuple[float, int, bool]:
+def _learn(
+    task: Task, reading: Reading, recipe: Recipe, place: Place, should_stop: StopWish, show: bool
+) -> tuple[float, int, bool]:
     """(the measure before, steps made, whether all of them were). A fresh head first learns alone, so that "before" is
     what the published model knows and not that its head is new."""
-    config, n_steps = reading.config, 0
-    if isinstance(task, WordTask) and task.language.head_is_new and config.head_epochs:
+    config, state, seed = reading.config, place.state, recipe.training.seed
+    per_epoch, finished = steps_an_epoch(task, seed), True
+    n_head = config.head_epochs if isinstance(task, WordTask) and task.language.head_is_new else 0
+    if n_head and state.stage < 1:
+        assert isinstance(task, WordTask)
+        state.stage = 0
         base = task.language.base.requires_grad_(False)
         with progress_bar("pretrain, head alone", show) as bar:
             part = [(task.module, 10 * config.learning_rate)]
-            n_steps = learn(task, part, config.head_epochs, recipe.training.seed, should_stop, bar)
+            finished = learn(task, part, n_head, seed, should_stop, bar, place=place)
         base.requires_grad_(True)
-    before = task.held_out()
-    if should_stop():
-        return before, n_steps, False
-    with progress_bar(f"pretrain, {config.objective}", show) as bar:
-        part = [(task.module, config.learning_rate)]
-        n_steps += learn(task, part, config.epochs, recipe.training.seed, should_stop, bar)
-    return before, n_steps, not should_stop()
+    if state.stage < 1 and finished:
+        state.start_stage(1)
+        state.frozen_metric = task.held_out()  # what it knows while nothing but a head has learnt
+    if state.stage == 1:
+        with progress_bar(f"pretrain, {config.objective}", show) as bar:
+            part = [(task.module, config.learning_rate)]
+            finished = learn(task, part, config.epochs, seed, should_stop, bar, place=place)
+    n_steps = (n_head if state.stage == 1 else 0) * per_epoch + state.epoch * per_epoch + state.step
+    return state.frozen_metric if state.frozen_metric is not None else task.held_out(), n_steps, finished
 
 
 def _save(
@@ -247,3 +286,5 @@ def _save(
                 **describe_environment(),
             },
         )
+        if not done.finished:
+            shutil.copytree(done.folder / _STATE, fresh / _STATE)
