@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from lmrec.fields import BoolArray, IntArray
+from lmrec.training.catalog_softmax import full_softmax
 from lmrec.training.objectives import (
     Asked,
     full_divergence,
-    full_softmax,
     sampled_logits,
     sampled_softmax,
     shown_softmax,
@@ -105,7 +105,7 @@ class Objective(Protocol):
 
 
 class FullSoftmax:
-    """`objectives.full_softmax`: nothing is drawn."""
+    """`catalog_softmax.full_softmax`: nothing is drawn."""
 
     def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
         return full_softmax(asked.user_vec, asked.item_vec, asked.target, asked.weight, asked.scale, asked.seen)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lmrec.training.objectives import Seen, full_softmax, full_softmax_plain
+from lmrec.training.catalog_softmax import full_softmax
+from lmrec.training.objectives import Seen, full_softmax_plain
 
 
 @dataclass
@@ -60,22 +61,22 @@ problems = st.builds(
 )
 
 
-@given(problem=problems, chunk=st.integers(0, 8))
-@settings(max_examples=60)
-def test_the_fused_form_is_the_plain_form(problem: Problem, chunk: int) -> None:
+@given(problem=problems, chunk=st.integers(0, 8), tile=st.integers(0, 10))
+@settings(max_examples=100)
+def test_the_fused_form_is_the_plain_form(problem: Problem, chunk: int, tile: int) -> None:
     plain = value_and_gradients(full_softmax_plain, problem)
-    fused = value_and_gradients(full_softmax, problem, chunk=chunk)
+    fused = value_and_gradients(full_softmax, problem, chunk=chunk, tile=tile)
     for found, expected in zip(fused, plain, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-9)
 
 
-@pytest.mark.parametrize("chunk", [0, 1, 2, 5, 100])
+@pytest.mark.parametrize(("chunk", "tile"), [(0, 0), (1, 0), (2, 0), (5, 0), (100, 0), (2, 4), (1, 1), (100, 100)])
 @pytest.mark.parametrize("with_seen", [False, True])
-def test_its_gradients_are_the_numerical_ones(chunk: int, with_seen: bool) -> None:
+def test_its_gradients_are_the_numerical_ones(chunk: int, tile: int, with_seen: bool) -> None:
     problem = make_problem(5, 6, 3, with_seen, seed=1)
 
     def loss(user_vec: Tensor, item_vec: Tensor, scale: Tensor) -> Tensor:
-        return full_softmax(user_vec, item_vec, problem.target, problem.weight, scale, problem.seen, chunk)
+        return full_softmax(user_vec, item_vec, problem.target, problem.weight, scale, problem.seen, chunk, tile)
 
     assert torch.autograd.gradcheck(loss, (problem.user_vec, problem.item_vec, problem.scale))
 
@@ -132,7 +133,19 @@ def test_a_target_of_no_weight_changes_nothing() -> None:
     assert (whole[1][3] == 0).all()
 
 
-def test_large_logits_do_not_overflow_in_fp32() -> None:
+@pytest.mark.parametrize("tile", [0, 2])
+def test_large_logits_do_not_overflow_in_fp32(tile: int) -> None:
     user, items = torch.full((1, 4), 100.0), torch.randn(6, 4) * 100
-    loss = full_softmax(user, items, torch.tensor([2]), torch.ones(1), torch.tensor(100.0))
+    loss = full_softmax(user, items, torch.tensor([2]), torch.ones(1), torch.tensor(100.0), tile=tile)
     assert torch.isfinite(loss)
+
+
+def test_a_catalog_too_large_for_rows_goes_by_tiles_and_agrees_to_1e_5_in_fp32() -> None:
+    """70,000 items: 64 users' logits no longer fit what is kept."""
+    problem = make_problem(600, 70_000, 16, True, seed=7)
+    for name in ("user_vec", "item_vec", "scale"):
+        setattr(problem, name, getattr(problem, name).detach().float().requires_grad_())
+    problem.weight = problem.weight.float()
+    plain = value_and_gradients(full_softmax_plain, problem)
+    for found, expected in zip(value_and_gradients(full_softmax, problem), plain, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-5)
