@@ -1,9 +1,12 @@
-"""The index of a large catalog: lists of like rows as 8-bit codes, and exact scores of the candidates that they propose.
+"""The index of a large catalog: rows as 8-bit codes, in lists or in a graph, and exact scores of the candidates they propose.
 
 k-means gives each row a list; a query reads the lists nearest to it, and their codes, a quarter of the bytes of floats, name
 candidates, whose scores are then computed from the float rows. So a score is always the model's own, and only the choice of
 candidates can miss. How many candidates are fetched is decided by what is seen: their exact scores tell how far off the
 codes are, and more are fetched until the k-th exact score lies six such deviations above the last candidate's coded score.
+
+In a graph (HNSW, Malkov & Yashunin 2016, https://arxiv.org/abs/1603.09320) a query walks from row to nearer row instead. A
+walk among mostly hidden rows ends too early, so where less than a quarter of the rows may be answered all codes are read.
 
 Smaller catalogs are scored whole (`lmrec.retrieval.codes`); where an index is quicker was measured: docs/decisions/003.
 `lmrec.retrieval.ann` builds it and measures its recall. Lists are faiss' IVF, https://arxiv.org/abs/2401.08281.
@@ -34,6 +37,7 @@ _MARGIN = 6.0  # deviations of the codes
 _SPARE = 32  # candidates beyond 2 k
 _SELECTIVE = 4_096  # so few rows are scored outright
 _FEW_HIDDEN = 64  # so few hidden rows are dropped from what was found
+_WALKABLE = 0.25  # share of shown rows above which a graph is walked
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +57,11 @@ class RowMask:
 class ItemIndex:
     """Finds rows of a matrix (n_rows, Q) that it holds as codes alone: value / step, rounded.
 
-    n_probe: how many lists each query reads. recall: of the first 100 with so many, as measured when they were chosen.
+    n_probe: how many lists each query reads; of a graph, how many rows its walk keeps in view (efSearch). recall: of the first
+    100 with so many, as measured when they were chosen.
     """
 
-    codes: "faiss.IndexIVFScalarQuantizer"
+    codes: "faiss.IndexIVFScalarQuantizer | faiss.IndexHNSWSQ"
     step: float
     n_probe: int
     recall: float = 1.0
@@ -66,8 +71,13 @@ class ItemIndex:
         return int(self.codes.ntotal)
 
     @property
+    def is_graph(self) -> bool:
+        return hasattr(self.codes, "hnsw")
+
+    @property
     def n_lists(self) -> int:
-        return int(self.codes.nlist)
+        """The `n_probe` that misses nothing: of a graph, all rows."""
+        return self.n_rows if self.is_graph else int(self.codes.nlist)
 
     def search(
         self, query: FloatArray, k: int, read_rows: RowsReader, mask: RowMask | None = None
@@ -100,7 +110,7 @@ class ItemIndex:
         return found, scores
 
     def without_misses(self) -> Self:
-        """The same index reading every list."""
+        """The same index reading every list, or every code."""
         return replace(self, n_probe=self.n_lists, recall=1.0)
 
     def save(self, folder: Path, origin: str) -> None:
@@ -148,10 +158,16 @@ class ItemIndex:
         unit = np.maximum(np.abs(query).max(axis=1, keepdims=True), 1e-30) / LEVELS
         selector = None if mask is None else faiss.IDSelectorBitmap(mask.bits)
         # A filter spreads the first k over more lists than its share says: twice as many are read.
-        spread = 1.0 if mask is None or mask.n_shown == self.n_rows else 2.0 * self.n_rows / max(mask.n_shown, 1)
-        n_probe = min(self.n_lists, int(np.ceil(self.n_probe * spread)))
-        params = faiss.SearchParametersIVF(nprobe=n_probe, sel=selector)
-        coded, rows = self.codes.search(np.rint(query / unit), depth, params=params)
+        shown = 1.0 if mask is None else max(mask.n_shown, 1) / self.n_rows
+        effort = min(self.n_lists, int(np.ceil(self.n_probe * (1.0 if shown == 1.0 else 2.0 / shown))))
+        codes: faiss.Index = self.codes
+        if not self.is_graph:
+            params = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        elif shown < _WALKABLE or effort >= self.n_rows:
+            codes, params = faiss.downcast_index(self.codes.storage), faiss.SearchParameters(sel=selector)
+        else:
+            params = faiss.SearchParametersHNSW(efSearch=max(effort, depth), sel=selector)
+        coded, rows = codes.search(np.rint(query / unit), depth, params=params)
         scores: Float32 = np.multiply(coded, unit * np.float32(self.step), dtype=np.float32)
         return scores, rows
 

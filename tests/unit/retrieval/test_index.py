@@ -9,6 +9,7 @@ import torch
 
 from lmrec.errors import RunFolderError
 from lmrec.fields import IntArray
+from lmrec.retrieval import ann
 from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, rebuilt, true_first
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.index import ItemIndex, RowMask
@@ -17,7 +18,8 @@ from lmrec.retrieval.scorer import ItemBank
 
 N, WIDTH, K = 9_000, 24, 50
 LISTS = IndexConfig(kind="lists")
-READS = ("near lists", "all lists")
+READS = ("near lists", "all lists", "graph", "whole graph")
+EXACT = ("all lists", "whole graph")
 
 Matrix = npt.NDArray[np.float32]
 
@@ -46,7 +48,14 @@ def build(matrix: Matrix, queries: Matrix | None = None) -> ItemIndex:
 @pytest.fixture(scope="module")
 def indices(matrix: Matrix, queries: Matrix) -> dict[str, ItemIndex]:
     index = build(matrix, queries)
-    return {"near lists": index, "all lists": index.without_misses()}
+    graph = build_index(matrix, IndexConfig(kind="graph"), queries)
+    assert graph is not None
+    return {
+        "near lists": index,
+        "all lists": index.without_misses(),
+        "graph": graph,
+        "whole graph": graph.without_misses(),
+    }
 
 
 def plain(matrix: Matrix, queries: Matrix, k: int, shown: npt.NDArray[np.bool_] | None = None) -> IntArray:
@@ -56,16 +65,20 @@ def plain(matrix: Matrix, queries: Matrix, k: int, shown: npt.NDArray[np.bool_] 
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
-def test_all_lists_find_what_the_product_finds(indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix) -> None:
-    rows, scores = indices["all lists"].search(queries, K, lambda at: matrix[at])
+@pytest.mark.parametrize("read", EXACT)
+def test_reading_all_finds_what_the_product_finds(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str
+) -> None:
+    rows, scores = indices[read].search(queries, K, lambda at: matrix[at])
     assert (rows == plain(matrix, queries, K)).all()
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ matrix.T, rows, axis=1), rtol=1e-4, atol=1e-5)
 
 
-def test_near_lists_find_the_share_that_was_asked_for_and_scores_are_exact(
-    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix
+@pytest.mark.parametrize("read", ["near lists", "graph"])
+def test_the_share_that_was_asked_for_is_found_and_scores_are_exact(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str
 ) -> None:
-    index = indices["near lists"]
+    index = indices[read]
     assert 1 <= index.n_probe < index.n_lists
     assert index.recall >= LISTS.recall
     rows, scores = index.search(queries, 100, lambda at: matrix[at])
@@ -83,7 +96,7 @@ def test_only_shown_rows_are_found(
     expected = plain(matrix, queries, K, shown)
     if not shown.any():
         assert (rows == -1).all()
-    elif read == "all lists" or shown.sum() < 4_000:
+    elif read in EXACT or shown.sum() < 4_000:
         assert (rows == expected).all()
     else:
         assert shown[rows].all()
@@ -117,6 +130,32 @@ def test_auto_makes_lists_above_a_size(matrix: Matrix) -> None:
     assert build_index(matrix[:0], LISTS) is None
 
 
+def test_auto_takes_the_quicker_of_lists_and_graph(matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, small = matrix[:1_000], IndexConfig(lists_mb=0.01, graph_items=1_000)
+
+    def is_graph(config: IndexConfig, rows: Matrix = some) -> bool:
+        index = build_index(rows, config)
+        assert index is not None
+        return index.is_graph
+
+    quicker = "graph"
+    monkeypatch.setattr(
+        ann, "seconds_a_query", lambda index, *_: 1.0 if index.is_graph == (quicker == "graph") else 2.0
+    )
+    assert is_graph(small)
+    assert not is_graph(small, matrix[:1_001])
+    assert not is_graph(small.model_copy(update={"kind": "lists"}))
+    quicker = "lists"
+    assert not is_graph(small)
+    assert is_graph(small.model_copy(update={"kind": "graph"}))
+
+
+def test_a_query_is_timed_alone(indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix) -> None:
+    near, whole = (ann.seconds_a_query(indices[read], matrix, queries) for read in ("near lists", "whole graph"))
+    assert 0 < near < 1
+    assert 0 < whole < 1
+
+
 @pytest.mark.parametrize("read", READS)
 def test_rows_leave_and_join_without_a_rebuild(
     indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str
@@ -129,7 +168,7 @@ def test_rows_leave_and_join_without_a_rebuild(
     assert index.n_probe == indices[read].n_probe
     rows, scores = index.search(queries, K, lambda at: changed[at])
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ changed.T, rows, axis=1), rtol=1e-4, atol=1e-5)
-    assert mean_overlap(rows, plain(changed, queries, K)) > (0.999 if read == "all lists" else 0.97)
+    assert mean_overlap(rows, plain(changed, queries, K)) > (0.999 if read in EXACT else 0.97)
     assert (rows >= living.sum()).any()
 
 
@@ -146,8 +185,11 @@ def test_a_saved_index_is_opened_mapped_and_answers_alike(
         strict=True,
     ):
         np.testing.assert_array_equal(got, wanted)
-    grown = rebuilt(opened, np.ones(N, np.bool_), np.concatenate([matrix, matrix[:3]]))
+    larger = np.concatenate([matrix, matrix[:3] * 1.5])
+    grown = rebuilt(opened, np.ones(N, np.bool_), larger)
     assert grown.n_rows == N + 3
+    assert (grown.search(matrix[:3], 1, lambda at: larger[at])[0][:, 0] == N + np.arange(3)).all()
+    assert opened.n_rows == N
 
 
 def test_an_index_that_does_not_fit_is_refused(indices: dict[str, ItemIndex], tmp_path: Path) -> None:

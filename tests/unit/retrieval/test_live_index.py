@@ -13,13 +13,15 @@ from lmrec.retrieval.rules import Rule, parse_rule
 
 from .conftest import N_ITEMS, MakeLive
 
+CONFIG = IndexConfig(kind="lists")
 VARIANTS: list[dict[str, Any]] = [{}, {"fused": True}, {"head": "dot"}, {"user_kind": "text"}]
 
 
-@pytest.fixture(autouse=True)
-def small_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["lists", "graph"])
+def small_is_searched(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """These catalogs are so small that the index would score them outright."""
     monkeypatch.setattr(index_module, "_SELECTIVE", 0)
+    monkeypatch.setattr(f"{__name__}.CONFIG", IndexConfig(kind=request.param))
 
 
 def pair(make_live: MakeLive, choices: dict[str, Any]) -> tuple[LiveRecommender, LiveRecommender]:
@@ -28,7 +30,7 @@ def pair(make_live: MakeLive, choices: dict[str, Any]) -> tuple[LiveRecommender,
     assert whole.state.snapshot.index is None
     recommender = make_live(**choices).recommender
     matrix = recommender.scorer.bank.matrix.numpy()
-    vars(recommender)["index"] = build_index(matrix, IndexConfig(kind="lists"))
+    vars(recommender)["index"] = build_index(matrix, CONFIG)
     return LiveRecommender(recommender), whole
 
 
