@@ -127,10 +127,15 @@ def read_separated(name: str, data: bytes, tabs: bool) -> Table:
             raise _explain_damage(name, data, separator, error) from error
         frame = pl.read_csv(data, separator=separator, quote_char=quote, infer_schema=False, encoding="utf8-lossy")
         lossy = True
-    # A quoted field may span lines: a row starts after all line breaks inside the rows above it.
-    inner = pl.sum_horizontal(pl.all().str.count_matches("\n").fill_null(0).cast(pl.Int64))
-    line = 2 + pl.int_range(pl.len()) + inner.cum_sum().shift(1, fill_value=0)
-    frame = frame.with_columns(line.alias(ROW)).filter(~pl.all_horizontal(pl.exclude(ROW).is_null()))
+    line = 2 + pl.int_range(pl.len())
+    if quote is not None and b'"' in data:
+        # A quoted field may span lines: a row starts after all line breaks inside the rows above it.
+        inner = pl.sum_horizontal(pl.all().str.count_matches("\n").fill_null(0).cast(pl.Int64))
+        line += inner.cum_sum().shift(1, fill_value=0)
+    frame = frame.with_columns(line.alias(ROW))
+    empty = pl.all_horizontal(pl.exclude(ROW).is_null())
+    if frame.select(empty.any()).item():
+        frame = frame.filter(~empty)
     if quote is None:
         frame = frame.with_columns(_unquote(column) for column in frame.columns if column != ROW)
     table = Table(name, frame, frame.height)

@@ -170,7 +170,7 @@ def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -
     if RATING in table.columns:
         table = checks.parse_numbers(table, RATING, required=False)
     checks.require_few_bad(table, config.max_bad_share)
-    same = [USER_ID, ITEM_ID, _SECONDS, *([KIND] if KIND in table.columns else [])]
+    same = [USER_ID, _ITEM_IDX, _SECONDS, *([KIND] if KIND in table.columns else [])]
     table = checks.drop_duplicated_events(table, same)
     table = cancel_returned_kinds(drop_kinds(table, config.kind_weights), config.return_kinds, _SECONDS)
     if config.min_rating is not None:
