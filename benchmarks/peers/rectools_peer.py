@@ -139,7 +139,8 @@ class SASRec:
         if temperature is not None:  # cosine instead of the product of the vectors
             known["similarity_module_kwargs"] = {"distance": "cosine"}
             known["lightning_module_kwargs"] = {"logits_t": temperature}
-        self.model = SASRecModel(loss="softmax", epochs=1, lightning_module_type=RealPlaces, **known)
+        module = TransformerLightningModule if known.pop("own_loss", False) else RealPlaces
+        self.model = SASRecModel(loss="softmax", epochs=1, lightning_module_type=module, **known)
         self.split, self.epochs = split, epochs
 
     def fit(self, after_epoch: AfterEpoch) -> None:

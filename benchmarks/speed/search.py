@@ -1,4 +1,4 @@
-"""Search: the first 100 of up to a million MiniLM vectors, scored whole by codes, by lists, and by the plain product.
+"""Search: the first 100 of up to a million MiniLM vectors: whole by codes, by lists, by a graph, and by the plain product.
 
 Rows are real MiniLM vectors of real texts (benchmarks/speed/vectors.py) as far as they have been encoded, and above that
 number mixes of two of them (a share of 0.3 to 0.7 of one, at unit length), which is what mean pooling makes of a text that
@@ -11,8 +11,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,7 +23,7 @@ import torch
 from benchmarks.speed.figure import Figure, percentile
 from benchmarks.speed.pictures import draw_growth
 from benchmarks.speed.run import results_folder
-from benchmarks.speed.vectors import text_vectors
+from benchmarks.speed.vectors import encode_shards, text_vectors
 from lmrec.fields import IntArray
 from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, true_first
 from lmrec.retrieval.bank import BankView, GrowingBank
@@ -31,8 +34,15 @@ from lmrec.retrieval.standing import Standing
 K = 100
 N_QUERIES = 400
 N_SLOW = 40  # queries of what takes longest
+SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+SMALL_SIZES = (1_500, 10_000)
+MOST_MIXED = 10  # times the encoded texts: with more the rows would be mixes of few
+_FEW = 2_000  # texts that a small run encodes where none are
+_GRAPH_ITEMS = 100_000  # above, building takes minutes
 Vectors = npt.NDArray[np.float32]
 Search = Callable[[Vectors], IntArray]  # (1, Q) -> (K,)
+IndexKind = Literal["lists", "graph"]
+KINDS: tuple[IndexKind, ...] = ("lists", "graph")
 
 
 @dataclass(frozen=True)
@@ -47,26 +57,32 @@ class Latency:
 
 def main(small: bool) -> list[Figure]:
     torch.set_num_threads(1)
-    sizes = (5_000, 20_000) if small else (10_000, 30_000, 100_000, 300_000, 1_000_000)
+    faiss.omp_set_num_threads(1)
     real = text_vectors(1_000_000)
+    if small and len(real) < _FEW:
+        for _ in encode_shards(_FEW):
+            pass
+        real = text_vectors(_FEW)
     if len(real) < 2 * N_QUERIES:
         raise SystemExit("no vectors yet: python -m benchmarks.speed.vectors 20000")
     real = np.random.default_rng(1).permutation(real)
     queries, base = real[:N_QUERIES], real[N_QUERIES:]
+    sizes = [n for n in (SMALL_SIZES if small else SIZES) if n <= MOST_MIXED * len(base)]
     rows: dict[int, dict[str, object]] = {}
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         for n in sizes:
             matrix = rows_of(base, n, Path(folder) / "matrix.npy")
             rows[n], found = measure_size(matrix, queries, min(len(base), n), Path(folder))
-            if n in (sizes[-2] if small else 100_000, sizes[-1]):
+            if n in (100_000, sizes[-1]):
                 figures += found
             print(n, rows[n], flush=True)
     folder_of_results = results_folder(small)
     (folder_of_results / "search_sizes.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    arms = {"plain product": "plain_ms", "all, by codes": "codes_ms", "lists": "lists_ms", "graph": "graph_ms"}
     series = {
-        name: {float(n): float(row[key]) for n, row in rows.items()}  # type: ignore[arg-type]
-        for name, key in (("plain product", "plain_ms"), ("all, by codes", "codes_ms"), ("lists", "lists_ms"))
+        name: {float(n): float(row[key]) for n, row in rows.items() if key in row}  # type: ignore[arg-type]
+        for name, key in arms.items()
     }
     draw_growth(folder_of_results / "search.png", series, "items x 384", "ms a query (processor, median)", "First 100")
     return figures
@@ -77,51 +93,83 @@ def measure_size(
 ) -> tuple[dict[str, object], list[Figure]]:
     n, width = matrix.shape
     truth = true_first(matrix, queries, K)
-    began = time.process_time()
-    index = build_index(matrix, IndexConfig(kind="lists"), queries[: N_QUERIES // 2])
-    built_s = time.process_time() - began
-    assert index is not None
-    index.save(folder / "index", "bench")
-    index_mb = sum(file.stat().st_size for file in (folder / "index").iterdir()) / 1e6
-    began = time.perf_counter()
-    opened = ItemIndex.open(folder / "index", "bench", width)
-    open_s = time.perf_counter() - began
-
-    def by_lists(query: Vectors) -> IntArray:
-        rows, _ = opened.search(query, K, lambda at: matrix[at])
-        return np.asarray(rows[0])
-
     view = bank_view(matrix)
     arms: dict[str, Search] = {
         "plain": lambda query: torch.topk(torch.from_numpy(query) @ view.base.matrix.T, K).indices[0].numpy(),
         "codes": lambda query: whole_by_codes(view, query),
-        "lists": by_lists,
     }
-    latency = {name: latency_of(arms[name], queries if name == "lists" else queries[:N_SLOW]) for name in arms}
-    recall = {name: recall_of(arms[name], queries, truth) for name in ("lists",)}
-    lists, size = latency["lists"], f"{n:,} x {width}, {n_real:,} of them encoded texts, the rest mixes of two"
-    note = f"processor p50 {lists.busy_p50:.2f} p99 {lists.busy_p99:.2f} ms, wall p50 {lists.wall_p50:.2f} ms; {size}"
-    read = f"{index.n_probe} of {index.n_lists} lists read"
+    indices = {
+        kind: index_of(kind, matrix, queries[: N_QUERIES // 2], folder)
+        for kind in KINDS
+        if kind == "lists" or n <= _GRAPH_ITEMS
+    }
+    for kind, indexed in indices.items():
+        arms[kind] = partial(first_of, indexed.opened, matrix)
+    latency = {name: latency_of(arms[name], queries if name in indices else queries[:N_SLOW]) for name in arms}
+    recall = {kind: recall_of(arms[kind], queries, truth) for kind in indices}
+    size = f"{n:,} x {width}, {n_real:,} of them encoded texts, the rest mixes of two"
+    # What a fit would take by itself is judged; the other stands in the table of sizes.
+    best = min(indices, key=lambda kind: latency[kind].busy_p50)
+    found, index = latency[best], indices[best]
+    note = f"{best}, processor p50 {found.busy_p50:.2f} p99 {found.busy_p99:.2f} ms, wall p50 {found.wall_p50:.2f} ms; {size}"
+    effort = (
+        f"{index.opened.n_probe:,} of {index.opened.n_lists:,} {'rows in view' if best == 'graph' else 'lists read'}"
+    )
     limit = 1.5 if n <= 100_000 else 10.0
     figures = [
-        Figure(f"search {n:,}, p99", lists.wall_p99, limit, "ms", "limit", note),
-        Figure(f"search {n:,}, p99 of processor time", lists.busy_p99, limit, "ms", "limit", note),
-        Figure(f"search {n:,}, median", lists.busy_p50, latency["plain"].busy_p50, "ms", "plain product", size),
-        Figure(f"search {n:,}, recall@{K}", recall["lists"], 0.99, "share", "limit", read),
-        Figure(f"index {n:,}, its file", index_mb, 600.0, "MB", "limit", "mapped; rows for exact scores stay on disk"),
-        Figure(f"index {n:,}, opened", open_s, 1.0, "s", "limit", f"built in {built_s:.0f} s of processor time"),
+        Figure(f"search {n:,}, p99", found.wall_p99, limit, "ms", "limit", note),
+        Figure(f"search {n:,}, p99 of processor time", found.busy_p99, limit, "ms", "limit", note),
+        Figure(f"search {n:,}, median", found.busy_p50, latency["plain"].busy_p50, "ms", "plain product", size),
+        Figure(f"search {n:,}, recall@{K}", recall[best], 0.99, "share", "limit", f"{best}: {effort}"),
+        Figure(
+            f"index {n:,}, its file", index.file_mb, 600.0, "MB", "limit", "mapped; rows for exact scores stay on disk"
+        ),
+        Figure(
+            f"index {n:,}, opened",
+            index.open_s,
+            1.0,
+            "s",
+            "limit",
+            f"{best}, built in {index.built_s:.0f} s of one processor",
+        ),
     ]
-    row: dict[str, object] = {f"{name}_ms": one.busy_p50 for name, one in latency.items()}
+    row: dict[str, object] = {"n_real": n_real}
+    row |= {f"{name}_ms": one.busy_p50 for name, one in latency.items()}
     row |= {f"{name}_p99_ms": one.busy_p99 for name, one in latency.items()}
     row |= {f"{name}_recall": value for name, value in recall.items()}
-    row |= {
-        "built_s": built_s,
-        "index_mb": index_mb,
-        "open_s": open_s,
-        "n_probe": index.n_probe,
-        "n_lists": index.n_lists,
-    }
-    return {**row, "n_real": n_real}, figures
+    for kind, one in indices.items():
+        row |= {f"{kind}_built_s": one.built_s, f"{kind}_mb": one.file_mb, f"{kind}_open_s": one.open_s}
+        row |= {f"{kind}_n_probe": one.opened.n_probe, f"{kind}_n_lists": one.opened.n_lists}
+    return row, figures
+
+
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """An index as it is opened from its file, and what building it, keeping it and opening it took."""
+
+    opened: ItemIndex
+    built_s: float
+    file_mb: float
+    open_s: float
+
+
+def index_of(kind: IndexKind, matrix: Vectors, queries: Vectors, folder: Path) -> Indexed:
+    """Built with the recall that is the default, saved, and opened again."""
+    began = time.process_time()
+    index = build_index(matrix, IndexConfig(kind=kind), queries)
+    built_s = time.process_time() - began
+    assert index is not None
+    place = folder / kind
+    index.save(place, "bench")
+    file_mb = sum(file.stat().st_size for file in place.iterdir()) / 1e6
+    began = time.perf_counter()
+    opened = ItemIndex.open(place, "bench", matrix.shape[1])
+    return Indexed(opened, built_s, file_mb, time.perf_counter() - began)
+
+
+def first_of(index: ItemIndex, matrix: Vectors, query: Vectors) -> IntArray:
+    rows, _ = index.search(query, K, lambda at: matrix[at])
+    return np.asarray(rows[0])
 
 
 def whole_by_codes(view: BankView, query: Vectors) -> IntArray:

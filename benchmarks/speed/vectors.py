@@ -4,8 +4,8 @@
 
 The texts: every title and every sentence of the descriptions and abstracts of Scientific, Beauty and MIND as they are,
 and as many compositions as are asked for: a title of one item with a sentence (or title) of
-another of the same catalog, no pair twice, cut at 16 tokens. Encoded in bf16; what is encoded already is kept, so a
-stopped run goes on. `text_vectors(n)` reads the first n in a fixed random order.
+another of the same catalog, no pair twice, cut at 16 tokens. Encoded in bf16 where the processor has it, else in fp32;
+what is encoded already is kept, so a stopped run goes on. `text_vectors(n)` reads the first n in a fixed random order.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 
 from benchmarks.speed.worlds import data_folder
 from lmrec.artifacts.pretrained import cache_folder, locate_pretrained
-from lmrec.models.encoder import EncoderConfig, encode_tokens, load_encoder
+from lmrec.models.encoder import EncoderConfig, load_encoder, unique_rows
+from lmrec.models.runtime import build_runtime, candidates, encode_batches
 from lmrec.text.tokens import load_tokenizer, tokenize_texts
 
-SHARD = 20_000
+SHARD = 2_000
 WIDTH = 384
 MAX_TOKENS = 16
 _MODEL = "all-MiniLM-L6-v2"
@@ -61,7 +61,8 @@ def encode_shards(n: int) -> Iterator[tuple[int, float]]:
     """Encode what is missing of the first n texts; yields how many there are and the last shard's seconds."""
     location = locate_pretrained(_MODEL)
     tokenizer = load_tokenizer(location)
-    encoder = load_encoder(location, EncoderConfig(max_tokens=MAX_TOKENS)).to(torch.bfloat16).eval()
+    encoder = load_encoder(location, EncoderConfig(max_tokens=MAX_TOKENS)).eval()
+    runtime = build_runtime(candidates("auto")[0], encoder, Path(location))
     texts = composed_texts(n)
     folder().mkdir(parents=True, exist_ok=True)
     for start in range(0, n, SHARD):
@@ -69,8 +70,12 @@ def encode_shards(n: int) -> Iterator[tuple[int, float]]:
         if file.exists():
             continue
         began = time.monotonic()
-        tokens = tokenize_texts(tokenizer, texts[start : start + SHARD], MAX_TOKENS)
-        vectors = encode_tokens(encoder, tokens.ids, 4096, torch.device("cpu"))
+        tokens = tokenize_texts(tokenizer, texts[start : start + SHARD], MAX_TOKENS).ids
+        unique, place = unique_rows(tokens)
+        vectors = np.zeros((len(tokens), WIDTH), np.float32)
+        for rows, found in encode_batches(runtime, tokens, unique, 4096):
+            vectors[rows] = found
+        vectors = vectors[unique[place]]
         fresh = file.with_suffix(".new")
         with fresh.open("wb") as stream:
             np.save(stream, vectors.astype(np.float16))

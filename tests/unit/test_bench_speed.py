@@ -4,9 +4,11 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.speed import run
+from benchmarks.speed import growth, run, scaling, training
+from benchmarks.speed.alone import measure_alone, peak_mb
 from benchmarks.speed.figure import Figure, percentile, show_table
 
 
@@ -53,3 +55,51 @@ def test_what_was_measured_is_kept_and_read_back(tmp_path: Path, monkeypatch: py
     kept = json.loads((tmp_path / "results" / "small" / "start.json").read_text())
     assert kept["small"] is True
     assert kept["cpu"]
+
+
+def test_a_measurement_alone_has_a_memory_of_its_own(tmp_path: Path) -> None:
+    np.save(tmp_path / "matrix.npy", np.random.default_rng(0).normal(size=(2_000, 8)).astype(np.float32))
+    ballast = np.ones(60_000_000)
+    assert peak_mb() > 450
+    cost = growth.Cost(**measure_alone("benchmarks.speed.growth", "index", tmp_path))
+    assert cost.seconds > 0
+    assert 0 <= cost.grown_mb < 200
+    with pytest.raises(RuntimeError, match="'other' is no step"):
+        measure_alone("benchmarks.speed.growth", "other", tmp_path)
+    assert ballast[0] == 1
+
+
+def test_seconds_to_a_goal_are_those_of_the_first_that_reached_it() -> None:
+    course = {2.0: 0.1, 4.0: 0.3, 6.0: 0.2}
+    assert training.seconds_to(course, 0.2) == 4.0
+    assert training.seconds_to(course, 0.4) is None
+    figure = training.figure_of("ids alone", course, {10.0: 0.2, 20.0: 0.25, 30.0: 0.2}, {50.0: 0.1})
+    assert (figure.ours, figure.reference) == (4.0, 20.0)
+    assert "50 s instead of 10" in figure.note
+    assert training.figure_of("ids alone", course, {10.0: 0.9}, None).unit == "share"
+
+
+def test_growth_is_held_against_ten_times_the_first() -> None:
+    base = growth.World(items=10, users=20, events=5)
+    assert base.times("users", 10) == growth.World(items=10, users=200, events=5)
+    first = {step: growth.Cost(2.0, 5.0) for step in growth.STEPS}
+    grown = {step: growth.Cost(10.0, 60.0) for step in growth.STEPS}
+    figures = growth.figures_of("items", base, first, grown)
+    assert [figure.ratio for figure in figures] == [2.0] * len(growth.STEPS)
+    assert "10 to 100 items" in figures[0].note
+
+
+def test_scaling_multiplies_what_was_measured() -> None:
+    unit = scaling.Measured(event_s=1e-6, event_bytes=100, text_s=0.01, sampled_s=1e-5, pair_s=1e-9, search_s=1e-8)
+    small, large = (
+        scaling.lines_of(size, unit) for size in (scaling.Size(1000, 100, 10), scaling.Size(10**6, 10**9, 10))
+    )
+    assert small[0].cost == "0.0 core minutes, 0.0 GB of memory"
+    assert large[0].cost == "2.8 core hours, 1.0 TB of memory"
+    assert large[4].cost == "0.2 core minutes"  # 10,000 users x 1M items x 1 ns: users are sampled, items never
+    assert scaling.limits_of(unit, 64)["events"] == 640e6
+
+
+def test_scaling_writes_between_its_marks() -> None:
+    page = f"before\n{scaling.BEGIN}\nold\n{scaling.END}\nafter"
+    assert scaling.between_marks(page, "new") == f"before\n{scaling.BEGIN}\nnew\n{scaling.END}\nafter"
