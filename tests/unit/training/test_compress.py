@@ -13,6 +13,7 @@ from lmrec.models.heads import CosineHead, DotHead, HeadConfig, build_head
 from lmrec.models.layers import sublayers_of, transformer_layers
 from lmrec.models.pruning import LayerRows, LayerSize, gated, layer_sizes
 from lmrec.progress import progress_bar
+from lmrec.training.catalog_softmax import full_softmax
 from lmrec.training.compress import (
     Matryoshka,
     VectorTask,
@@ -24,7 +25,7 @@ from lmrec.training.compress import (
     shut_gates,
 )
 from lmrec.training.losses import FullSoftmax
-from lmrec.training.objectives import Asked, full_softmax
+from lmrec.training.objectives import Asked
 from lmrec.training.pretrain import learn
 
 CONFIG = EncoderConfig(name="tiny", max_tokens=16)
