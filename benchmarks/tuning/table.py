@@ -13,7 +13,8 @@ LEGEND = (
     "their mean, case by case; intervals redraw users. Differences are to plain, paired by case, over the seeds that both "
     "have; `*`: the interval leaves out zero. What one seed shows may be that seed's chance, of which the interval knows "
     "nothing. PLM parameters: those that learn. Seconds and megabytes are of the second stage's epochs (of the first's, where "
-    "there is no second), on a machine that did other things as well."
+    "there is no second), on a machine that did other things as well; megabytes are of a process that fitted other rows before "
+    "(each row by itself: `python -m benchmarks.tuning.costs`)."
 )
 _COLUMNS = (
     *(

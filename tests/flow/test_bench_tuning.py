@@ -9,12 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.peers.cells import DATA
+from benchmarks.tuning.bench import Bench
 from benchmarks.tuning.fewer_labels import thin
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
+from benchmarks.tuning.fits import read_reranker
+from benchmarks.tuning.how_it_trains import MIXED
 from benchmarks.tuning.pairs import reranker_rows
 from benchmarks.tuning.results import Answers, Question, average, read_answer
 from benchmarks.tuning.rows import slug
 from benchmarks.tuning.run import ROWS as ROWS_OF_TABLE
+from benchmarks.tuning.run import measure, read_results
 from benchmarks.tuning.table import table
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
 from lmrec.recipe import load_recipe
@@ -169,3 +174,29 @@ def test_every_row_is_named_once_and_members_know_their_seed() -> None:
             if row.mix == "ensemble":
                 assert [recipe.training.seed for recipe in recipes] == [seed, 100 + seed, 200 + seed]
     assert len({row.asked for row in mixed}) == len(mixed)
+
+
+def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
+    prepared: Prepared, plain_choices: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain with what it answers besides, a row that shares its first stage, all mixtures, a history as text, a reranker."""
+    bench = Bench(DATA["movielens-100k"], prepared, tuple(plain_choices), True, tmp_path / "runs", tmp_path / "results")
+    bench.runs.mkdir()
+    wanted = ("plain", "un-tuned PLM", "head only", "lora", "history as text", *(row.name for row in MIXED))
+    rows = [row for row in ROWS_OF_TABLE if row.name in wanted]
+    reranker = reranker_rows(bench.shrink)[0]
+    assert measure(bench, [*rows, reranker], 1, (), until=0.0) == {}
+    assert "time is over" in capsys.readouterr().out
+    assert measure(bench, [*rows, reranker], 1, ()) == {}
+    done = [line for line in capsys.readouterr().out.splitlines() if "done" in line]
+    assert len(done) == len(rows) - 1  # two of them are answered by plain's fit, and the reranker comes on top
+    found = read_results(bench)
+    assert set(found) == set(wanted)
+    assert found["head only"][0].facts["judged"] != found["plain"][0].facts["judged"]
+    assert set(found["greedy soup"][0].facts["soup"]) <= {0, 1, 2, 3} == set(found["uniform soup"][0].facts["soup"])
+    told, _ = read_reranker(bench, reranker, 0)
+    assert told is not None
+    assert told["row"] == reranker.name
+    assert {path.name for path in bench.runs.iterdir()} <= {"first-stages", "plain-0", "plain-0-rerankers"}
+    assert measure(bench, [*rows, reranker], 1, ()) == {}
+    assert "done" not in capsys.readouterr().out
