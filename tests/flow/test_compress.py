@@ -24,6 +24,7 @@ from lmrec.workflows import compress as module
 from lmrec.workflows.compress import Compression, compress_run
 from lmrec.workflows.ensemble import ensemble_runs
 from lmrec.workflows.judge import FUSED, REFIT, judge_run, training_scorer
+from lmrec.workflows.pretrain import pretrain_encoder
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.soup import soup_runs
 from lmrec.workflows.train import fit_run
@@ -216,6 +217,21 @@ def test_what_cannot_take_a_pruned_model_says_so(made: Compression, fitted: Path
         fit_reranker(Path(shutil.copytree(path_of(made), tmp_path / "run")), show=False)
     with pytest.raises(InputError, match="is compressed"):
         soup_runs([fitted, path_of(made)], tmp_path / "soup", show=False)
+    own = f"encoder.name={path_of(made) / 'checkpoint' / 'encoder'}"
+    with pytest.raises(InputError, match="is pruned"):
+        pretrain_encoder(Recommender.load(fitted).catalog, load_recipe(overrides=[own]), tmp_path / "bert", show=False)
+
+
+def test_a_fit_starts_from_a_pruned_model(
+    made: Compression, world_folder: Path, quick_choices: list[str], tmp_path: Path
+) -> None:
+    own = f"encoder.name={path_of(made) / 'checkpoint' / 'encoder'}"
+    tables = world_folder / "items.csv", world_folder / "events.csv"
+    fitted = fit_run(*tables, out=tmp_path / "run", overrides=[*quick_choices, own], show=False).run
+    encoder = Recommender.load(fitted.path).checkpoint.load_encoder()
+    assert layer_sizes(encoder.backbone) == layer_sizes(
+        read_checkpoint(path_of(made) / "checkpoint").load_encoder().backbone
+    )
 
 
 def test_gpt_types_lose_layers_and_widths_only(

@@ -13,7 +13,7 @@ from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.adapters import AdapterConfig
 from lmrec.models.layers import norms_and_biases, parameter_parts, transformer_layers
-from lmrec.models.pruning import SIZES, is_pruned, load_pruned, save_pruned
+from lmrec.models.pruning import holds_pruned, is_pruned, load_pruned, save_pruned
 from lmrec.progress import Progress
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def load_encoder(location: str | Path, config: EncoderConfig) -> TextEncoder:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     backbone: nn.Module
     try:
-        if (Path(location) / SIZES).is_file():
+        if holds_pruned(location):
             backbone = load_pruned(Path(location))
         else:
             backbone = AutoModel.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)

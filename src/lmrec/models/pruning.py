@@ -27,6 +27,7 @@ from lmrec.fields import IntArray
 from lmrec.models.layers import Sublayers, replace_module, sublayers_of, transformer_layers
 
 SIZES, WEIGHTS = "pruned.json", "pruned.safetensors"
+_CUT = "is_cut"  # what a model that `cut` has been at is marked by
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class LayerRows:
 
 def can_prune(backbone: nn.Module) -> bool:
     """Whether heads and units of this architecture are known well enough to be taken out."""
-    layers = transformer_layers(backbone)
-    return bool(layers) and all((names := sublayers_of(layer)) is not None and names.feed_in for layer in layers)
+    layers, config = transformer_layers(backbone), backbone.config
+    known = all((names := sublayers_of(layer)) is not None and names.feed_in for layer in layers)
+    return bool(layers) and known and all(hasattr(config, name) for name in ("hidden_size", "num_attention_heads"))
 
 
 def layer_sizes(backbone: nn.Module) -> list[LayerSize]:
@@ -68,12 +70,13 @@ def head_width(backbone: nn.Module) -> int:
 
 
 def is_pruned(backbone: nn.Module) -> bool:
-    """Whether some layer has fewer heads or units than the config says."""
-    if not can_prune(backbone):
-        return False
-    config: Any = backbone.config
-    whole = LayerSize(int(config.num_attention_heads), _config_units(config))
-    return any(size != whole for size in layer_sizes(backbone))
+    """Whether heads or units were taken out of it, in this process or before it was saved."""
+    return bool(getattr(backbone, _CUT, False))
+
+
+def holds_pruned(location: str | Path) -> bool:
+    """Whether a pruned model lies there, which `load_pruned` reads and no other library."""
+    return (Path(location) / SIZES).is_file()
 
 
 def chosen_layers_of(n_layers: int, n_kept: int) -> list[int]:
@@ -132,6 +135,7 @@ def cut(backbone: nn.Module, kept: Sequence[LayerRows]) -> None:
         _take(layer, names.attention_out, in_heads, 1)
         _take(layer, names.feed_in, rows.units, 0)
         _take(layer, names.feed_out, rows.units, 1)
+    setattr(backbone, _CUT, True)
 
 
 @contextmanager
@@ -195,10 +199,6 @@ def _empty(config: Any) -> nn.Module:
 
 def _first(size: LayerSize) -> LayerRows:
     return LayerRows(np.arange(size.heads), np.arange(size.units))
-
-
-def _config_units(config: Any) -> int:
-    return int(config.intermediate_size if hasattr(config, "intermediate_size") else config.hidden_dim)
 
 
 def _names(layer: nn.Module) -> Sublayers:

@@ -28,6 +28,7 @@ from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
 from lmrec.fields import IntArray
 from lmrec.models.encoder import TextEncoder, load_encoder
 from lmrec.models.language import LanguageModel, grow_vocabulary, load_language_model, quiet_loading
+from lmrec.models.pruning import holds_pruned
 from lmrec.models.reading import Way
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe
@@ -88,6 +89,11 @@ def pretrain_encoder(
     if config.objective == "pairs" and train is None:
         raise InputError("pretrain.objective 'pairs' needs the log of what users did. Give --interactions")
     location = locate_pretrained(recipe.encoder.name)
+    if holds_pruned(location):
+        raise InputError(
+            f"encoder.name '{recipe.encoder.name}' is pruned (lmrec compress): no head that guesses words goes on it. "
+            "Pretrain the whole model, fit, and compress that run"
+        )
     tokenizer = load_tokenizer(location)
     texts = build_template(recipe.template, catalog).render_items(catalog.frame)
     words: list[NewWord] = []

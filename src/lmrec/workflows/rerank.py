@@ -22,7 +22,7 @@ from lmrec.evaluation.calibration import fit_odds
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import PairJudgement, calibrate, judge_pairs
 from lmrec.fields import FloatArray
-from lmrec.models.pruning import SIZES
+from lmrec.models.pruning import holds_pruned
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer
@@ -189,7 +189,7 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
             f"reranker.name={recommender.checkpoint.configs.encoder.name}"
         )
     location = locate_pretrained(config.name) if config.name else recommender.checkpoint.folder / "encoder"
-    if (Path(location) / SIZES).is_file():
+    if holds_pruned(location):
         raise InputError(
             f"the language model in '{location}' is pruned (lmrec compress), and no head for pairs goes on it. Name "
             f"another: --set reranker.name={recommender.checkpoint.configs.encoder.name}"
