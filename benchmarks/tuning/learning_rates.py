@@ -2,26 +2,30 @@
 
     python -m benchmarks.tuning.learning_rates [--seeds 2] [--rates 1e-6 1e-5 ...] [--small] [--set KEY=VALUE]
 
-A fit for each rate and seed on MovieLens-100K, each in a folder of its own, so that an interrupted call goes on where it was.
+A fit for each rate and seed on MovieLens-100K, which all go on from one first stage (benchmarks/tuning/first_stage.py). What is
+in rates.json already, of the same settings, is not measured again, and an interrupted call goes on where it was.
 The dashed line is validation before the second stage: below it, tuning does harm. --small: fewer epochs and validation cases.
 """
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.movielens.run import ROOT, fit_once
+from benchmarks.tuning.bench import ROOT
+from benchmarks.tuning.first_stage import KeepFirstStage, begin_from
 from lmrec.artifacts.pretrained import cache_folder
-from lmrec.artifacts.run import describe_environment
+from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.data.sources.movielens import read_movielens_100k
 from lmrec.data.sources.registry import fetch_dataset
 from lmrec.evaluation.rate_chart import draw_rates
-from lmrec.recipe import load_recipe
-from lmrec.workflows.prepare import prepare_dataset
+from lmrec.recipe import Recipe, load_recipe, with_choices
+from lmrec.workflows.prepare import Prepared, prepare_dataset
+from lmrec.workflows.train import fit_run, training_fingerprint
 
 RATES = (1e-6, 1e-5, 2e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 SMALL = ("training.frozen_epochs=4", "training.tuned_epochs=1", "training.validation_cases=500")
@@ -40,26 +44,54 @@ def main() -> None:
     options = parser.parse_args()
     dataset = read_movielens_100k(fetch_dataset("movielens-100k", cache_folder() / "data"))
     choices = [*(SMALL if options.small else ()), *options.set, *STAGES_ALONE]
-    found: dict[float, list[dict[str, float]]] = {rate: [] for rate in sorted(options.rates)}
+    known, commits = known_points(options.out / "rates.json", options)
+    found: dict[float, list[dict[str, float]]] = {rate: known.get(f"{rate:g}", []) for rate in sorted(options.rates)}
     for seed in range(options.seeds):
-        for rate in found:
-            mine = [*choices, f"training.seed={seed}", f"training.encoder_learning_rate={rate:g}"]
-            recipe = load_recipe(ROOT / "recipes" / "movielens-100k.toml", mine)
+        plain = load_recipe(ROOT / "recipes" / "movielens-100k.toml", [*choices, f"training.seed={seed}"])
+        prepared = prepare_dataset(dataset, plain)
+        place = options.runs / f"first-stage-{training_fingerprint(plain, prepared)}"
+        for rate, points in found.items():
+            if seed < len(points):
+                continue
+            recipe = with_choices(plain, {"training.encoder_learning_rate": rate})
             name = f"{'small-' if options.small else ''}{rate:g}-seed-{seed}"
-            run = fit_once(options.runs / name, recipe, prepare_dataset(dataset, recipe))
-            found[rate].append(validation_of(run.read_metrics()))
+            points.append(validation_of(fit_rate(options.runs / name, place, recipe, prepared).read_metrics()))
     means = {rate: float(np.mean([one["tuned"] for one in all_seeds])) for rate, all_seeds in found.items()}
     before = float(np.mean([one["frozen"] for all_seeds in found.values() for one in all_seeds]))
     options.out.mkdir(parents=True, exist_ok=True)
     curves = {"after the second stage": list(means.items()), "before": [(rate, before) for rate in means]}
-    draw_rates(curves, options.out / "rates.png", f"validation {recipe.evaluation.metric}", {"default": 2e-5})
+    draw_rates(curves, options.out / "rates.png", f"validation {plain.evaluation.metric}", {"default": 2e-5})
     facts: dict[str, Any] = {"seeds": options.seeds, "small": options.small, "set": options.set}
     facts |= {"made": time.strftime("%Y-%m-%d", time.gmtime()), **describe_environment()}
+    facts["commits"] = sorted({*commits, facts["commit"]})
     result = {"facts": facts, "before": before, "after": {f"{rate:g}": found[rate] for rate in found}}
     (options.out / "rates.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"before the second stage {before:.4f}")
     for rate, value in means.items():
         print(f"{rate:8.0e}  {value:.4f}  {value - before:+.4f}")
+
+
+def fit_rate(path: Path, place: Path, recipe: Recipe, prepared: Prepared) -> RunFolder:
+    """A finished fit: one that is there, one that goes on, or a new one from the first stage that `place` holds or will."""
+    run, kept = RunFolder(path), (place / "state.json").exists()
+    if run.record_file.exists() and run.read_record()["status"] == "trained":
+        return run
+    if kept and not run.record_file.exists():
+        shutil.rmtree(path, ignore_errors=True)
+        begin_from(place, path, recipe, prepared)
+    watch, begun = None if kept else KeepFirstStage(path, place), run.record_file.exists()
+    return fit_run(None, None, out=path, recipe=recipe, prepared=prepared, resume=begun, show=False, watch=watch).run
+
+
+def known_points(file: Path, options: argparse.Namespace) -> tuple[dict[str, list[dict[str, float]]], list[str]]:
+    """Rate -> the seeds' points of an earlier call with the same settings, as many as are asked for now; and their commits."""
+    if not file.exists():
+        return {}, []
+    held = json.loads(file.read_text(encoding="utf-8"))
+    if (held["facts"]["small"], held["facts"]["set"]) != (options.small, options.set):
+        return {}, []
+    points = {rate: points[: options.seeds] for rate, points in held["after"].items()}
+    return points, held["facts"].get("commits", [held["facts"]["commit"]])
 
 
 def validation_of(rows: list[dict[str, Any]]) -> dict[str, float]:
