@@ -24,8 +24,9 @@ lint: $(VENV)/.dev
 bench-movielens: $(VENV)/.demo
 	$(BIN)/python benchmarks/movielens/run.py
 
-# Every figure of benchmarks/speed and one table of them; SMALL=1: small sizes, in about five minutes.
-bench-speed: $(VENV)/.bench
+# Every figure of benchmarks/speed and one table of them; SMALL=1: small sizes, in about five minutes. ONLY=softmax,search
+NEEDS_PEERS := $(if $(ONLY),$(findstring training,$(ONLY)),all)
+bench-speed: $(VENV)/.bench $(if $(NEEDS_PEERS),bench-peers-setup)
 	$(BIN)/python -m benchmarks.speed.run $(if $(SMALL),--small) $(if $(ONLY),--only $(ONLY))
 
 # Raw tables of Scientific -> tuned, judged, indexed, first answer served, and where the seconds went.

@@ -7,13 +7,13 @@ The first size also compares the forms: loss and gradients to 1e-5 of the plain 
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -133,7 +133,7 @@ def largest_error(n_items: int, n_targets: int) -> float:
 
 
 def free_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return int(psutil.virtual_memory().available)
 
 
 if __name__ == "__main__":

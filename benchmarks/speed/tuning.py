@@ -136,7 +136,7 @@ def plain_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.Optimizer:
 
 def small_batches(recipe: Recipe, prepared: Prepared) -> Iterator[TrainBatch]:
     """Batches of about `_PLAIN_EVENTS` events, epoch after epoch."""
-    few = recipe.training.model_copy(update={"batch_events": _PLAIN_EVENTS})
+    few = recipe.training.model_copy(update={"batch_events": _PLAIN_EVENTS, "tuned_batch_events": _PLAIN_EVENTS})
     source = batch_source(recipe.model_copy(update={"training": few}), prepared.split.train)
     epoch = 0
     while True:
