@@ -6,8 +6,9 @@ interactions.
 
 Users are drawn at random until their events make up the share, so that histories stay whole; all others' training events are
 taken away from every system. Validation and test questions, and the histories that they ask with, stay as they are. All
-systems learn from the training part alone and choose (epochs, settings) on the same validation. The questions are those of
-`benchmarks.tuning.run`, and at 100 % its plain fits are taken from there. What is found is kept in
+systems learn from the training part alone and choose (epochs, settings) on the same validation. Epochs of fewer events have
+fewer steps, so what learns by gradients may take up to ten times as many of them (the first stage; validation ends it). The
+questions are those of `benchmarks.tuning.run`, and at 100 % its plain fits are taken from there. What is found is kept in
 benchmarks/tuning/results/DATASET/fewer-labels; the picture and the figures in benchmarks/tuning/fewer_labels/.
 """
 
@@ -107,7 +108,7 @@ def measure(bench: Bench, shares: list[float], n_seeds: int, until: float) -> No
 
 def judged(bench: Bench, system: str, share: float, seed: int) -> Iterator[tuple[str, Evaluation]]:
     """Learn and judge; both stages of the language model come from one fit."""
-    recipe, n_items = bench.recipe(seed), bench.prepared.dataset.catalog.n_items
+    recipe, n_items = bench.recipe(seed, longer(bench, share)), bench.prepared.dataset.catalog.n_items
     split = thin(bench.prepared.split, share, seed)
     if system in PLM:
         run = RunFolder(bench.runs / f"fewer-{share:g}-{seed}")
@@ -127,8 +128,17 @@ def judged(bench: Bench, system: str, share: float, seed: int) -> Iterator[tuple
     yield system, evaluate(scorer, split.test, n_items, recipe.evaluation)
 
 
+def longer(bench: Bench, share: float) -> tuple[str, ...]:
+    """More epochs where an epoch has fewer steps: up to ten times the recipe's, until ten in a row bring nothing."""
+    if share >= 1 or bench.small:
+        return ()
+    epochs = bench.recipe(0).training.frozen_epochs
+    return (f"training.frozen_epochs={round(epochs * min(10.0, 1 / share))}", "training.patience=10")
+
+
 def question_of(bench: Bench, system: str, share: float, seed: int) -> Question:
-    asked = bench.question(f"{system} {share:g}", seed, (f"share of the training interactions={share:g}",))
+    learnt = () if system in COUNTED else longer(bench, share)
+    asked = bench.question(f"{system} {share:g}", seed, (f"share of the training interactions={share:g}", *learnt))
     return replace(asked, row=asked.row.replace(".", "_"))
 
 
