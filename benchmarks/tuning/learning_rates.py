@@ -2,8 +2,8 @@
 
     python -m benchmarks.tuning.learning_rates [--seeds 2] [--rates 1e-6 1e-5 ...] [--small] [--set KEY=VALUE]
 
-A fit for each rate and seed on MovieLens-100K, which all go on from one first stage (benchmarks/tuning/first_stage.py). What is
-in rates.json already, of the same settings, is not measured again, and an interrupted call goes on where it was.
+A fit for each rate and seed on MovieLens-100K, which all go on from one first stage (benchmarks/tuning/first_stage.py). An
+interrupted call goes on where it was.
 The dashed line is validation before the second stage: below it, tuning does harm. --small: fewer epochs and validation cases.
 """
 
@@ -44,15 +44,12 @@ def main() -> None:
     options = parser.parse_args()
     dataset = read_movielens_100k(fetch_dataset("movielens-100k", cache_folder() / "data"))
     choices = [*(SMALL if options.small else ()), *options.set, *STAGES_ALONE]
-    known, commits = known_points(options.out / "rates.json", options)
-    found: dict[float, list[dict[str, float]]] = {rate: known.get(f"{rate:g}", []) for rate in sorted(options.rates)}
+    found: dict[float, list[dict[str, float]]] = {rate: [] for rate in sorted(options.rates)}
     for seed in range(options.seeds):
         plain = load_recipe(ROOT / "recipes" / "movielens-100k.toml", [*choices, f"training.seed={seed}"])
         prepared = prepare_dataset(dataset, plain)
         place = options.runs / f"first-stage-{training_fingerprint(plain, prepared)}"
         for rate, points in found.items():
-            if seed < len(points):
-                continue
             recipe = with_choices(plain, {"training.encoder_learning_rate": rate})
             name = f"{'small-' if options.small else ''}{rate:g}-seed-{seed}"
             points.append(validation_of(fit_rate(options.runs / name, place, recipe, prepared).read_metrics()))
@@ -63,7 +60,6 @@ def main() -> None:
     draw_rates(curves, options.out / "rates.png", f"validation {plain.evaluation.metric}", {"default": 2e-5})
     facts: dict[str, Any] = {"seeds": options.seeds, "small": options.small, "set": options.set}
     facts |= {"made": time.strftime("%Y-%m-%d", time.gmtime()), **describe_environment()}
-    facts["commits"] = sorted({*commits, facts["commit"]})
     result = {"facts": facts, "before": before, "after": {f"{rate:g}": found[rate] for rate in found}}
     (options.out / "rates.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"before the second stage {before:.4f}")
@@ -81,17 +77,6 @@ def fit_rate(path: Path, place: Path, recipe: Recipe, prepared: Prepared) -> Run
         begin_from(place, path, recipe, prepared)
     watch, begun = None if kept else KeepFirstStage(path, place), run.record_file.exists()
     return fit_run(None, None, out=path, recipe=recipe, prepared=prepared, resume=begun, show=False, watch=watch).run
-
-
-def known_points(file: Path, options: argparse.Namespace) -> tuple[dict[str, list[dict[str, float]]], list[str]]:
-    """Rate -> the seeds' points of an earlier call with the same settings, as many as are asked for now; and their commits."""
-    if not file.exists():
-        return {}, []
-    held = json.loads(file.read_text(encoding="utf-8"))
-    if (held["facts"]["small"], held["facts"]["set"]) != (options.small, options.set):
-        return {}, []
-    points = {rate: points[: options.seeds] for rate, points in held["after"].items()}
-    return points, held["facts"].get("commits", [held["facts"]["commit"]])
 
 
 def validation_of(rows: list[dict[str, Any]]) -> dict[str, float]:
