@@ -215,6 +215,9 @@ def test_by_command_and_updates_wait(own: Running, run: Path, other: str) -> Non
     until(lambda: own.get("/v1/experiments/loud")["split"]["arms"] != [])
     assert "nothing to compare" in lmrec("experiment", str(run), "show", "loud").output
     assert "split, running" in lmrec("experiment", str(run), "list").output
+    compared = lmrec("experiment", str(run), "compare", "--days", "400").output
+    assert "though 400 days were asked for" in " ".join(compared.split())
+    assert "were asked for" not in lmrec("experiment", str(run), "compare", "--days", "0.5").output
     lmrec("experiment", str(run), "end", "loud", "--why", "won", "--promote")
     until(lambda: own.recommend(k=1)["generation"] == other)
     wrong = CliRunner().invoke(app, ["experiment", str(run), "end", "loud", "--why", "again"])

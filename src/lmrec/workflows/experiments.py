@@ -1,6 +1,8 @@
 """Experiments of a run: started, ended and read where the service keeps them."""
 
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,10 +73,23 @@ def compare_lists(
     run: Path | str, url: str | None = None, *, days: float = 30.0, against: str | None = None, effect: float = 0.05
 ) -> ReadOut:
     """All lists of the last `days`, by the arm that the shop or an experiment wrote into their context, else by their
-    generation. against: the arm that the others are compared with. effect: the relative gain that would matter."""
+    generation. against: the arm that the others are compared with. effect: the relative gain that would matter.
+
+    A warning says where the lists that are kept begin later than was asked for.
+    """
     open_run(run)
+    from_ts = time.time() - days * _DAY_S
     with Store.open(store_url(run, url)) as store:
-        return readout.compare_lists(store, time.time() - days * _DAY_S, against=against, effect=effect)
+        found = readout.compare_lists(store, from_ts, against=against, effect=effect)
+        oldest = store.shown_after(from_ts, 1)
+    if not oldest or oldest[0].time_ts - from_ts < _DAY_S:
+        return found
+    since = f"{datetime.fromtimestamp(oldest[0].time_ts, UTC):%Y-%m-%d %H:%M} UTC"
+    gap = (
+        f"the oldest list here is of {since}, though {days:g} days were asked for: none was shown before, or it is not kept "
+        "any more (`lmrec serve --keep-lists`)"
+    )
+    return replace(found, warnings=(*found.warnings, gap))
 
 
 def _find(store: Store, run: Path | str, name: str) -> ExperimentRow:
