@@ -585,7 +585,12 @@ def test_an_approval_goes_with_its_item(own: Running) -> None:
     own.delete("/v1/items/film1")
     own.put("/v1/items/film1", {"title": "killer whale gore"})
     assert "film1" not in own.shown(**everything)
-    assert [row["status"] for row in own.get("/v1/reviews")["reviews"]] == ["waiting"]
+    own.post("/v1/items/film2/flag", {"reason": "look"})
+    own.delete("/v1/items/film2")
+    own.post("/v1/reviews/film2", {"approved": True})  # of an item that is gone
+    own.put("/v1/items/film2", {"title": "more gore"})
+    assert "film2" not in own.shown(**everything)
+    assert [row["status"] for row in own.get("/v1/reviews")["reviews"]] == ["waiting"] * 2
 
 
 def test_flagged_items_wait_until_somebody_decides(own: Running) -> None:
@@ -902,8 +907,8 @@ def test_logs_hold_no_personal_data(own: Running, service_logs: io.StringIO) -> 
 
 
 @contextmanager
-def served_by_command(run: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    command = [sys.executable, "-m", "lmrec.cli.app", "serve", str(run), "--port", "0"]
+def served_by_command(run: Path, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    command = [sys.executable, "-m", "lmrec.cli.app", "serve", str(run), "--port", "0", *more]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     said = run / "said.txt"
     with said.open("wb") as stream:
@@ -915,7 +920,7 @@ def served_by_command(run: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]
         return first[0].removeprefix(f"Serving {run} at ") if first[1] else ""
 
     def ready() -> bool:
-        return bool(address()) and httpx.get(f"{address()}/readyz").status_code == 200
+        return bool(address()) and httpx.get(f"{address()}/readyz", timeout=60).status_code == 200
 
     try:
         until(ready, 60)
@@ -955,6 +960,50 @@ def test_a_kill_loses_nothing_acknowledged_and_a_stop_drains(run: Path) -> None:
         asking.join(60)
         assert answers == [200], "what was begun is finished"
         assert process.wait(30) == 0
+
+
+def test_a_rollback_that_cannot_be_noted_is_done_all_the_same(
+    run: Path, service_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that was told otherwise would go one further back."""
+    promote(run, new_generation(run, "one"), "better")
+    promote(run, new_generation(run, "two"), "better still")
+    with running(run) as service:
+        store = Path(service.state.store.where.removeprefix("sqlite:///"))
+        store.rename(store.with_name("away.db"))
+        answer = service.post("/v1/generations/rollback", {"why": "worse"})
+        assert (answer["before"], answer["generation"]) == ("0002", "0001")
+        assert "was moved, deleted or replaced" in service_logs.getvalue()
+        store.with_name("away.db").rename(store)
+
+
+def test_workers_share_what_is_known_and_one_that_dies_comes_again(run: Path) -> None:
+    with served_by_command(run, "--workers", "2") as (process, address):
+
+        def ask(method: str, path: str, body: Any = None) -> Any:
+            """By a connection of its own, which either worker may take; one that loads still is asked again."""
+            while (answer := httpx.request(method, f"{address}{path}", json=body, timeout=60)).status_code == 503:
+                time.sleep(0.1)
+            return answer.raise_for_status().json()
+
+        def children() -> list[int]:
+            tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            return [int(one) for one in tasks if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+        until(lambda: len(children()) == 2)
+        everything = {"k": 200, "exclude_seen": False}
+        for item in ("film1", "film2"):
+            ask("DELETE", f"/v1/items/{item}")
+            for _ in range(6):
+                shown = ask("POST", "/v1/recommendations", everything)["items"]
+                assert item not in {one["item_id"] for one in shown}
+        first = children()
+        os.kill(first[0], signal.SIGKILL)
+        until(lambda: len(children()) == 2 and children() != first, 120)  # a minute, where it died while it was asked
+        assert ask("POST", "/v1/recommendations", {"k": 1})["items"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert "died" in (run / "said.txt").read_text()
 
 
 def test_what_cannot_be_served_is_said_before_listening(run: Path, tmp_path: Path) -> None:

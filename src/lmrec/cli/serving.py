@@ -113,7 +113,7 @@ def rollback(
     """Serve again what was served before. A running service follows within a second; no request fails."""
     from lmrec.artifacts.generation import rollback as go_back
     from lmrec.feedback.database import parse_address
-    from lmrec.feedback.store import Store, StoreError
+    from lmrec.feedback.store import note_done
     from lmrec.service.settings import default_store
 
     address = store or default_store(run)
@@ -121,10 +121,8 @@ def rollback(
         parse_address(store)
     name = go_back(run, why)
     typer.echo(f"generation {name} is served now")
-    try:
-        with Store.open(address) as opened:
-            opened.add_audit("command line", "rollback", name, {"why": why})
-    except StoreError as error:  # a store that is away must not keep anybody from going back
+    # A store that is away must not keep anybody from going back.
+    if (error := note_done(address, "command line", "rollback", name, {"why": why})) is not None:
         say(f"The audit table has no note of it: {error}")
 
 

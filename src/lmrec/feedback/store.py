@@ -340,6 +340,14 @@ class Store:
         """Note a decision that is made elsewhere, such as a rollback. Decisions of this class note themselves."""
         self._write(lambda connection: audit.add_audit(connection, actor, action, target, detail, self._clock()))
 
+    def note_done(self, actor: str, action: str, target: str, detail: dict[str, Any]) -> StoreError | None:
+        """`add_audit` of what is done already and must not look undone: the error, where it could not be noted."""
+        try:
+            self.add_audit(actor, action, target, detail)
+        except StoreError as error:
+            return error
+        return None
+
     def audit(self, limit: int) -> list[AuditRow]:
         """The newest `limit` decisions, newest first."""
         check_count("limit", limit)
@@ -427,3 +435,12 @@ class Store:
             ) from None
         except CancelledError:
             raise StoreError(f"this write to the store {self.where} was cancelled; make it again") from None
+
+
+def note_done(url: str, actor: str, action: str, target: str, detail: dict[str, Any]) -> StoreError | None:
+    """`Store.note_done` of a store that is not open. Raises InputError for a URL that is no store."""
+    try:
+        with Store.open(url) as store:
+            return store.note_done(actor, action, target, detail)
+    except StoreError as error:
+        return error

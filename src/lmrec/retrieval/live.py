@@ -200,10 +200,10 @@ class LiveRecommender:
                 self._publish(self.state.snapshot)
 
     def rewords(self, item: EncodedItem) -> bool:
-        """Whether the item is known here with other words than these."""
+        """Whether these words are others than those known here; of an unknown item they are, whoever approved it unseen."""
         known = self.get_item(item.item_id)
         columns = self.state.snapshot.text_columns
-        return known is not None and any(known.fields.get(name) != item.fields.get(name) for name in columns)
+        return known is None or any(known.fields.get(name) != item.fields.get(name) for name in columns)
 
     def held_items(self) -> dict[ItemId, str]:
         """Items held back by a `block_words` rule with review=True, and the rule's id: what belongs in the review queue."""

@@ -1,5 +1,6 @@
 """The service as a process: check, listen, load, answer, drain."""
 
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,9 @@ SWITCH_S: Final = 0.0005
 """How long a thread may keep the interpreter while another one wants it. Python's 5 ms are as long as an answer takes: who
 has just computed one kept the event loop from sending it (docs/LOG.md)."""
 _BACKLOG: Final = 1024  # connections that wait to be taken
+_ANSWERS_S: Final = 60
+"""A worker that gives no sign of life for so long is started anew. It gives none while it imports torch, and uvicorn's own 5 s
+are less than that takes on a busy machine: then no worker ever comes up."""
 _SETTINGS: Final = "LMREC_SERVICE_SETTINGS"  # how worker processes get the settings
 
 
@@ -46,6 +50,7 @@ def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda add
         started(address_of(listening))
         if settings.workers > 1:
             # Several processes that share store and run. Each sees what another changed within `watch_s`.
+            logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # in this parent: workers that die and start anew
             os.environ[_SETTINGS] = settings.model_dump_json()
             Multiprocess(_config("lmrec.service.serve:worker_app", settings), sockets=[listening]).run()
             return
@@ -121,6 +126,7 @@ def _config(app: FastAPI | str, settings: ServiceSettings) -> uvicorn.Config:
         server_header=False,
         backlog=_BACKLOG,
         timeout_keep_alive=30,
+        timeout_worker_healthcheck=_ANSWERS_S,
         timeout_graceful_shutdown=settings.drain_s,
         h11_max_incomplete_event_size=64 * 1024,
     )

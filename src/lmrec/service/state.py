@@ -143,6 +143,11 @@ class ServiceState:
         if self.serving.follow():
             self.metrics.swaps.inc()
 
+    def note_done(self, actor: str, action: str, target: str, detail: dict[str, Any]) -> None:
+        """In the audit table; where that cannot be written, in the log alone: who asked must not do it again."""
+        if (error := self.store.note_done(actor, action, target, detail)) is not None:
+            log_failure("not in the audit table", error, action=action, by=actor, target=target)
+
     def _failed(self, task: str, error: Exception) -> None:
         log_failure("background work failed", error, work=task)
         self.metrics.failures.labels(task).inc()

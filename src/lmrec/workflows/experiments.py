@@ -44,7 +44,7 @@ def end_experiment(
         if promote_challenger:
             winner = row.experiment.arms[-1].generation
             promote(run, winner, f"experiment {name}: {why}")
-            store.add_audit(_ACTOR, "promote", winner, {"experiment": name, "why": why})
+            store.note_done(_ACTOR, "promote", winner, {"experiment": name, "why": why})
     return row
 
 

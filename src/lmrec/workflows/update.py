@@ -42,7 +42,7 @@ from lmrec.evaluation.drift import Drift
 from lmrec.evaluation.evaluator import Evaluation, evaluate
 from lmrec.evaluation.promotion import Decision, decide
 from lmrec.evaluation.slices import slice_cases
-from lmrec.feedback.store import Store
+from lmrec.feedback.store import note_done
 from lmrec.fields import BoolArray
 from lmrec.models.fusion import Fusion
 from lmrec.progress import progress_bar
@@ -386,9 +386,9 @@ def _promote(run: RunFolder, parent: str, name: str, decision: Decision, store: 
             f"with; {name} is kept and not served. Update again"
         )
     promote(run.path, name, decision.reason)
-    with Store.open(store) as opened:
-        opened.add_audit("update", "promote", name, {"from": parent, "why": decision.reason})
-    return "promoted", f"{decision.reason}. Generation {name} is served now"
+    said = f"{decision.reason}. Generation {name} is served now"
+    error = note_done(store, "update", "promote", name, {"from": parent, "why": decision.reason})
+    return "promoted", said if error is None else f"{said}. The audit table has no note of it: {error}"
 
 
 def _check(should_stop: Callable[[], bool]) -> None:

@@ -46,8 +46,8 @@ async def roll_back(question: RollbackQuestion, state: State, actor: Actor) -> R
     def back() -> dict[str, Any]:
         before = state.serving.current.generation
         name = rollback(state.settings.run, question.why)
-        state.store.add_audit(actor, "rollback", name, {"from": before, "why": question.why})
         state.follow()
+        state.note_done(actor, "rollback", name, {"from": before, "why": question.why})
         return {"generation": name, "before": before}
 
     return answer(await run_in_threadpool(back))
