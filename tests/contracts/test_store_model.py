@@ -79,14 +79,17 @@ class StoreModel(RuleBasedStateMachine):
                 accepted += 1
         assert self.store.add_events(batch) == Added(accepted, len(batch) - accepted)
 
-    @rule(user_id=user_ids, limit=st.integers(0, 10))
-    def read_history(self, user_id: str, limit: int) -> None:
+    @rule(user_id=user_ids, limit=st.integers(0, 10), denials=st.integers(0, 3))
+    def read_history(self, user_id: str, limit: int, denials: int) -> None:
         own = [event for event in self.events.values() if event.user_id == user_id]
         in_order = sorted(own, key=lambda event: event.time_ts)  # stable: equal times as they came in
-        wanted = [
-            (event.item_id, event.time_ts, is_positive(event)) for event in in_order[max(0, len(in_order) - limit) :]
+        newest = in_order[max(0, len(in_order) - limit) :]
+        said_no = [event for event in in_order if not is_positive(event)][-denials:] if denials else []
+        wanted = [*(event for event in said_no if event not in newest), *newest]
+        found = self.store.history(user_id, limit, denials)
+        assert [(one.item_id, one.time_ts, one.good) for one in found] == [
+            (event.item_id, event.time_ts, is_positive(event)) for event in wanted
         ]
-        assert [(one.item_id, one.time_ts, one.good) for one in self.store.history(user_id, limit)] == wanted
 
     @rule(page=st.integers(1, 9))
     def read_all_events(self, page: int) -> None:

@@ -213,6 +213,10 @@ def test_what_a_clock_that_is_ahead_says_happened_when_it_was_heard(store: Store
     first, second = store.history("ann", 10)
     assert (first.seq, second.seq, second.good) == (1, 2, False)
     assert first.time_ts <= second.time_ts == NOW + 1
+    ahead = [make_event(f"a{n}", user_id="bob", time_ts=NOW + 1e5 - n) for n in range(3)]
+    store.add_events([*ahead, make_event("a3", user_id="bob", time_ts=NOW)])
+    assert [one.seq for one in store.history("bob", 10)] == [6, 5, 4, 3], "theirs tells the order of one moment"
+    assert [one.seq for one in store.history("bob", 2)] == [4, 3]
 
 
 def test_what_was_acknowledged_is_there_after_opening_again(store: Store, url: str) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -466,9 +467,27 @@ def test_another_worker_never_shows_what_is_deleted(run: Path) -> None:
             assert item not in other.shown()
             other.put(f"/v1/items/{item}", NEW_ITEM)
             assert one.post("/v1/similar", {"item_id": item, "k": 1})["items"]
+        one.put("/v1/items/fresh", NEW_ITEM)
+        assert other.post("/v1/events", event("e1", "fresh"))["flagged"] == {}
+        one.put("/v1/items/fresher", NEW_ITEM)
+        other.post("/v1/items/fresher/flag", {"reason": "look"})
         one.put("/v1/rules/r", {"kind": "must_not_show", "item_ids": ["film4"]})
         one.post("/v1/items/film5/flag", {"reason": "look"})
         assert not {"film4", "film5"} & set(other.shown())
+
+
+def test_who_decides_at_the_same_time_as_another_is_answered(own: Running) -> None:
+    def decide(approved: bool) -> list[int]:
+        found = []
+        for _ in range(15):
+            own.client.post("/v1/items/film6/flag", json={"reason": "look"})
+            answer = own.client.post("/v1/reviews/film6", json={"approved": approved})
+            assert answer.status_code != 200 or answer.json()["status"] == ("approved" if approved else "rejected")
+            found.append(answer.status_code)
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        assert {status for statuses in pool.map(decide, (True, False, True)) for status in statuses} == {200}
 
 
 def test_odd_events_are_kept_and_flagged(own: Running) -> None:
@@ -1001,9 +1020,10 @@ def test_workers_share_what_is_known_and_one_that_dies_comes_again(run: Path) ->
         os.kill(first[0], signal.SIGKILL)
         until(lambda: len(children()) == 2 and children() != first, 120)  # a minute, where it died while it was asked
         assert ask("POST", "/v1/recommendations", {"k": 1})["items"]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    assert "died" in (run / "said.txt").read_text()
+        assert "died" in (run / "said.txt").read_text()
+        left = children()
+        process.kill()
+    until(lambda: not any(Path(f"/proc/{one}").exists() for one in left), 60)
 
 
 def test_what_cannot_be_served_is_said_before_listening(run: Path, tmp_path: Path) -> None:

@@ -121,6 +121,11 @@ def rollback(
         parse_address(store)
     name = go_back(run, why)
     typer.echo(f"generation {name} is served now")
+    if store is None and not (run / "service" / "store.db").exists():
+        say(
+            "Nothing is noted of it: this run has no store here. Where its service has another one, name it with --store"
+        )
+        return
     # A store that is away must not keep anybody from going back.
     if (error := note_done(address, "command line", "rollback", name, {"why": why})) is not None:
         say(f"The audit table has no note of it: {error}")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, func, literal, select
+from sqlalchemy import Connection, Row, bindparam, case, exists, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lmrec.feedback.events import Added, Event, StoredEvent, Tally, counts_as_good, happened_ts
+from lmrec.feedback.events import LIKED_STARS, Added, Event, StoredEvent, Tally, counts_as_good, happened_ts
 from lmrec.feedback.tables import AUDIT, EVENTS, FORGOTTEN_EVENTS
 from lmrec.fields import UserId
 
@@ -33,12 +33,14 @@ _TALLY_COLUMNS = (
     EVENTS.c.flags,
 )
 
+_HAPPENED_TS = case((EVENTS.c.time_ts > EVENTS.c.received_ts, EVENTS.c.received_ts), else_=EVENTS.c.time_ts)
 _HISTORY = (
     select(*_TALLY_COLUMNS)
     .where(EVENTS.c.user_id == bindparam("user_id"))
-    .order_by(EVENTS.c.time_ts.desc(), EVENTS.c.seq.desc())
+    .order_by(_HAPPENED_TS.desc(), EVENTS.c.received_ts.desc(), EVENTS.c.time_ts.desc(), EVENTS.c.seq.desc())
     .limit(bindparam("n_events"))
 )
+_DENIALS = _HISTORY.where((EVENTS.c.kind == "dismiss") | ((EVENTS.c.kind == "rating") & (EVENTS.c.value < LIKED_STARS)))
 _AFTER = (
     select(*_EVENT_COLUMNS, EVENTS.c.seq)
     .where(EVENTS.c.seq > bindparam("after_seq"))
@@ -67,9 +69,15 @@ def add_events(connection: Connection, events: Sequence[Event], received_ts: flo
     return Added(accepted, len(events) - accepted)
 
 
-def history(connection: Connection, user_id: UserId, limit: int) -> list[Tally]:
-    tallies = _tallies(connection.execute(_HISTORY, {"user_id": user_id, "n_events": limit}).all())
-    return sorted(tallies, key=lambda tally: (tally.time_ts, tally.seq))
+def history(connection: Connection, user_id: UserId, limit: int, denials: int) -> list[Tally]:
+    """The newest `limit` of a user, oldest first, and before them the older ones among the newest `denials` that say no."""
+    newest = _tallies(connection.execute(_HISTORY, {"user_id": user_id, "n_events": limit}).all())
+    older: list[Tally] = []
+    if len(newest) == limit and denials:  # else these are all there are
+        known = {tally.seq for tally in newest}
+        said_no = _tallies(connection.execute(_DENIALS, {"user_id": user_id, "n_events": denials}).all())
+        older = [tally for tally in said_no if tally.seq not in known]
+    return [*reversed(older), *reversed(newest)]
 
 
 def changes_mark(connection: Connection) -> tuple[int, int]:

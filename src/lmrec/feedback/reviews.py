@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from sqlalchemy import Connection, delete, select, update
 
@@ -29,7 +29,7 @@ class ReviewRow:
     note: str
 
 
-def flag_item(connection: Connection, item_id: ItemId, reason: str, by: str, now: float) -> None:
+def flag_item(connection: Connection, item_id: ItemId, reason: str, by: str, now: float) -> ReviewRow:
     """The item waits from now on, also if it was decided before: the earlier decision stays in the audit."""
     check_text("item_id", item_id)
     check_text("reason", reason)
@@ -45,6 +45,7 @@ def flag_item(connection: Connection, item_id: ItemId, reason: str, by: str, now
     }
     connection.execute(insert_or_replace(connection.dialect.name, REVIEWS), values)
     add_audit(connection, by, "flag_item", item_id, {"reason": reason}, now)
+    return ReviewRow(**cast(Any, values))
 
 
 def flag_items(connection: Connection, flags: Mapping[ItemId, str], by: str, now: float) -> None:
@@ -68,7 +69,7 @@ def end_approvals(connection: Connection, item_ids: Collection[ItemId], why: str
             add_audit(connection, by, "end_approval", item_id, {"why": why}, now)
 
 
-def decide_item(connection: Connection, item_id: ItemId, approved: bool, by: str, note: str, now: float) -> None:
+def decide_item(connection: Connection, item_id: ItemId, approved: bool, by: str, note: str, now: float) -> ReviewRow:
     """UnknownIdError for an item that was never flagged. A decision may be changed by deciding again."""
     status: ReviewStatus = "approved" if approved else "rejected"
     if note:
@@ -78,26 +79,28 @@ def decide_item(connection: Connection, item_id: ItemId, approved: bool, by: str
     if connection.execute(decided.values(values)).rowcount == 0:
         raise UnknownIdError(f"item '{item_id}' was never flagged, so there is nothing to decide. Flag it first")
     add_audit(connection, by, "approve_item" if approved else "reject_item", item_id, {"note": note}, now)
+    return _row(connection.execute(select(REVIEWS).where(REVIEWS.c.item_id == item_id)).one())
 
 
 def reviews(connection: Connection, status: ReviewStatus) -> list[ReviewRow]:
     """Items with this status, the one flagged first at the top."""
     found = select(REVIEWS).where(REVIEWS.c.status == status).order_by(REVIEWS.c.flagged_ts, REVIEWS.c.item_id)
-    return [
-        ReviewRow(
-            item_id=row.item_id,
-            status=cast(ReviewStatus, row.status),
-            reason=row.reason,
-            flagged_by=row.flagged_by,
-            flagged_ts=row.flagged_ts,
-            decided_by=row.decided_by,
-            decided_ts=row.decided_ts,
-            note=row.note,
-        )
-        for row in connection.execute(found)
-    ]
+    return [_row(row) for row in connection.execute(found)]
 
 
 def waiting_items(connection: Connection) -> set[ItemId]:
     """Items that are not to be shown: flagged, and waiting or rejected."""
     return set(connection.execute(select(REVIEWS.c.item_id).where(REVIEWS.c.status != "approved")).scalars())
+
+
+def _row(row: Any) -> ReviewRow:
+    return ReviewRow(
+        item_id=row.item_id,
+        status=cast(ReviewStatus, row.status),
+        reason=row.reason,
+        flagged_by=row.flagged_by,
+        flagged_ts=row.flagged_ts,
+        decided_by=row.decided_by,
+        decided_ts=row.decided_ts,
+        note=row.note,
+    )

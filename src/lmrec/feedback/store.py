@@ -118,13 +118,15 @@ class Store:
             lambda connection: eventlog.add_events(connection, kept, received_ts), n_rows=max(1, len(kept))
         )
 
-    def history(self, user_id: UserId, limit: int) -> list[Tally]:
-        """What the newest `limit` events of a user by their own time count for, all kinds, oldest first by when they
-        happened (equal times: by order of arrival)."""
+    def history(self, user_id: UserId, limit: int, denials: int = 0) -> list[Tally]:
+        """What the newest `limit` events of a user count for, all kinds, oldest first by when they happened (at equal times
+        what was heard first, then by the client's clock). Before them stand older ones among the newest `denials` dismissals
+        and low ratings."""
         check_text("user_id", user_id)
         check_count("limit", limit)
+        check_count("denials", denials)
         with self._database.read() as connection:
-            return eventlog.history(connection, user_id, limit)
+            return eventlog.history(connection, user_id, limit, denials)
 
     @property
     def write_trouble(self) -> str | None:
@@ -285,9 +287,9 @@ class Store:
 
     # Reviews
 
-    def flag_item(self, item_id: ItemId, reason: str, by: str = SYSTEM) -> None:
-        """Hold an item back until somebody decides; also one that was approved before."""
-        self._write(lambda connection: reviews.flag_item(connection, item_id, reason, by, self._clock()))
+    def flag_item(self, item_id: ItemId, reason: str, by: str = SYSTEM) -> ReviewRow:
+        """Hold an item back until somebody decides; also one that was approved before. Returns what was written."""
+        return self._write(lambda connection: reviews.flag_item(connection, item_id, reason, by, self._clock()))
 
     def flag_items(self, flags: Mapping[ItemId, str], by: str = SYSTEM) -> None:
         """`flag_item` of many, item -> reason, in one write."""
@@ -300,10 +302,12 @@ class Store:
             n_rows=2 * len(item_ids),
         )
 
-    def decide_item(self, item_id: ItemId, approved: bool, by: str = SYSTEM, note: str = "") -> None:
-        """Approve or reject a flagged item; UnknownIdError where it was never flagged."""
+    def decide_item(self, item_id: ItemId, approved: bool, by: str = SYSTEM, note: str = "") -> ReviewRow:
+        """Approve or reject a flagged item; returns what was written. UnknownIdError where it was never flagged."""
         check_text("item_id", item_id)
-        self._write(lambda connection: reviews.decide_item(connection, item_id, approved, by, note, self._clock()))
+        return self._write(
+            lambda connection: reviews.decide_item(connection, item_id, approved, by, note, self._clock())
+        )
 
     def reviews(self, status: ReviewStatus = "waiting") -> list[ReviewRow]:
         """Items with this status, the one flagged first at the top."""

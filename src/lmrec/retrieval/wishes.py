@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 _WORD: Final = r"[^\W_][\w'’-]*"
+_WORDS: Final = rf"{_WORD}(?:(?:\s*[&/]\s*|\s+){_WORD})*"
+_ITEMS: Final = rf"(?:,\s*{_WORD}(?:\s+{_WORD}){{0,2}})+"
 _NOT: Final = re.compile(
-    r"(?<![\w'’-])(?:(?:and|but)\s+)?"
+    r"(?<![\w'’-])(?<!\bwhy )(?<!\bor )(?:(?:and|but)\s+)?"
     r"(?:no|not|without|except(?:\s+for)?|nothing|anything\s+but|avoid(?:ing)?|(?:i\s+)?(?:don['’]?t|do\s+not)\s+(?:want|like))\s+"
-    # A list, whose commas count only where an "or" comes: "no horror, comedy or romance", but "no horror, comedy".
-    rf"(?P<said>{_WORD}(?:\s+{_WORD})*(?:(?:,\s*{_WORD}(?:\s+{_WORD}){{0,2}})+,?\s+n?or\s+{_WORD}(?:\s+{_WORD})*)?)",
+    # A list, whose commas count only where "or" or ", and" comes: "no horror, comedy or romance", but "no horror, comedy".
+    rf"(?P<said>{_WORDS}(?:(?:,?\s+n?or|{_ITEMS}(?:,?\s+n?or|,\s+and))\s+{_WORDS})?)",
     re.IGNORECASE,
 )
 _FILLERS: Final = frozenset(
@@ -30,9 +32,12 @@ _EMPTY: Final = frozenset(
     "film films movie movies item items one ones stuff thing things product products book books".split()
 )
 _NO_DENIAL: Final = frozenset(
-    "bad clue doubt idea just matter necessarily need one only preference problem rush sure".split()
+    "bad beats clue compares doubt else fewer idea just later less like longer matter more necessarily need one only "
+    "preference problem rush sure thank thanks".split()
 )  # "not only", "no one", "no idea what"
 _SMALL: Final = frozenset("a an and at for in of on or the to with".split())  # in a title without a capital
+_JOINTS: Final = frozenset(("or", "nor", ",", "&", "/"))
+_INSIDE: Final = re.compile(r"[^\s.!?]\s*$")  # what stands before is of the same sentence
 _CLAUSE_END: Final = re.compile(r"\s*(?:$|[,.;:!?])")
 _MAX_WORDS: Final = 3
 
@@ -56,6 +61,10 @@ def read_wish(text: str) -> Wish:
     Wish(wanted='like No Country for Old Men', unwanted=())
     >>> read_wish("something new, no horror, musicals or romance")
     Wish(wanted='something new', unwanted=('horror', 'musicals', 'romance'))
+    >>> read_wish("a western without guns, car chases, and love/romance")
+    Wish(wanted='a western', unwanted=('guns', 'car chases', 'love', 'romance'))
+    >>> read_wish("why not a comedy? nothing beats a good one")
+    Wish(wanted='why not a comedy? nothing beats a good one', unwanted=())
     >>> read_wish("no horror and gore, but a mystery")
     Wish(wanted='but a mystery', unwanted=('horror', 'gore'))
     """
@@ -97,20 +106,20 @@ def spellings(phrase: str) -> tuple[str, ...]:
 
 def _phrases(text: str, found: re.Match[str]) -> tuple[list[str], int]:
     """What is denied, and where in the text that ends; nothing where it is the name of something, or no denial."""
-    words = list(re.finditer(rf"{_WORD}|,", found["said"]))
+    words = list(re.finditer(rf"{_WORD}|[,&/]", found["said"]))
     denial = found.group()[: found.start("said") - found.start()].split()
-    if words[0].group().lower() in _NO_DENIAL or (denial[-1] == "No" and _is_name(words, found.start() > 0)):
+    if words[0].group().lower() in _NO_DENIAL or (
+        denial[-1] == "No" and _is_name(words, bool(_INSIDE.search(text, 0, found.start())))
+    ):
         return [], 0
     phrases: list[list[str]] = [[]]
     end = found.start("said")
     for word in words:
         said = word.group().lower()
-        if phrases[-1] and (
-            said in ("or", "nor", ",") or (said == "and" and _ends_the_clause(found["said"], word.end()))
-        ):
+        if phrases[-1] and (said in _JOINTS or (said == "and" and _ends_the_clause(found["said"], word.end()))):
             phrases.append([])
             continue
-        if said in (",", "or", "nor"):  # "horror, or gore"
+        if said in _JOINTS or (said == "and" and len(phrases) > 1 and not phrases[-1]):  # "horror, or gore"
             continue
         if said in _FILLERS and not phrases[-1]:
             continue
@@ -124,7 +133,9 @@ def _phrases(text: str, found: re.Match[str]) -> tuple[list[str], int]:
 
 def _is_name(words: Sequence[re.Match[str]], inside: bool) -> bool:
     """Whether what follows "No" is the rest of a name: inside a sentence by its first capital, at its start by at least two."""
-    said = [word.group() for word in words if word.group().lower() not in _SMALL | _EMPTY | {","}]
+    said = [word.group() for word in words if word.group().lower() not in _SMALL | _EMPTY]
+    if any(word.group().lower() in _JOINTS for word in words):
+        return False
     return bool(said) and said[0][0].isupper() and (inside or (len(said) > 1 and all(one[0].isupper() for one in said)))
 
 

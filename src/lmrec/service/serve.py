@@ -5,8 +5,10 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 from typing import Final
 
 import uvicorn
@@ -76,7 +78,15 @@ def worker_app() -> FastAPI:
     """The application of one worker process among several."""
     sys.setswitchinterval(SWITCH_S)
     start_logging()
+    Thread(target=_stop_without, args=(os.getppid(),), name="lmrec-parent", daemon=True).start()
     return create_app(open_state(ServiceSettings.model_validate_json(os.environ[_SETTINGS])))
+
+
+def _stop_without(parent: int) -> None:
+    """End this worker once its parent is gone, such as by kill -9: it would answer on for ever, and nobody would know of it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def listen(host: str, port: int) -> socket.socket:

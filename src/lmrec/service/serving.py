@@ -246,14 +246,17 @@ class Serving:
             if changed:
                 self._settle_queue()
 
-    def catch_up(self) -> None:
-        """Apply what other processes have changed of items, rules and reviews since the last time. Raises StoreError."""
+    def catch_up(self) -> bool:
+        """Apply what other processes have changed of items, rules and reviews since the last time; whether anything was
+        decided since. Raises StoreError."""
         mark = self._store.catalog_mark()
-        if mark != self._caught_up:
-            self.sync_items()
-            self.sync_rules()
-            self.sync_reviews()
-            self._caught_up = mark
+        if mark == self._caught_up:
+            return False
+        self.sync_items()
+        self.sync_rules()
+        self.sync_reviews()
+        self._caught_up = mark
+        return True
 
     # ---- rules and reviews
 
@@ -339,7 +342,8 @@ class Serving:
 
     def _apply_reviews(self, live: LiveRecommender) -> None:
         approved = {row.item_id: row.decided_ts or 0.0 for row in self._store.reviews("approved")}
-        made = {row.rule_id: row.created_ts for row in self._store.rules()}
+        file_ts = 0.0 if self._file_stamp is None else self._file_stamp[0] / 1e9
+        made = {row.rule_id: row.created_ts for row in self._store.rules()} | dict.fromkeys(self._file_rules, file_ts)
         live.set_review(Review(frozenset(self._store.waiting_items()), approved, made))
 
     def _settle_queue(self) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event as Signal
 from threading import Thread
 from typing import Any, TypeAlias
 
 import torch
+from starlette.concurrency import run_in_threadpool
 
 from lmrec.artifacts.generation import list_generations
 from lmrec.artifacts.run import open_run
@@ -17,6 +18,7 @@ from lmrec.errors import LmrecError
 from lmrec.feedback.errors import StoreError
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Store
+from lmrec.fields import ItemId
 from lmrec.service.arms import answer_by_arm, answer_in_shadow
 from lmrec.service.batching import TIMEOUT, Batcher
 from lmrec.service.errors import ServiceError, busy
@@ -227,7 +229,7 @@ class ServiceState:
         """Work that uses the model and changes nothing."""
 
         def caught_up() -> Any:
-            self._catch_up()
+            self.catch_up()
             return work()
 
         with self._loading_words():
@@ -235,8 +237,21 @@ class ServiceState:
 
     async def write(self, work: Work) -> Any:
         """Work that encodes and changes items."""
+
+        def caught_up() -> Any:
+            self.catch_up()
+            return work()
+
         with self._loading_words():
-            return await self._writes.ask(work)
+            return await self._writes.ask(caught_up)
+
+    async def lacks_any(self, item_ids: Collection[ItemId]) -> Collection[ItemId]:
+        """Those of the items that are not in the catalog, whoever put them."""
+        lacking = [item_id for item_id in item_ids if not self.serving.has_item(item_id)]
+        if lacking and self.settings.workers > 1:
+            await run_in_threadpool(self.catch_up)
+            lacking = [item_id for item_id in lacking if not self.serving.has_item(item_id)]
+        return frozenset(lacking)
 
     @contextmanager
     def _loading_words(self) -> Iterator[None]:
@@ -253,14 +268,15 @@ class ServiceState:
                 2,
             ) from None
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Among several workers an answer waits for what another one has changed: a deleted item is not shown again."""
         if self.settings.workers > 1:
             with suppress(StoreError):  # while the store is away nothing changes, and the watcher says that it is
-                self.serving.catch_up()
+                if self.serving.catch_up():
+                    self.users.refresh_forgotten()
 
     def _answer(self, asks: Sequence[Ask]) -> list[Listed]:
-        self._catch_up()
+        self.catch_up()
         return answer_by_arm(asks, self.serving.lineup, self.users)
 
     def _batcher(

@@ -26,8 +26,10 @@ from lmrec.feedback.store import Store
 from lmrec.fields import TIMESTAMP, ItemId, UserId
 
 MAX_KEPT: Final = 20_000
-MAX_SAID: Final = 10_000
-"""Newest events of a user by which it is known what they have seen and what they do not want."""
+MAX_SEEN: Final = 1_000
+"""Newest events of a user by which it is known what they have seen: more would take longer to read than a list to make."""
+MAX_DENIALS: Final = 10_000
+"""Newest dismissals and low ratings by which it is known what they do not want."""
 
 _MAX_CAUGHT_UP: Final = 1_000  # events; after more, all histories are read anew
 
@@ -114,7 +116,9 @@ class Users:
         return self._kept.read(user_ids, self._read)
 
     def _read(self, user_id: UserId) -> UserHistory:
-        return join_history(self.logged(user_id), self._store.history(user_id, MAX_SAID), self._max_history)
+        return join_history(
+            self.logged(user_id), self._store.history(user_id, MAX_SEEN, MAX_DENIALS), self._max_history
+        )
 
 
 class KeptHistories:

@@ -177,7 +177,8 @@ class _LastWord:
 
 
 def _last_words(heard: Heard) -> dict[tuple[UserId, ItemId], _LastWord]:
-    by_time = sorted(heard.events, key=lambda entry: entry[0])
+    # As the service's own order of events of one moment: what a fast clock said was heard at that moment, the rest later.
+    by_time = sorted(heard.events, key=lambda entry: (entry[0], entry[1].time_ts == entry[0], entry[1].time_ts))
     return {(event.user_id, event.item_id): _LastWord(when_ts, is_positive(event)) for when_ts, event in by_time}
 
 

@@ -92,11 +92,14 @@ def test_a_forgotten_user_has_no_log_and_begins_anew(log: TrainingLog, store: St
 
 def test_what_is_not_wanted_is_known_however_much_came_after(log: TrainingLog, store: Store) -> None:
     users = Users(log, store, max_history=5)
-    store.add_events([event("x", "dismiss", 5), event("y", "purchase", 6)])
-    store.add_events([event(f"i{n}", day=7 + n) for n in range(300)])
+    store.add_events([event("x", "dismiss", 5), event("w", "rating", 5.5, value=1.0)])
+    store.add_events([event(f"i{n}", day=6 + n / 1_000) for n in range(600)])
+    store.add_events([event("y", "purchase", 8)])
+    store.add_events([event(f"i{n}", day=9 + n / 1_000) for n in range(600, 1_500)])
     history = users.history("ann")
-    assert history.dismissed == {"x"}
+    assert history.dismissed == {"x", "w"}
     assert "y" in history.seen
+    assert history.positive[-1] == "i1499"
     assert len(history.positive) == 5
 
 
@@ -138,9 +141,9 @@ def test_histories_are_kept_until_something_is_heard_of_their_users(
     read: list[str] = []
     whole = store.history
 
-    def noting(user_id: str, limit: int) -> list[Tally]:
+    def noting(user_id: str, limit: int, denials: int) -> list[Tally]:
         read.append(user_id)
-        return whole(user_id, limit)
+        return whole(user_id, limit, denials)
 
     monkeypatch.setattr(store, "history", noting)
     assert users.histories(["ann", None, "bob"])[1] == UserHistory()

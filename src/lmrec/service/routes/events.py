@@ -35,7 +35,8 @@ async def add_events(body: Annotated[Events, Body()], state: State) -> Response:
     """
     now = time.time()
     sent = body.events if isinstance(body, EventBatch) else [body]
-    events = [to_event(entry, now, state.serving.has_item) for entry in sent]
+    lacking = await state.lacks_any({entry.item_id for entry in sent})
+    events = [to_event(entry, now, lambda item_id: item_id not in lacking) for entry in sent]
     written = asyncio.wrap_future(state.store.queue_events(events))
     try:
         async with asyncio.timeout(WRITE_WAIT_S):

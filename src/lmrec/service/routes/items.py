@@ -33,6 +33,7 @@ async def browse_items(
     """The catalog as it is now, page by page; or the items that are named, in one request."""
 
     def find() -> dict[str, Any]:
+        state.catch_up()
         live = state.serving.current.live
         if item_id is None:
             items, total = live.browse(query, offset, limit)
@@ -59,9 +60,8 @@ async def flag_item(item_id: IdPath, question: FlagQuestion, state: State, actor
 
     def flag() -> dict[str, Any]:
         _existing(state, item_id)
-        state.store.flag_item(item_id, question.reason, actor)
+        row = state.store.flag_item(item_id, question.reason, actor)
         state.serving.sync_reviews()
-        row = next(row for row in state.store.reviews("waiting") if row.item_id == item_id)
         return review_body(row, state)
 
     return answer(await run_in_threadpool(flag))
@@ -107,6 +107,7 @@ async def delete_item(item_id: IdPath, state: State, actor: Actor) -> Response:
 
 
 def _existing(state: ServiceState, item_id: str) -> LiveItem:
+    state.catch_up()
     item = state.serving.current.live.get_item(item_id)
     if item is None:
         raise not_found(f"there is no item '{item_id}'. Look for it with GET /v1/items?query=WORDS, or PUT it")

@@ -29,10 +29,8 @@ async def decide(item_id: IdPath, decision: Decision, state: State, actor: Actor
     """Show a flagged item again, or hide it for good. In force at once; may be decided anew."""
 
     def keep() -> dict[str, Any]:
-        state.store.decide_item(item_id, decision.approved, actor, decision.note)
+        row = state.store.decide_item(item_id, decision.approved, actor, decision.note)
         state.serving.sync_reviews()
-        status: ReviewStatus = "approved" if decision.approved else "rejected"
-        row = next(row for row in state.store.reviews(status) if row.item_id == item_id)
         return review_body(row, state)
 
     return answer(await run_in_threadpool(keep))

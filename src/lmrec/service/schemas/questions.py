@@ -42,7 +42,7 @@ _Seconds = Annotated[
     float, Strict(), Field(allow_inf_nan=False, json_schema_extra={"minimum": -MAX_SECONDS, "maximum": MAX_SECONDS})
 ]
 _Moment = (
-    Annotated[str, Strict(), Field(min_length=4, max_length=40, json_schema_extra={"format": "date-time"})] | _Seconds
+    Annotated[str, Strict(), Field(min_length=1, max_length=40, json_schema_extra={"format": "date-time"})] | _Seconds
 )
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 _FLAG_PATH = "/flag"  # after an item's own: an item of such a name could not be asked for
