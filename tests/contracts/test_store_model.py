@@ -134,6 +134,9 @@ class StoreModel(RuleBasedStateMachine):
         for item_id in dict.fromkeys(ids):
             self.items.pop(item_id, None)
             self.items[item_id] = None
+            if self.reviews.get(item_id) == "approved":
+                del self.reviews[item_id]
+                self.n_decisions += 1
         self.n_versions += len(set(ids))
         self.n_decisions += len(set(ids))
         assert self.store.delete_items(ids) == self.n_versions

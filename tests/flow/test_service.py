@@ -1023,7 +1023,14 @@ def test_workers_share_what_is_known_and_one_that_dies_comes_again(run: Path) ->
         assert "died" in (run / "said.txt").read_text()
         left = children()
         process.kill()
-    until(lambda: not any(Path(f"/proc/{one}").exists() for one in left), 60)
+
+    def lives(pid: int) -> bool:
+        try:
+            return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # nothing of one that nobody has asked after
+        except FileNotFoundError:
+            return False
+
+    until(lambda: not any(map(lives, left)), 60)
 
 
 def test_what_cannot_be_served_is_said_before_listening(run: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ _ANSWERS_S: Final = 60
 """A worker that gives no sign of life for so long is started anew. It gives none while it imports torch, and uvicorn's own 5 s
 are less than that takes on a busy machine: then no worker ever comes up."""
 _SETTINGS: Final = "LMREC_SERVICE_SETTINGS"  # how worker processes get the settings
+_PARENT: Final = "LMREC_SERVICE_PARENT"  # and know whose they are: they may be orphans before they can ask
 
 
 def check_settings(settings: ServiceSettings) -> None:
@@ -54,6 +55,7 @@ def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda add
             # Several processes that share store and run. Each sees what another changed within `watch_s`.
             logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # in this parent: workers that die and start anew
             os.environ[_SETTINGS] = settings.model_dump_json()
+            os.environ[_PARENT] = str(os.getpid())
             Multiprocess(_config("lmrec.service.serve:worker_app", settings), sockets=[listening]).run()
             return
         state = open_state(settings)
@@ -78,7 +80,7 @@ def worker_app() -> FastAPI:
     """The application of one worker process among several."""
     sys.setswitchinterval(SWITCH_S)
     start_logging()
-    Thread(target=_stop_without, args=(os.getppid(),), name="lmrec-parent", daemon=True).start()
+    Thread(target=_stop_without, args=(int(os.environ[_PARENT]),), name="lmrec-parent", daemon=True).start()
     return create_app(open_state(ServiceSettings.model_validate_json(os.environ[_SETTINGS])))
 
 
