@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lmrec.fields import IntArray
-from lmrec.retrieval.codes import Codes, Rough, quickest_kernel
+from lmrec.retrieval.codes import Codes, Rough, quickest_codes
 from lmrec.retrieval.scorer import ItemBank
 
 _BLOCK_ROWS = 4096
@@ -71,8 +71,7 @@ class GrowingBank:
         self._base = ItemBank(*(part.detach().contiguous() for part in _parts(base)))
         self._tail = ItemBank(*(part.new_empty(0, part.shape[1]) for part in _parts(self._base)))
         self._n_tail = 0
-        kernel = quickest_kernel(self._base.matrix) if coded else None
-        self._codes = None if kernel is None else Codes.of(self._base.matrix, kernel)
+        self._codes = quickest_codes(self._base.matrix) if coded else None
 
     def append(self, rows: ItemBank) -> None:
         needed = self._n_tail + rows.n_items

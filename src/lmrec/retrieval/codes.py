@@ -8,9 +8,11 @@ codes answers all queries of a batch. With q = q' + dq and v = v' + dv, where q'
 so who takes every row within twice that bound of the k-th best has the best k for certain, and scores those few exactly.
 """
 
+import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -24,6 +26,8 @@ MIN_ROWS: Final = 16_384
 """Fewer rows are not worth codes: the float product takes less than a millisecond."""
 
 _BLOCKS: Final = 32
+_TRIALS: Final = 4
+_PLAINLY: Final = 2.0
 _ROUNDING: Final = 1e-5  # of float32 sums, relative to the largest score there can be
 
 
@@ -67,7 +71,7 @@ class PackedKernel:
 
     def __init__(self, values: Tensor) -> None:
         with warnings.catch_warnings():
-            # Torch means to take these tensors out one day; `quickest_kernel` then finds another way, or none.
+            # Torch means to take these tensors out one day; `quickest_codes` then finds another way, or none.
             warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
             weights = torch._make_per_tensor_quantized_tensor(values, 1.0, 0)
         self._packed = torch.ops.quantized.linear_prepack(weights, None)
@@ -95,6 +99,12 @@ class Codes:
     @classmethod
     def of(cls, rows: Tensor, kind: type[Kernel]) -> Self:
         """(N, Q) float32 rows as codes."""
+        (codes,) = cls.of_kinds(rows, (kind,))
+        return codes
+
+    @classmethod
+    def of_kinds(cls, rows: Tensor, kinds: Iterable[type[Kernel]]) -> Iterator[Self]:
+        """The same codes in one kernel after the other; kinds that this torch or processor lacks are passed over."""
         step = max(float(rows.abs().max()), 1e-30) / LEVELS
         values = torch.empty(rows.shape, dtype=torch.int8)
         off = length = 0.0
@@ -105,7 +115,9 @@ class Codes:
             whole *= step
             length = max(length, float(whole.norm(dim=1).max()))
             off = max(off, float((part - whole).norm(dim=1).max()))
-        return cls(kind(values), step, off, length)
+        for kind in kinds:
+            with suppress(RuntimeError, NotImplementedError, AttributeError):
+                yield cls(kind(values), step, off, length)
 
     def product(self, query: Tensor) -> Rough:
         """(B, Q) -> the rough product with every row."""
@@ -118,21 +130,20 @@ class Codes:
         return Rough(scores.numpy(), bound.numpy())
 
 
-def quickest_kernel(rows: Tensor) -> type[Kernel] | None:
-    """The kernel that this machine multiplies codes with quicker than floats; None where none is: tried out."""
+def quickest_codes(rows: Tensor) -> Codes | None:
+    """Codes in the kernel that this machine multiplies all the rows with quickest; None where floats are quicker. Tried out on
+    the rows themselves: of a few, floats fit into the processor's cache, and tell nothing of many."""
     if len(rows) < MIN_ROWS:
         return None
-    sample = rows[:MIN_ROWS]
-    query = sample[:2]
-    best, least_s = None, _least_seconds(lambda: sample @ query.T)
-    for kind in KERNELS:
+    query = rows[:2].clone()
+    best, least_s = None, _least_seconds(lambda: torch.mm(rows, query.T))
+    for codes in Codes.of_kinds(rows, KERNELS):
         try:
-            codes = Codes.of(sample, kind)
-            seconds = _least_seconds(lambda codes=codes: codes.product(query))  # type: ignore[misc]
-        except (RuntimeError, NotImplementedError, AttributeError):  # a torch or a processor without it
+            seconds = _least_seconds(lambda codes=codes: codes.product(query), least_s)  # type: ignore[misc]
+        except (RuntimeError, NotImplementedError, AttributeError):
             continue
         if seconds < least_s:
-            best, least_s = kind, seconds
+            best, least_s = codes, seconds
     return best
 
 
@@ -153,9 +164,10 @@ def shortlist(scores: npt.NDArray[np.float32], k: int, slack: float) -> npt.NDAr
     return np.flatnonzero(found)
 
 
-def _least_seconds(work: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(4):
+def _least_seconds(work: Callable[[], object], beaten_by: float = math.inf) -> float:
+    """Of four runs; of fewer where it is plain that `beaten_by` seconds are less."""
+    seconds: list[float] = []
+    while len(seconds) < _TRIALS and (not seconds or min(seconds) < _PLAINLY * beaten_by):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lmrec.retrieval import bank
 from lmrec.retrieval.bank import GrowingBank
-from lmrec.retrieval.codes import KERNELS, MIN_ROWS, Codes, Kernel, PackedKernel, quickest_kernel, shortlist
+from lmrec.retrieval.codes import KERNELS, MIN_ROWS, Codes, Kernel, PackedKernel, quickest_codes, shortlist
 from lmrec.retrieval.scorer import ItemBank
 from lmrec.retrieval.standing import Standing
 
@@ -49,7 +49,7 @@ def test_a_shortlist_of_widely_spaced_scores_is_short() -> None:
 
 @pytest.mark.parametrize("coded", [True, False])
 def test_a_bank_answers_the_same_with_and_without_codes(coded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank, "quickest_kernel", lambda rows: PackedKernel if coded else None)
+    monkeypatch.setattr(bank, "quickest_codes", lambda rows: Codes.of(rows, PackedKernel) if coded else None)
     rows, late = rows_of(1, 300, 16, 1.0), rows_of(2, 40, 16, 1.0)
     growing = GrowingBank(ItemBank(rows, rows, rows))
     growing.append(ItemBank(late, late, late))
@@ -63,7 +63,7 @@ def test_a_bank_answers_the_same_with_and_without_codes(coded: bool, monkeypatch
 
 
 def test_small_banks_have_no_codes() -> None:
-    assert quickest_kernel(torch.ones(MIN_ROWS - 1, 4)) is None
+    assert quickest_codes(torch.ones(MIN_ROWS - 1, 4)) is None
 
 
 @pytest.mark.parametrize("kind", KERNELS)
