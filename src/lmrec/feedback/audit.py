@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from lmrec.feedback.checks import check_text, from_json, to_json
 from lmrec.feedback.tables import AUDIT
@@ -31,11 +31,6 @@ def add_audit(
     text = to_json("detail", detail)
     values = {"time_ts": time_ts, "actor": actor, "action": action, "target": target, "detail": text}
     connection.execute(insert(AUDIT), values)
-
-
-def last_decision(connection: Connection) -> int:
-    """The number of the last entry, 0 without one."""
-    return int(connection.execute(select(func.coalesce(func.max(AUDIT.c.audit_id), 0))).scalar_one())
 
 
 def audit(connection: Connection, limit: int) -> list[AuditRow]:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select
 
 from lmrec.feedback.checks import JsonScalar, check_text, from_json, to_json
-from lmrec.feedback.tables import ITEMS, insert_or_replace
+from lmrec.feedback.tables import AUDIT, ITEMS, RULES, insert_or_replace
 from lmrec.fields import ItemId
 
 
@@ -33,6 +33,12 @@ class ItemChange:
     updated_ts: float
 
 
+_MARK = select(
+    *(
+        select(func.coalesce(func.max(column), 0)).scalar_subquery()
+        for column in (ITEMS.c.version, RULES.c.version, AUDIT.c.audit_id)
+    )
+)
 _CHANGES = select(ITEMS).where(ITEMS.c.version > bindparam("after_version")).order_by(ITEMS.c.version)
 
 
@@ -64,6 +70,12 @@ def write_items(connection: Connection, rows: Sequence[dict[str, Any]], now: flo
         numbered = [{**row, "version": version + place, "updated_ts": now} for place, row in enumerate(rows, start=1)]
         connection.execute(insert_or_replace(connection.dialect.name, ITEMS), numbered)
     return version + len(rows)
+
+
+def catalog_mark(connection: Connection) -> tuple[int, int, int]:
+    """The versions of items and of rules, and the number of the last decision, in one question."""
+    items, rules, decision = connection.execute(_MARK).one()
+    return int(items), int(rules), int(decision)
 
 
 def items_version(connection: Connection) -> int:

@@ -203,7 +203,7 @@ class Store:
         """The versions of items and of rules, and the number of the last decision: while all stay as they are, so does what
         may be shown."""
         with self._database.read() as connection:
-            return items.items_version(connection), rulebook.rules_version(connection), audit.last_decision(connection)
+            return items.catalog_mark(connection)
 
     def items_version(self) -> int:
         """The version of the last change of an item, 0 without one."""
