@@ -188,7 +188,7 @@ def draw_curve(curves: Curve, key: str, label: str, mark_best: bool = False) -> 
 def _row_axes(figure: "Figure", n_rows: int, reach: float) -> "Axes":
     """Axes for a list of rows, first row at the top, labels written above the bars so that long names have room."""
     below = 0.32 / _height(n_rows)
-    axes = figure.add_axes((0.025, below, 0.95, 1.0 - below))
+    axes = figure.add_axes((0.04, below, 0.935, 1.0 - below))  # room for half of the first number below the axis
     axes.set_ylim(max(n_rows, 1) - 0.5, -0.6)
     axes.set_xlim(0, reach)
     axes.set_yticks([])
