@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, case, exists, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lmrec.feedback.events import LIKED_STARS, Added, Event, StoredEvent, Tally, counts_as_good, happened_ts
+from lmrec.feedback.events import LIKED_STARS, POSITIVE_KINDS, Added, Event, StoredEvent, Tally
 from lmrec.feedback.tables import AUDIT, EVENTS, FORGOTTEN_EVENTS
 from lmrec.fields import UserId
 
@@ -23,24 +23,20 @@ _EVENT_COLUMNS = (
     EVENTS.c.user_id,
     EVENTS.c.received_ts,
 )
-_TALLY_COLUMNS = (
-    EVENTS.c.seq,
-    EVENTS.c.item_id,
-    EVENTS.c.kind,
-    EVENTS.c.value,
-    EVENTS.c.time_ts,
-    EVENTS.c.received_ts,
-    EVENTS.c.flags,
+GOOD = EVENTS.c.kind.in_(sorted(POSITIVE_KINDS)) & (
+    (EVENTS.c.kind != "rating") | EVENTS.c.value.is_(None) | (EVENTS.c.value >= LIKED_STARS)
 )
-
+"""`lmrec.feedback.events.counts_as_good` of an event, for the database; never NULL."""
 _HAPPENED_TS = case((EVENTS.c.time_ts > EVENTS.c.received_ts, EVENTS.c.received_ts), else_=EVENTS.c.time_ts)
+_TALLY_COLUMNS = (EVENTS.c.seq, EVENTS.c.item_id, _HAPPENED_TS, GOOD, EVENTS.c.flags)
+
 _HISTORY = (
     select(*_TALLY_COLUMNS)
     .where(EVENTS.c.user_id == bindparam("user_id"))
     .order_by(_HAPPENED_TS.desc(), EVENTS.c.received_ts.desc(), EVENTS.c.time_ts.desc(), EVENTS.c.seq.desc())
     .limit(bindparam("n_events"))
 )
-_DENIALS = _HISTORY.where((EVENTS.c.kind == "dismiss") | ((EVENTS.c.kind == "rating") & (EVENTS.c.value < LIKED_STARS)))
+_DENIALS = _HISTORY.where(~GOOD)
 _AFTER = (
     select(*_EVENT_COLUMNS, EVENTS.c.seq)
     .where(EVENTS.c.seq > bindparam("after_seq"))
@@ -132,8 +128,8 @@ def _add(dialect: str) -> sqlite.Insert | postgresql.Insert:
 
 def _tallies(rows: Iterable[Any]) -> list[Tally]:
     return [
-        Tally(seq, item_id, happened_ts(time_ts, received_ts), counts_as_good(kind, value), "unknown_item" not in flags)
-        for seq, item_id, kind, value, time_ts, received_ts, flags in rows
+        Tally(seq, item_id, when_ts, bool(good), "unknown_item" not in flags)
+        for seq, item_id, when_ts, good, flags in rows
     ]
 
 

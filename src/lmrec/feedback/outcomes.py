@@ -7,20 +7,15 @@ Lists that somebody tried out in the console count nowhere.
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, cast, exists, func, literal, select
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from lmrec.feedback.events import LIKED_STARS, POSITIVE_KINDS
+from lmrec.feedback.eventlog import GOOD
 from lmrec.feedback.shown import ARM, EXPERIMENT
 from lmrec.feedback.tables import EVENTS, SHOWN
 from lmrec.fields import ItemId, UserId
-
-_POSITIVE: Final = EVENTS.c.kind.in_(sorted(POSITIVE_KINDS)) & (
-    (EVENTS.c.kind != "rating") | EVENTS.c.value.is_(None) | (EVENTS.c.value >= LIKED_STARS)
-)
-"""`lmrec.feedback.events.is_positive`, in the database."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ def followed_items(connection: Connection, after_ts: float, until_ts: float) -> 
     rows = (
         select(EVENTS.c.request_id, EVENTS.c.item_id)
         .select_from(SHOWN.join(EVENTS, EVENTS.c.request_id == SHOWN.c.request_id))
-        .where(SHOWN.c.time_ts > after_ts, SHOWN.c.time_ts <= until_ts, _POSITIVE)
+        .where(SHOWN.c.time_ts > after_ts, SHOWN.c.time_ts <= until_ts, GOOD)
         .distinct()
     )
     return [(request_id, item_id) for request_id, item_id in connection.execute(rows)]
@@ -104,7 +99,7 @@ def _among(query: Select[Any], dialect: str, lists: Lists) -> Select[Any]:
 
 @cache
 def _succeeded(dialect: str) -> ColumnElement[bool]:
-    return exists(literal(1)).where(EVENTS.c.request_id == SHOWN.c.request_id, _POSITIVE, _holds(dialect))
+    return exists(literal(1)).where(EVENTS.c.request_id == SHOWN.c.request_id, GOOD, _holds(dialect))
 
 
 def _holds(dialect: str) -> ColumnElement[bool]:

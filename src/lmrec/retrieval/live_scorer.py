@@ -94,7 +94,8 @@ class LiveScorer:
             return None
         items, worth = found
         # Items of the history that came later are numbered past the generation's: Snapshot.origins.
-        rows = np.concatenate([snapshot.row_of_origin, np.arange(snapshot.n_rows)])[items] if len(items) else items
+        n_origin = len(snapshot.row_of_origin)
+        rows = np.where(items < n_origin, snapshot.row_of_origin[np.minimum(items, n_origin - 1)], items - n_origin)
         living = rows >= 0
         if snapshot.borrowers is None:
             return rows[living], worth[living]

@@ -69,7 +69,7 @@ def of_question(place: int, n_questions: int) -> Iterator[None]:
     """What is wrong with one question among many is said with its place."""
     try:
         yield
-    except (UnknownIdError, InputError) as error:
+    except InputError as error:
         if n_questions == 1:
             raise
         kind = UnknownIdError if isinstance(error, UnknownIdError) else InputError

@@ -52,7 +52,8 @@ def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda add
         start_logging()
         started(address_of(listening))
         if settings.workers > 1:
-            # Several processes that share store and run. Each sees what another changed within `watch_s`.
+            # Several processes that share store and run. What another changed each sees before its next answer, a new
+            # generation within `watch_s`.
             logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # in this parent: workers that die and start anew
             os.environ[_SETTINGS] = settings.model_dump_json()
             os.environ[_PARENT] = str(os.getpid())

@@ -66,8 +66,8 @@ class ServiceState:
         self._stopping = Signal()
         self._quick = self._batcher("quick", self._answer, limits.max_batch)
         self._slow = self._batcher("slow", self._answer, max(1, limits.max_batch // 4))
-        self._words = self._batcher("words", _do, 1)
-        self._writes = self._batcher("writes", _do, 1, limits.write_timeout_s)
+        self._words = self._batcher("words", self._do, 1)
+        self._writes = self._batcher("writes", self._do, 1, limits.write_timeout_s)
         self._shadow = self._batcher("shadow", self._answer_shadows, limits.max_batch)
         self._tasks_behind: set[asyncio.Task[None]] = set()
         self._loader = Thread(target=self._load, name="lmrec-loader", daemon=True)
@@ -227,23 +227,13 @@ class ServiceState:
 
     async def read(self, work: Work) -> Any:
         """Work that uses the model and changes nothing."""
-
-        def caught_up() -> Any:
-            self.catch_up()
-            return work()
-
         with self._loading_words():
-            return await self._words.ask(caught_up)
+            return await self._words.ask(work)
 
     async def write(self, work: Work) -> Any:
         """Work that encodes and changes items."""
-
-        def caught_up() -> Any:
-            self.catch_up()
-            return work()
-
         with self._loading_words():
-            return await self._writes.ask(caught_up)
+            return await self._writes.ask(work)
 
     async def lacks_any(self, item_ids: Collection[ItemId]) -> Collection[ItemId]:
         """Those of the items that are not in the catalog, whoever put them."""
@@ -274,6 +264,10 @@ class ServiceState:
             with suppress(StoreError):  # while the store is away nothing changes, and the watcher says that it is
                 if self.serving.catch_up():
                     self.users.refresh_forgotten()
+
+    def _do(self, works: Sequence[Work]) -> list[Any]:
+        self.catch_up()
+        return [work() for work in works]
 
     def _answer(self, asks: Sequence[Ask]) -> list[Listed]:
         self.catch_up()
@@ -333,10 +327,6 @@ def open_state(settings: ServiceSettings) -> ServiceState:
     """Checks that run and store are there; nothing is loaded yet. Raises LmrecError."""
     open_run(settings.run)
     return ServiceState(settings, Store.open(settings.store))
-
-
-def _do(work: Sequence[Work]) -> list[Any]:
-    return [one() for one in work]
 
 
 def _nobody(size: int) -> None:

@@ -13,7 +13,7 @@ from lmrec.evaluation import readout
 from lmrec.evaluation.experiments import ReadOut
 from lmrec.feedback.assignment import Experiment, Mode
 from lmrec.feedback.experiments import ExperimentRow
-from lmrec.feedback.store import Store
+from lmrec.feedback.store import Store, StoreError
 from lmrec.workflows.news import store_url
 
 _DAY_S: Final = 86_400.0
@@ -44,7 +44,8 @@ def end_experiment(
         if promote_challenger:
             winner = row.experiment.arms[-1].generation
             promote(run, winner, f"experiment {name}: {why}")
-            store.note_done(_ACTOR, "promote", winner, {"experiment": name, "why": why})
+            if (error := store.note_done(_ACTOR, "promote", winner, {"experiment": name, "why": why})) is not None:
+                raise StoreError(f"generation {winner} is served now, but the audit table has no note of it: {error}")
     return row
 
 
