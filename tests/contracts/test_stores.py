@@ -95,7 +95,7 @@ def test_the_tables_of_a_newer_lmrec_are_left_alone(store: Store, url: str) -> N
         Store.open(url)
 
 
-def test_several_processes_may_open_a_new_store_at_once(url: str) -> None:
+def test_several_may_open_a_new_store_at_once(url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         stores = list(pool.map(lambda _: Store.open(url), range(4)))
     for place, store in enumerate(stores):

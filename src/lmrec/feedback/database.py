@@ -7,6 +7,8 @@ transaction could commit number 9 after a reader has seen 10 and gone on from th
 """
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from lmrec.feedback.errors import StoreError, closed_error, explain_failure
 
 BUSY_WAIT_S: Final = 10
 """How long a writer waits for another process's write lock."""
+_BUSY_PAUSE_S: Final = 0.01
 
 _N_READERS: Final = 8
 _MORE_READERS: Final = {"sqlite": 56, "postgresql": 8}  # a server has few connections to give, a file has many
@@ -156,10 +159,28 @@ def _engine(url: URL, **settings: Any) -> Engine:
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where we say so, not at the first INSERT
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync stops at the disk's own cache
     connection.execute("PRAGMA secure_delete = ON")  # a forgotten user's bytes are overwritten
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Put a new file into WAL mode; an old one is in it.
+
+    SQLite does not wait for a lock here, whatever its timeout, where waiting could be a deadlock: two processes that open a
+    new file at one moment. https://sqlite.org/c3ref/busy_handler.html
+    """
+    give_up_at = time.monotonic() + BUSY_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _begin_immediate(connection: Connection) -> None:

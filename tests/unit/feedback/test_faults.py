@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,17 @@ def test_another_process_that_keeps_the_lock_makes_the_store_busy(
         other.execute("ROLLBACK")
         other.close()
         assert store.add_events([make_event(2)]) == Added(1, 0)
+
+
+def test_a_new_file_that_another_process_is_opening_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # before the file is in WAL mode: SQLite itself refuses to wait for this one
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    with Store.open(f"sqlite:///{tmp_path}/store.db") as store:
+        assert store.add_events([make_event(1)]) == Added(1, 0)
+    release.join()
+    other.close()
 
 
 def test_a_table_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
