@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from lmrec.errors import InputError, UnknownIdError
 from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.checks import JsonScalar
-from lmrec.feedback.events import EVENT_KINDS, LIKED_STARS, is_positive
+from lmrec.feedback.events import EVENT_KINDS, LIKED_STARS, UNKNOWN_ITEM, is_positive
 from lmrec.feedback.migrations import VERSION_TABLE
 from lmrec.feedback.outcomes import Lists
 from lmrec.feedback.store import (
@@ -116,6 +116,21 @@ def test_an_event_comes_back_as_it_was(store: Store) -> None:
     assert [one.event for one in stored] == [*plain, rich]
     assert {one.received_ts for one in stored} == {NOW + 1}
     assert [one.item_id for one in store.history("ü ser", 10)] == ["it,em"]
+
+
+def test_events_are_worth_less_with_age_and_nothing_once_faded(store: Store) -> None:
+    day = 86_400.0
+    told = [("a", 0.0), ("a", -30.0), ("b", -60.0), ("c", -3_001.0), ("c", -NOW / day), ("d", 9.0)]
+    events = [Event(f"e{n}", "ann", item, "click", NOW + days * day) for n, (item, days) in enumerate(told)]
+    bad = [
+        Event("no", "ann", "a", "dismiss", NOW),
+        Event("low", "ann", "a", "rating", NOW, 1.0),
+        Event("who", "ann", "x", "view", NOW, flags=("old_clock", UNKNOWN_ITEM)),
+    ]
+    store.add_events([*events, *bad])
+    assert store.worth(0, store.last_seq(), NOW, 30 * day) == pytest.approx({"a": 1.5, "b": 0.25, "d": 1.0})
+    assert store.worth(1, 3, NOW, 30 * day) == pytest.approx({"a": 0.5, "b": 0.25})
+    assert store.worth(store.last_seq(), store.last_seq(), NOW, 30 * day) == {}
 
 
 def test_an_event_counts_once_however_often_it_comes(store: Store) -> None:

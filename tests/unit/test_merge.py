@@ -91,9 +91,7 @@ def test_what_a_user_did_not_want_later_is_taken_back() -> None:
     assert (counts.new_events, counts.negative_events, counts.taken_back_events) == (1, 4, 1)
     assert counts.dropped_old_events == 1
     assert "6 heard (4 negative, 1 taken back by those)" in counts.sentence()
-    served = join_history(
-        [(10.0, "a"), (30.0, "b")], [Tally(1, "b", 20.0, False, True), Tally(0, "a", 40.0, False, True)], 10
-    )
+    served = join_history([(10.0, "a"), (30.0, "b")], [Tally(1, "b", 20.0, False), Tally(0, "a", 40.0, False)], 10)
     assert served.positive == ("b",)
     untimed = merge(data("position"), heard([event("u", "b", -5.0, "dismiss")]))
     assert [(user, item) for user, item, *_ in rows(untimed.dataset)] == [("u", "a"), ("v", "c")]

@@ -158,6 +158,7 @@ def _engine(url: URL, **settings: Any) -> Engine:
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
+    connection.create_function("power", 2, pow, deterministic=True)  # SQLite is often built without mathematics
     connection.isolation_level = None  # transactions begin where we say so, not at the first INSERT
     _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")

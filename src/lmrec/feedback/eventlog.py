@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, exists, func, literal, select
+from sqlalchemy import Connection, Double, Row, bindparam, case, exists, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lmrec.feedback.events import LIKED_STARS, POSITIVE_KINDS, Added, Event, StoredEvent, Tally
+from lmrec.feedback.events import LIKED_STARS, POSITIVE_KINDS, UNKNOWN_ITEM, Added, Event, StoredEvent, Tally
 from lmrec.feedback.tables import AUDIT, EVENTS, FORGOTTEN_EVENTS
-from lmrec.fields import UserId
+from lmrec.fields import ItemId, UserId
 
 _EVENT_COLUMNS = (
     EVENTS.c.event_id,
@@ -28,7 +28,7 @@ GOOD = EVENTS.c.kind.in_(sorted(POSITIVE_KINDS)) & (
 )
 """`lmrec.feedback.events.counts_as_good` of an event, for the database; never NULL."""
 _HAPPENED_TS = case((EVENTS.c.time_ts > EVENTS.c.received_ts, EVENTS.c.received_ts), else_=EVENTS.c.time_ts)
-_TALLY_COLUMNS = (EVENTS.c.seq, EVENTS.c.item_id, _HAPPENED_TS, GOOD, EVENTS.c.flags)
+_TALLY_COLUMNS = (EVENTS.c.seq, EVENTS.c.item_id, _HAPPENED_TS, GOOD)
 
 _HISTORY = (
     select(*_TALLY_COLUMNS)
@@ -43,11 +43,14 @@ _AFTER = (
     .order_by(EVENTS.c.seq)
     .limit(bindparam("n_events"))
 )
-_TALLY = (
-    select(*_TALLY_COLUMNS)
-    .where(EVENTS.c.seq > bindparam("after_seq"))
-    .order_by(EVENTS.c.seq)
-    .limit(bindparam("n_events"))
+_NOW_TS = bindparam("now", type_=Double)
+_HALF_LIFE_S = bindparam("half_life_s", type_=Double)
+_AGE_S = _NOW_TS - case((_HAPPENED_TS > _NOW_TS, _NOW_TS), else_=_HAPPENED_TS)
+_WORTH = (
+    select(EVENTS.c.item_id, func.sum(func.power(2.0, -_AGE_S / _HALF_LIFE_S)))
+    .where(EVENTS.c.seq > bindparam("after_seq"), EVENTS.c.seq <= bindparam("upto_seq"), GOOD)
+    .where(~EVENTS.c.flags.contains(UNKNOWN_ITEM), _AGE_S < 100.0 * _HALF_LIFE_S)  # for PostgreSQL 2^-2000 is an error
+    .group_by(EVENTS.c.item_id)
 )
 _MARK = select(
     select(func.coalesce(func.max(EVENTS.c.seq), 0)).scalar_subquery(),
@@ -91,9 +94,11 @@ def events_of_user(connection: Connection, user_id: UserId) -> list[StoredEvent]
     return [_stored(row) for row in connection.execute(_OF_USER, {"user_id": user_id})]
 
 
-def tally_after(connection: Connection, seq: int, limit: int) -> list[Tally]:
-    """As `events_after`, but only what counting takes, a fifth of the time: a start reads hundreds of thousands."""
-    return _tallies(connection.execute(_TALLY, {"after_seq": seq, "n_events": limit}).all())
+def worth(connection: Connection, after_seq: int, upto_seq: int, now: float, half_life_s: float) -> dict[ItemId, float]:
+    """What the good events of those numbers are worth by item; added up by the database, for a start counts hundreds of
+    thousands."""
+    span = {"after_seq": after_seq, "upto_seq": upto_seq, "now": now, "half_life_s": half_life_s}
+    return {item_id: float(sum_) for item_id, sum_ in connection.execute(_WORTH, span).all()}
 
 
 def last_seq(connection: Connection) -> int:
@@ -127,10 +132,7 @@ def _add(dialect: str) -> sqlite.Insert | postgresql.Insert:
 
 
 def _tallies(rows: Iterable[Any]) -> list[Tally]:
-    return [
-        Tally(seq, item_id, when_ts, bool(good), "unknown_item" not in flags)
-        for seq, item_id, when_ts, good, flags in rows
-    ]
+    return [Tally(seq, item_id, when_ts, bool(good)) for seq, item_id, when_ts, good in rows]
 
 
 def _row(event: Event, received_ts: float) -> dict[str, Any]:

@@ -16,6 +16,9 @@ POSITIVE_KINDS: Final = frozenset[EventKind](EVENT_KINDS) - {"dismiss"}
 
 LIKED_STARS: Final = 3.0
 
+UNKNOWN_ITEM: Final = "unknown_item"
+"""The flag of an event whose item nobody had put when it came."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -23,7 +26,7 @@ class Event:
 
     `time_ts` is UTC seconds. `value` is stars of a rating, seconds of a play, or a quantity; below 0
     only for a rating. `request_id` names the
-    list that the item was seen in. `flags` say what was odd when it came in: "unknown_item", "old_clock",
+    list that the item was seen in. `flags` say what was odd when it came in: UNKNOWN_ITEM, "old_clock",
     "future_clock".
     """
 
@@ -47,14 +50,12 @@ class StoredEvent:
 
 
 class Tally(NamedTuple):
-    """What an event counts for: when, as `happened_ts` says; `good`, as `is_positive` does; `known`, whether its item was
-    known when it came."""
+    """What an event counts for: when, as `happened_ts` says; `good`, as `is_positive` does."""
 
     seq: int
     item_id: ItemId
     time_ts: float
     good: bool
-    known: bool
 
 
 @dataclass(frozen=True, slots=True)

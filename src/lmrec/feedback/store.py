@@ -147,12 +147,13 @@ class Store:
         with self._database.read() as connection:
             return eventlog.events_after(connection, seq, limit)
 
-    def tally_after(self, seq: int, limit: int) -> list[Tally]:
-        """`events_after`, of each event only what counting takes."""
-        check_count("seq", seq)
-        check_count("limit", limit)
+    def worth(self, after_seq: int, upto_seq: int, now: float, half_life_s: float) -> dict[ItemId, float]:
+        """By item the sum of 2^(-age / half_life_s) over its good events numbered after_seq + 1 to upto_seq, of items that were
+        known when they came. The age is counted from `now` (UTC seconds), and 0 for what a fast clock puts later."""
+        check_count("after_seq", after_seq)
+        check_count("upto_seq", upto_seq)
         with self._database.read() as connection:
-            return eventlog.tally_after(connection, seq, limit)
+            return eventlog.worth(connection, after_seq, upto_seq, now, half_life_s)
 
     def last_seq(self) -> int:
         """The highest number of an event, 0 without events."""

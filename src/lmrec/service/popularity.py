@@ -8,7 +8,6 @@ from lmrec.fields import ItemId
 from lmrec.retrieval.popularity import HALF_LIFE_S
 
 _MAX_BACK = 200_000  # newest events that are counted at the start; what is older has faded or is in the training log
-_PAGE = 20_000
 _SMALLEST = 1e-3
 
 
@@ -21,24 +20,28 @@ class LiveCounts:
     def __init__(self, store: Store, after_seq: int = 0, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._origin_ts = clock()
-        self._counts: dict[ItemId, float] = {}  # worth at the origin
+        self._as_of_ts = clock()
+        self._counts: dict[ItemId, float] = {}  # worth at that moment
         self._seq = max(after_seq, store.last_seq() - _MAX_BACK)
 
     def update(self) -> bool:
         """Take in the events that came since; whether there were any."""
-        start, now = self._seq, self._clock()
-        while page := self._store.tally_after(self._seq, _PAGE):
-            for _, item_id, time_ts, good, known in page:
-                if good and known:
-                    # A clock that is ahead must not make an event worth more than one of now.
-                    worth = 2.0 ** ((min(time_ts, now) - self._origin_ts) / HALF_LIFE_S)
-                    self._counts[item_id] = self._counts.get(item_id, 0.0) + worth
-            self._seq = page[-1].seq
-        return self._seq > start
+        last = self._store.last_seq()
+        if last <= self._seq:
+            return False
+        now = self._clock()
+        self._fade(now)
+        for item_id, worth in self._store.worth(self._seq, last, now, HALF_LIFE_S).items():
+            self._counts[item_id] = self._counts.get(item_id, 0.0) + worth
+        self._seq = last
+        return True
 
     def weights(self) -> Mapping[ItemId, float]:
         """Item to what its events are worth now; items whose events have faded are let go."""
-        fade = float(2.0 ** (-(self._clock() - self._origin_ts) / HALF_LIFE_S))
-        self._counts = {item_id: worth for item_id, worth in self._counts.items() if worth * fade > _SMALLEST}
-        return {item_id: worth * fade for item_id, worth in self._counts.items()}
+        self._fade(self._clock())
+        return dict(self._counts)
+
+    def _fade(self, now: float) -> None:
+        fade = float(2.0 ** (-(now - self._as_of_ts) / HALF_LIFE_S))
+        self._counts = {item_id: worth * fade for item_id, worth in self._counts.items() if worth * fade > _SMALLEST}
+        self._as_of_ts = now

@@ -178,7 +178,7 @@ def join_history(logged: list[tuple[float, ItemId]], heard: list[Tally], max_his
 
     An item that was dismissed, or rated low, leaves the history, and is wanted again once something positive follows.
 
-    >>> heard = [Tally(1, "b", 5.0, good=True, known=True), Tally(2, "a", 6.0, good=False, known=True)]
+    >>> heard = [Tally(1, "b", 5.0, good=True), Tally(2, "a", 6.0, good=False)]
     >>> join_history([(1.0, "a"), (2.0, "c")], heard, 10).positive
     ('c', 'b')
     """

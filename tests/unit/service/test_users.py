@@ -32,7 +32,7 @@ def event(
 
 def heard(events: list[Event]) -> list[Tally]:
     """What they count for, heard in this order."""
-    return [Tally(n, one.item_id, one.time_ts, is_positive(one), True) for n, one in enumerate(events)]
+    return [Tally(n, one.item_id, one.time_ts, is_positive(one)) for n, one in enumerate(events)]
 
 
 def test_the_log_and_the_store_join_by_time(log: TrainingLog, store: Store) -> None:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Response
 
 from lmrec.errors import InputError
 from lmrec.feedback.errors import StoreBusyError
-from lmrec.feedback.events import Event
+from lmrec.feedback.events import UNKNOWN_ITEM, Event
 from lmrec.feedback.store import WRITE_WAIT_S
 from lmrec.service.routes.shared import State, answer, errors, needs
 from lmrec.service.schemas.answers import EventsKept
@@ -64,7 +64,7 @@ def to_event(sent: EventIn, now: float, known: Callable[[str], bool]) -> Event:
     """Raises InputError for a time that cannot be read."""
     time_ts = now if sent.time is None else parse_time(sent.time)
     flags = [
-        *(["unknown_item"] if not known(sent.item_id) else []),
+        *([UNKNOWN_ITEM] if not known(sent.item_id) else []),
         *(["old_clock"] if time_ts < now - OLD_S else []),
         *(["future_clock"] if time_ts > now + FUTURE_S else []),
     ]
