@@ -14,6 +14,7 @@ from lmrec.fields import Ragged
 from lmrec.models.encoder import EncoderConfig, load_encoder
 from lmrec.models.fusion import Fusion, FusionConfig, FusionWeights
 from lmrec.models.heads import HeadConfig
+from lmrec.models.transitions import ItemTransitionsConfig
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -142,6 +143,33 @@ def test_what_new_items_borrow_is_found_where_known_items_are_asked_for_too(plai
     assert off.borrowed == 0
 
 
+@pytest.mark.parametrize(("n_between", "window"), [(10, 20), (0, 5)])
+def test_how_far_apart_events_belong_together_is_found_on_validation(n_between: int, window: int) -> None:
+    rng, n_kinds, n = np.random.default_rng(0), 20, 100
+    towers = TwoTower(
+        np.eye(n, 8, dtype=np.float32),
+        np.ones(n, bool),
+        ItemTowerConfig(width=4),
+        UserModelConfig(heads=2),
+        HeadConfig(),
+    )
+    scorer = Scorer("towers", towers.eval(), build_bank(towers, torch.eye(n, 8)), max_history=10)
+    # What opens a history decides what ends it: item k is followed by item n_kinds + k, with others between them.
+    kinds = np.arange(400) % n_kinds
+    rows = [[k, *rng.choice(np.arange(2 * n_kinds, n), n_between, replace=False), n_kinds + k] for k in kinds]
+    log = events(rows[:300])
+    asked = [[int(item) for item in row] for row in rows[300:]]
+    cases = Cases(
+        np.arange(len(asked), dtype=np.int32),
+        np.full(len(asked), 1e9),
+        Ragged.from_rows([row[:-1] for row in asked]),
+        Ragged.from_rows([row[-1:] for row in asked]),
+    )
+    config = FusionConfig(popularity=False, content=False, new_items=False)
+    weights, _ = search_weights(scorer, log, cases, config, EvaluationConfig(ks=(10,)), 0, False)
+    assert weights.pairs.window == window
+
+
 def test_new_items_have_no_popularity_and_known_ones_keep_theirs(plain: Scorer, text_vec: torch.Tensor) -> None:
     fused = plain.fused(Fusion(FusionWeights(popularity=1.0), None, np.arange(1.0, 7.0)))
     asked = float(fused.query(Ragged.from_rows([[]]))[0, -1])  # what a popularity counts in the product
@@ -191,7 +219,8 @@ def test_a_saved_fusion_comes_back(tiny_bert: Path, tmp_path: Path) -> None:
     )
     words = np.random.default_rng(0).normal(size=(N_ITEMS, encoder.width)).astype(np.float32)
     towers = TwoTower(words, np.ones(N_ITEMS, bool), configs.item, configs.user_model, configs.head)
-    weights = FusionWeights(transitions=2.0, popularity=0.4, half_life_days=7.0, borrowed=1.0)
+    pairs = ItemTransitionsConfig(window=3, n_last=4)
+    weights = FusionWeights(transitions=2.0, pairs=pairs, popularity=0.4, half_life_days=7.0, borrowed=1.0)
     plain = Scorer("towers", towers.eval(), build_bank(towers, torch.from_numpy(words)), max_history=10)
     fusion = plain.fused(fit_fusion(weights, events([[0, 1, 2], [3, 4, 0]]), N_ITEMS)).fusion
     template = Template("{title}", " | ", 100)

@@ -28,7 +28,7 @@ from lmrec.errors import RunFolderError
 from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder, save_encoder
 from lmrec.models.fusion import Fusion, FusionWeights
 from lmrec.models.heads import HeadConfig
-from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
+from lmrec.models.transitions import ItemTransitions
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
 from lmrec.text.template import Template
@@ -61,14 +61,13 @@ class Checkpoint:
     text_width: int
     fingerprint: str
     fusion: FusionWeights
-    transitions: ItemTransitionsConfig
 
     def load_fusion(self) -> Fusion:
         """What is scored beside the towers."""
         weights, transitions, popularity, newcomer, loans = self.fusion, None, None, 0.0, None
         if weights.transitions:
             matrix = _load_matrix(self.folder / _TRANSITIONS)
-            transitions = ItemTransitions.from_matrix(matrix, self.transitions)
+            transitions = ItemTransitions.from_matrix(matrix, weights.pairs)
         if weights.popularity:
             popularity = _load_arrays(self.folder / _POPULARITY, ("popularity",))["popularity"]
         if (self.folder / _NEWCOMERS).exists():
@@ -178,7 +177,6 @@ def save_checkpoint(
                 "n_items": n_items,
                 "text_width": encoder.width,
                 "fusion": fusion.weights.model_dump(mode="json"),
-                "transitions": (transitions.config if transitions else ItemTransitionsConfig()).model_dump(mode="json"),
                 "fingerprint": fingerprint_files(*weights),
             },
         )
@@ -217,7 +215,6 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             text_width=values["text_width"],
             fingerprint=values["fingerprint"],
             fusion=FusionWeights(**values["fusion"]),
-            transitions=ItemTransitionsConfig(**values["transitions"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder / 'checkpoint.json'} is not what lmrec writes ({error}). Fit again") from error

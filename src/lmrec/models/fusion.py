@@ -20,13 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.lending import Loans
-from lmrec.models.transitions import ItemTransitions
+from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
 
 
 class FusionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    transitions: bool = Field(default=True, description="Add the scores of item transitions: what followed what.")
+    transitions: bool = Field(
+        default=True,
+        description="Add the scores of item transitions: what followed what, soon or later as validation finds.",
+    )
     content: bool = Field(default=True, description="Add the cosine between the history's newest texts and the item's.")
     popularity: bool = Field(default=True, description="Add how popular an item has been of late.")
     new_items: bool = Field(
@@ -44,14 +47,16 @@ class FusionConfig(BaseModel):
 class FusionWeights(BaseModel):
     """What each part counts beside the towers' score, in its units.
 
-    Content: newest n_last texts, decay^age each. Popularity: an event half_life_days before the log's end counts half;
-    None, where all count alike. borrowed: what a borrowed transition counts beside one of an item's own; 0: none is.
-    repeated: what is taken from items of the history, below 0.
+    pairs: which events of a user count as a transition, and how much of a history is asked. Content: newest n_last texts,
+    decay^age each. Popularity: an event half_life_days before the log's end counts half; None, where all count alike.
+    borrowed: what a borrowed transition counts beside one of an item's own; 0: none is. repeated: what is taken from
+    items of the history, below 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     transitions: float = Field(default=0.0, ge=0)
+    pairs: ItemTransitionsConfig = ItemTransitionsConfig()
     content: float = Field(default=0.0, ge=0)
     n_last: int = Field(default=3, ge=1)
     decay: float = Field(default=0.7, gt=0, le=1)

@@ -1,7 +1,7 @@
 """Find on validation how much item transitions, recent popularity and bare words count beside the towers."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,13 +15,20 @@ from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import TIMESTAMP, BoolArray
 from lmrec.models.collaborative import SECONDS_A_DAY, LogArrays
 from lmrec.models.fusion import BORROWED, UNSEARCHED, Fusion, FusionConfig, FusionWeights
-from lmrec.models.transitions import ItemTransitions
+from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
 from lmrec.progress import progress_bar
 from lmrec.retrieval.popularity import recent_popularity
 from lmrec.retrieval.scorer import Scorer
 
 Change = Mapping[str, float | None]
 
+_PAIRS = (
+    ItemTransitionsConfig(),
+    ItemTransitionsConfig(window=20, window_decay=0.9),
+    ItemTransitionsConfig(window=20, window_decay=0.95, n_last=50, history_decay=0.95),
+)  # the last for logs in which order says little: baskets, songs
+_MOST_PAIRS = 20_000_000  # that are counted to find out whether a wider window is better
+_FIRST_TRANSITIONS = (10.0, 40.0, 160.0)  # at which they are compared
 _TRANSITIONS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -67,23 +74,26 @@ def search_weights(
         return FusionWeights(), None
     asked = cases.sample(config.search_cases, seed)
     n_items = scorer.bank.n_items
-    counted = Counted.of(train, n_items, config.transitions)
+
+    def measure(weights: FusionWeights, known: Counted, one: Scorer = scorer) -> float:
+        return evaluate(one.fused(known.fusion(weights)), asked, n_items, judging).aggregate[judging.metric]
+
+    counted = Counted.of(train, n_items, None)
+    if config.transitions:
+        counted = _best_pairs(train, n_items, measure, show)
     if counted.transitions is not None and borrowed:
         lending = Fusion(FusionWeights(transitions=1.0, borrowed=borrowed), counted.transitions)
         counted = replace(counted, loans=scorer.fused(lending).fusion.loans)
 
-    def measure(weights: FusionWeights, one: Scorer, known: Counted) -> float:
-        return evaluate(one.fused(known.fusion(weights)), asked, n_items, judging).aggregate[judging.metric]
-
     worlds = _worlds(scorer, counted, asked, seed) if config.new_items else []
     n_steps = 1 + sum(map(len, grids)) + len(worlds) * len(_BORROWED)
     with progress_bar("search fusion", show) as bar:
-        best = FusionWeights(borrowed=borrowed)
-        found, step = measure(best, scorer, counted), 1
+        best = FusionWeights(borrowed=borrowed, pairs=counted.pairs)
+        found, step = measure(best, counted), 1
         for grid in grids:
             for weights in [best.model_copy(update=change) for change in grid]:
                 bar(step, n_steps)
-                metric, step = measure(weights, scorer, counted), step + 1
+                metric, step = measure(weights, counted), step + 1
                 if metric > found:
                     best, found = weights, metric
         if not best.transitions and not best.popularity:
@@ -93,17 +103,17 @@ def search_weights(
             for one, known in worlds:
                 for place, factor in enumerate(_BORROWED):
                     bar(step, n_steps)
-                    worth[place] += measure(best.model_copy(update={"borrowed": factor}), one, known)
+                    worth[place] += measure(best.model_copy(update={"borrowed": factor}), known, one)
                     step += 1
             best = best.model_copy(update={"borrowed": _BORROWED[int(np.argmax(worth))]})
-            found = measure(best, scorer, counted)
+            found = measure(best, counted)
         bar(n_steps, n_steps)
     return best, float(found)
 
 
 def fit_fusion(weights: FusionWeights, interactions: Interactions, n_items: int) -> Fusion:
     """The chosen weights with transitions and popularity learnt from these events."""
-    return Counted.of(interactions, n_items, bool(weights.transitions)).fusion(weights)
+    return Counted.of(interactions, n_items, weights.pairs if weights.transitions else None).fusion(weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +127,14 @@ class Counted:
     loans: sp.csr_matrix | None = None
 
     @classmethod
-    def of(cls, log: Interactions, n_items: int, transitions: bool) -> Self:
+    def of(cls, log: Interactions, n_items: int, pairs: ItemTransitionsConfig | None) -> Self:
+        """With transitions of these pairs, unless None."""
         is_new = np.bincount(log.item_idx, minlength=n_items) == 0
-        return cls(log, ItemTransitions().fit(log_arrays(log, n_items)) if transitions else None, is_new)
+        return cls(log, None if pairs is None else ItemTransitions(pairs).fit(log_arrays(log, n_items)), is_new)
+
+    @property
+    def pairs(self) -> ItemTransitionsConfig:
+        return ItemTransitionsConfig() if self.transitions is None else self.transitions.config
 
     def fusion(self, weights: FusionWeights) -> Fusion:
         popularity, newcomer = None, 0.0
@@ -130,6 +145,26 @@ class Counted:
             popularity[self.is_new] = newcomer
         transitions = self.transitions if weights.transitions else None
         return Fusion(weights, transitions, popularity, newcomer, self.loans if transitions else None)
+
+
+def _best_pairs(
+    train: Interactions, n_items: int, measure: Callable[[FusionWeights, Counted], float], show: bool
+) -> Counted:
+    """The transitions that beside the towers do best at one of three weights."""
+    tried = [pairs for pairs in _PAIRS if pairs.window * train.n_events <= _MOST_PAIRS] or [_PAIRS[0]]
+    if len(tried) == 1:
+        return Counted.of(train, n_items, tried[0])
+    best, found = None, -math.inf
+    with progress_bar("count pairs", show) as bar:
+        for place, pairs in enumerate(tried):
+            bar(place, len(tried))
+            counted = Counted.of(train, n_items, pairs)
+            metric = max(measure(FusionWeights(transitions=one, pairs=pairs), counted) for one in _FIRST_TRANSITIONS)
+            if metric > found:
+                best, found = counted, metric
+        bar(len(tried), len(tried))
+    assert best is not None, "a metric is a number"
+    return best
 
 
 def _worlds(scorer: Scorer, counted: Counted, cases: Cases, seed: int) -> list[tuple[Scorer, Counted]]:
