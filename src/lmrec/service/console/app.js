@@ -1,7 +1,7 @@
 // The frame: which view is shown, the keys, the theme, and what is being served.
 
 import { dropKey, get, hasKey, onKeyNeeded } from "./api.js";
-import { askForKey, showShortcuts } from "./dialogs.js";
+import { askForKey, forgetFailures, showShortcuts } from "./dialogs.js";
 import { failure, h, show, whole } from "./dom.js";
 import * as catalog from "./views/catalog.js";
 import * as experiments from "./views/experiments.js";
@@ -42,6 +42,7 @@ function navigate(byPerson = true) {
   const view = VIEWS.find((one) => one.path === name) ?? VIEWS[0];
   leave.abort();
   leave = new AbortController();
+  forgetFailures();
   for (const link of document.querySelectorAll("#views a")) {
     const isHere = link.getAttribute("href") === `#/${view.path}`;
     if (isHere) {

@@ -11,8 +11,15 @@ export function notify(text, failed = false) {
   if (!failed) setTimeout(() => notice.remove(), 5000);
 }
 
+/** What went wrong before is not said any more: somebody tries again, or does something else. */
+export function forgetFailures() {
+  for (const notice of document.querySelectorAll(".toast.failed")) notice.remove();
+}
+
 /** Do `work` while `button` waits; a failure is said. Promises whether it went well. */
 export async function act(button, work) {
+  const hadFocus = document.activeElement === button; // which a disabled button loses
+  forgetFailures();
   button.disabled = true;
   try {
     await work();
@@ -22,6 +29,7 @@ export async function act(button, work) {
     return false;
   } finally {
     button.disabled = false;
+    if (hadFocus && document.activeElement === document.body) button.focus();
   }
 }
 
@@ -68,7 +76,8 @@ export function askForKey(message) {
 }
 
 async function askOnce(message) {
-  const input = h("input", { type: "password", autocomplete: "off", required: true, spellcheck: "false" });
+  const only = { pattern: "\\s*[\\x21-\\x7e]+\\s*", title: "No blanks within, plain letters, digits and signs only" }; // a header takes no others
+  const input = h("input", { type: "password", autocomplete: "off", required: true, spellcheck: "false", ...only });
   const hint = "Kept in this tab only, until it is closed. Deletes, rules and users' data need the scope admin.";
   const use = h("button", { value: "yes", type: "submit" }, "Use this key");
   const dialog = open("A key, please", [h("p", null, message), field("Key", input, hint)], "Not now", use);

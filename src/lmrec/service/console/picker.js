@@ -9,7 +9,7 @@ import { debounce, freshId, h, many, show } from "./dom.js";
  */
 export function picker({ label, placeholder, find, choose, free = false, keep = false, first = false }) {
   const id = freshId("picker");
-  const list = h("ul", { role: "listbox", id: `${id}-list`, "aria-label": label, hidden: true });
+  const list = h("ul", { role: "listbox", id: `${id}-list`, "aria-label": label, tabindex: "-1", hidden: true }); // scrolls, but Tab passes it
   const input = h("input", {
     id,
     type: "text",

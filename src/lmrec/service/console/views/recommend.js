@@ -135,11 +135,14 @@ export function render(root, { params, signal }) {
     } else if (state.mode === "items") {
       show(list, empty("Nobody yet", "Pick a few items that somebody liked; the list follows with each.", nobody));
     } else {
+      // Whose key may not see who there is can ask for somebody all the same.
+      const some = () => get("/v1/users", { limit: 8 }, signal).catch((error) => (error.status === 403 ? null : Promise.reject(error)));
       const draw = (found) => {
+        if (found === null) return empty("Choose a user", "Write an id above. To see who is known, this key lacks the scope admin.", nobody);
         const buttons = found.user_ids.map((user) => h("button", { type: "button", class: "plain", onclick: () => chooseUser(user) }, user));
         return empty("Choose a user", `The log knows ${many(found.total, "user")}. Look one up above, or take one of these:`, h("div", { class: "choices" }, buttons), nobody);
       };
-      fill(list, () => get("/v1/users", { limit: 8 }, signal), draw);
+      fill(list, some, draw);
     }
   }
 
