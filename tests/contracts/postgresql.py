@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -36,16 +37,33 @@ class PostgreSQL:
 
     def kill(self) -> None:
         """-9, the server and all its children at once."""
-        server = int((self._data / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-        for process_id in (server, *map(int, children)):
+        processes = self._processes()
+        for process_id in processes:
             with suppress(ProcessLookupError):
                 os.kill(process_id, signal.SIGKILL)
-        for process_id in (server, *map(int, children)):
+        for process_id in processes:
             _wait_for_end(process_id)
         # Where nobody collects ended children their numbers stay taken, and the next server thinks that this one runs.
         for lock in (self._data / "postmaster.pid", self._folder / ".s.PGSQL.5432.lock"):
             lock.unlink()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It keeps its connections and answers none of them."""
+        processes = self._processes()
+        for process_id in processes:
+            os.kill(process_id, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process_id in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        server = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        return [server, *map(int, children)]
 
     def new_url(self) -> str:
         """Of an empty schema, which is made in a millisecond where a database is 7 MB of files."""

@@ -1,12 +1,20 @@
-"""PostgreSQL killed, every process of it, while events and items go in: what was acknowledged is there, once."""
+"""PostgreSQL killed, every process of it, while events and items go in: what was acknowledged is there, once. And one that
+hangs, or is gone without a word."""
 
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
+
+import httpx
 
 from lmrec.errors import LmrecError
+from lmrec.feedback.database import BUSY_WAIT_S, Database, parse_address
 from lmrec.feedback.store import Event, ItemPut, Store
 from lmrec.feedback.walk import walk_events
 
@@ -14,6 +22,14 @@ from .postgresql import PostgreSQL
 
 N_KILLS = 6
 N_THREADS = 3
+SERVE = """
+import sys
+from pathlib import Path
+from lmrec.service.serve import serve
+from lmrec.service.settings import ServiceSettings
+settings = ServiceSettings.for_run(Path(sys.argv[1]), sys.argv[2], port=0, threads=1, drain_s=1, close_s=1)
+serve(settings, lambda address: print(address, flush=True))
+"""
 
 
 def test_a_killed_server_loses_nothing_acknowledged(postgresql: PostgreSQL) -> None:
@@ -64,3 +80,50 @@ def test_a_killed_server_loses_nothing_acknowledged(postgresql: PostgreSQL) -> N
         assert state is not None
         assert isinstance(state["n"], int)
         assert state["n"] >= items[number]
+
+
+def test_a_service_ends_when_told_to_although_its_store_hangs(postgresql: PostgreSQL, run: Path) -> None:
+    command = [sys.executable, "-c", SERVE, str(run), postgresql.new_url()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            end = time.monotonic() + 60
+            while httpx.get(f"{address}/readyz", timeout=60).status_code != 200:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            with postgresql.frozen():
+                asking = threading.Thread(target=_look, args=(address,))
+                asking.start()
+                time.sleep(0.3)  # it waits for the store now
+                process.terminate()
+                _, said = process.communicate(timeout=30)
+                asking.join()
+            assert process.returncode == 1
+            assert "stopped without the store" in said
+        finally:
+            process.kill()
+
+
+def _look(address: str) -> None:
+    with suppress(httpx.HTTPError):
+        httpx.get(f"{address}/readyz", timeout=60)
+
+
+def test_a_server_that_is_gone_without_a_word_is_given_up(postgresql: PostgreSQL) -> None:
+    """Nothing here can be unplugged; what libpq was told is all that can be looked at."""
+    database = Database(parse_address(postgresql.new_url()))
+    with database.read() as connection:
+        told = {option.keyword.decode(): option.val for option in connection.connection.driver_connection.pgconn.info}
+    database.close()
+    wait = int(told["keepalives_idle"]) + int(told["keepalives_interval"]) * int(told["keepalives_count"])
+    assert wait <= BUSY_WAIT_S
+    assert int(told["tcp_user_timeout"]) == 1_000 * BUSY_WAIT_S
+    own = Database(parse_address(f"{postgresql.new_url()}&tcp_user_timeout=77"))
+    with own.read() as connection:
+        info = connection.connection.driver_connection.pgconn.info
+    own.close()
+    assert {option.keyword: option.val for option in info}[b"tcp_user_timeout"] == b"77"

@@ -27,7 +27,7 @@ from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Scope, Store
 from lmrec.service.schemas.answers import ExplanationAnswer, RecommendationAnswer, Stats, UserAnswer
 from lmrec.service.security import SCOPES
-from lmrec.service.serve import check_settings, listen, serve
+from lmrec.service.serve import _config, _ending_well, _Workers, check_settings, listen, serve
 from lmrec.service.settings import Limits, ServiceSettings, default_store
 from lmrec.service.state import open_state
 
@@ -1031,6 +1031,17 @@ def test_workers_share_what_is_known_and_one_that_dies_comes_again(run: Path) ->
             return False
 
     until(lambda: not any(map(lives, left)), 60)
+
+
+def test_a_parent_that_stops_lets_nobody_in_any_more(run: Path) -> None:
+    """Its workers have closed their ends; at its own one who comes late would wait for nobody until all have drained."""
+    with _ending_well(), listen("127.0.0.1", 0) as listening:
+        address = listening.getsockname()
+        parent = _Workers(_config("lmrec.service.serve:worker_app", ServiceSettings.for_run(run)), sockets=[listening])
+        socket.create_connection(address).close()
+        parent.terminate_all()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
 
 
 def test_what_cannot_be_served_is_said_before_listening(run: Path, tmp_path: Path) -> None:

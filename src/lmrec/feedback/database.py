@@ -29,6 +29,15 @@ _BUSY_PAUSE_S: Final = 0.01
 _N_READERS: Final = 8
 _MORE_READERS: Final = {"sqlite": 56, "postgresql": 8}  # a server has few connections to give, a file has many
 _WRITE_LOCK: Final = int.from_bytes(b"lmrec")
+_GONE_SERVER: Final = {
+    "connect_timeout": BUSY_WAIT_S,
+    "tcp_user_timeout": 1_000 * BUSY_WAIT_S,
+    "keepalives_idle": BUSY_WAIT_S // 2,
+    "keepalives_interval": 1,
+    "keepalives_count": BUSY_WAIT_S // 2,
+}
+"""A machine that is gone without a word: by themselves Linux and libpq wait a quarter of an hour for it, or two hours.
+https://www.postgresql.org/docs/current/libpq-connect.html"""
 _HOW: Final = "Give sqlite:///path/to/file.db or postgresql+psycopg://user:password@host/database"
 
 
@@ -148,7 +157,7 @@ def _engine(url: URL, **settings: Any) -> Engine:
         engine = create_engine(
             url,
             pool_pre_ping=True,
-            connect_args={} if "connect_timeout" in url.query else {"connect_timeout": BUSY_WAIT_S},
+            connect_args={name: value for name, value in _GONE_SERVER.items() if name not in url.query},
             **settings,
         )
     except ImportError:

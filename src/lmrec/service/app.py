@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from lmrec import __version__
 from lmrec.errors import LmrecError
+from lmrec.feedback.errors import StoreError
 from lmrec.service.errors import ErrorAnswer, error_answer
 from lmrec.service.gate import Gate, internal, render_json
 from lmrec.service.logs import log_failure
@@ -71,6 +72,7 @@ def create_app(state: ServiceState) -> FastAPI:
         try:
             yield
         finally:
+            state.on_stop()
             await run_in_threadpool(state.close)
 
     app = _App(
@@ -104,7 +106,7 @@ class _App(FastAPI):
 async def _said(request: Request, error: Exception) -> Response:
     assert isinstance(error, LmrecError)
     answer = error_answer(error)
-    if answer is None or answer.code == "store":
+    if answer is None or isinstance(error, StoreError):
         log_failure("failure", error, request_id=request.state.request_id)
     return _response(answer or internal(request.state.request_id))
 

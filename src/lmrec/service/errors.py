@@ -50,6 +50,9 @@ def error_answer(error: LmrecError) -> ErrorAnswer | None:
 
     >>> error_answer(UnknownIdError("there is no item '7'"))
     ErrorAnswer(status=404, code='not_found', message="there is no item '7'", retry_after_s=None)
+    >>> busy_store = StoreBusyError("the store postgresql+psycopg://lmrec@db.example/lmrec has 10 rows waiting")
+    >>> error_answer(busy_store).message
+    'the event store cannot take this just now. Send the same again in a moment'
     """
     match error:
         case ServiceError():
@@ -58,10 +61,11 @@ def error_answer(error: LmrecError) -> ErrorAnswer | None:
             return ErrorAnswer(404, "not_found", str(error))
         case RunFolderError():
             return ErrorAnswer(409, "run_folder", str(error))
+        # Texts of the store may name folders and hosts of the server: they are for the log, not for a client.
         case StoreBusyError():
-            return ErrorAnswer(503, "busy", str(error), RETRY_AFTER_S)
+            message = "the event store cannot take this just now. Send the same again in a moment"
+            return ErrorAnswer(503, "busy", message, RETRY_AFTER_S)
         case StoreError():
-            # The text may name folders and hosts of the server: that is for the log, not for a client.
             message = "the event store does not answer just now; nothing of this request was kept. Send it again later"
             return ErrorAnswer(503, "store", message, RETRY_AFTER_S)
         case InputError():

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from lmrec.errors import LmrecError
+from lmrec.feedback.errors import StoreError
 from lmrec.service.errors import ErrorAnswer, ServiceError, error_answer
 from lmrec.service.limits import Message, RateLimiter, Receive, Scope, Send, read_body, replay
 from lmrec.service.logs import log, log_failure
@@ -148,7 +149,7 @@ class _Exchange:
     async def fail(self, error: Exception) -> None:
         """Answer with the error shape, unless an answer has begun already."""
         answer = error_answer(error) if isinstance(error, LmrecError) else None
-        if answer is None or answer.code == "store":
+        if answer is None or isinstance(error, StoreError):
             log_failure("failure", error, request_id=self.request_id)
         if self.status is not None:
             return

@@ -5,6 +5,7 @@ nothing and is tried again at its next time.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -50,8 +51,10 @@ class UpdateSchedule:
             said, complained = self._outcome(process)
         if process.returncode == 0:
             log("update", **_summary(said))
+        elif self._closed.is_set():
+            log("update stopped", code=process.returncode)
         else:
-            log("update failed", code=process.returncode, error=_reason(complained))
+            log("update failed", logging.ERROR, code=process.returncode, error=_reason(complained))
 
     def _outcome(self, process: "subprocess.Popen[str]") -> tuple[str, str]:
         stopped_s = 0.0
@@ -84,7 +87,7 @@ def scheduled_updates(run: Path, store: str, every_hours: float | None) -> Itera
 
 def _not_started(task: str, error: Exception) -> None:
     """No process could be started; perhaps at the next time."""
-    log(f"{task} failed", error=str(error))
+    log(f"{task} failed", logging.ERROR, error=str(error))
 
 
 def _reason(complained: str) -> str:

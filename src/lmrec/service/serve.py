@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Thread, Timer
 from typing import Final
 
 import uvicorn
@@ -19,7 +19,7 @@ from lmrec.artifacts.generation import read_serving
 from lmrec.errors import InputError
 from lmrec.feedback.store import Store
 from lmrec.service.app import create_app
-from lmrec.service.logs import start_logging
+from lmrec.service.logs import log, start_logging
 from lmrec.service.security import check_binding
 from lmrec.service.settings import ServiceSettings
 from lmrec.service.state import ServiceState, open_state
@@ -57,7 +57,7 @@ def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda add
             logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # in this parent: workers that die and start anew
             os.environ[_SETTINGS] = settings.model_dump_json()
             os.environ[_PARENT] = str(os.getpid())
-            Multiprocess(_config("lmrec.service.serve:worker_app", settings), sockets=[listening]).run()
+            _Workers(_config("lmrec.service.serve:worker_app", settings), sockets=[listening]).run()
             return
         state = open_state(settings)
         server = make_server(state)
@@ -66,9 +66,19 @@ def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda add
             server.should_exit = True
 
         state.on_failure = stop
+        state.on_stop = _end_within(settings.close_s)
         server.run(sockets=[listening])
         if state.failure is not None:
             raise state.failure
+
+
+class _Workers(Multiprocess):
+    """Several processes that answer; told to stop, this parent stops listening with them."""
+
+    def terminate_all(self) -> None:
+        for listening in self.sockets:  # else who comes now is let in by the system and waits for nobody
+            listening.close()
+        super().terminate_all()
 
 
 def make_server(state: ServiceState) -> uvicorn.Server:
@@ -82,7 +92,25 @@ def worker_app() -> FastAPI:
     sys.setswitchinterval(SWITCH_S)
     start_logging()
     Thread(target=_stop_without, args=(int(os.environ[_PARENT]),), name="lmrec-parent", daemon=True).start()
-    return create_app(open_state(ServiceSettings.model_validate_json(os.environ[_SETTINGS])))
+    state = open_state(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
+    state.on_stop = _end_within(state.settings.close_s)
+    return create_app(state)
+
+
+def _end_within(seconds: float) -> Callable[[], None]:
+    """To be called when this process closes: it ends, also where a thread waits for a store that hangs, and where nothing
+    but a kill would help. What was acknowledged is on the store's disk by then."""
+
+    def give_up() -> None:
+        log("stopped without the store, which does not answer", logging.ERROR)
+        os._exit(1)
+
+    def begin() -> None:
+        timer = Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+
+    return begin
 
 
 def _stop_without(parent: int) -> None:

@@ -67,6 +67,9 @@ class ServiceSettings(BaseModel):
         description="How long shown lists are kept, 0: for ever. Those of an experiment stay while it runs.",
     )
     drain_s: int = Field(default=20, ge=1, description="How long a stop waits for requests that are being answered.")
+    close_s: float = Field(
+        default=30.0, gt=0, description="How long it then waits for the store, before it ends with exit code 1."
+    )
 
     @classmethod
     def for_run(cls, run: Path, store: str | None = None, **values: object) -> Self:

@@ -42,9 +42,9 @@ class ServiceState:
     """Everything between `start` and `close`.
 
     Until the generation is loaded, `check_ready` refuses; where it cannot be loaded, `failure` says why and `on_failure`
-    is told. `lanes`: `quick` and `slow` questions are answered by one thread each, so that who asks with words does not
-    hold up who asks with a history; `words` and `writes` do all else that needs the model, one thing at a time; `shadow`
-    asks the generation that an experiment wants asked without being shown.
+    is told; `on_stop` is told before it closes. `lanes`: `quick` and `slow` questions are answered by one thread each, so
+    that who asks with words does not hold up who asks with a history; `words` and `writes` do all else that needs the
+    model, one thing at a time; `shadow` asks the generation that an experiment wants asked without being shown.
     """
 
     def __init__(self, settings: ServiceSettings, store: Store) -> None:
@@ -62,6 +62,7 @@ class ServiceState:
         self.failure: LmrecError | None = None
         self.knows_words = False  # once the language model is loaded; until then who asks with words waits for it
         self.on_failure: Callable[[], None] = _nothing
+        self.on_stop: Callable[[], None] = _nothing
         self._users: Users | None = None
         self._stopping = Signal()
         self._quick = self._batcher("quick", self._answer, limits.max_batch)
@@ -334,4 +335,4 @@ def _nobody(size: int) -> None:
 
 
 def _nothing() -> None:
-    """Until somebody wants to know of a failure."""
+    """Until somebody wants to know."""

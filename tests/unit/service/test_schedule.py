@@ -59,7 +59,7 @@ def test_a_failure_is_logged_in_its_own_words_only(lines: Callable[[], list[dict
     made.start()
     until(lines)
     made.close()
-    assert lines()[0]["event"] == "update failed"
+    assert (lines()[0]["event"], lines()[0]["level"]) == ("update failed", "error")
     assert (lines()[0]["code"], lines()[0]["error"]) == (1, "error: the disk is full")
 
 
@@ -71,7 +71,7 @@ def test_closing_ends_an_update_at_work(tmp_path: Path, lines: Callable[[], list
     made.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert lines()[0]["code"] == -15
+    assert (lines()[0]["event"], lines()[0]["code"]) == ("update stopped", -15)  # which is no failure
 
 
 def test_without_a_pause_there_is_no_schedule() -> None:

@@ -11,9 +11,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Response
 
 from lmrec.errors import InputError
-from lmrec.feedback.errors import StoreBusyError
 from lmrec.feedback.events import UNKNOWN_ITEM, Event
 from lmrec.feedback.store import WRITE_WAIT_S
+from lmrec.service.errors import busy
 from lmrec.service.routes.shared import State, answer, errors, needs
 from lmrec.service.schemas.answers import EventsKept
 from lmrec.service.schemas.questions import EventBatch, EventIn, Events
@@ -42,9 +42,7 @@ async def add_events(body: Annotated[Events, Body()], state: State) -> Response:
         async with asyncio.timeout(WRITE_WAIT_S):
             added = await written
     except TimeoutError:
-        raise StoreBusyError(
-            "the store did not finish in time; send the same again, nothing is counted twice"
-        ) from None
+        raise busy("the store did not finish in time; send the same again, nothing is counted twice") from None
     flags = Counter(flag for event in events for flag in event.flags)
     state.metrics.events.labels("accepted").inc(added.accepted)
     state.metrics.events.labels("duplicate").inc(added.duplicates)
