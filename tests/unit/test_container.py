@@ -66,7 +66,7 @@ def test_the_service_waits_for_its_store_and_is_told_where_it_is(
 ) -> None:
     service, store = compose["services"]["lmrec"], compose["services"]["store"]
     assert service["depends_on"]["store"]["condition"] == "service_healthy"
-    assert "healthcheck" in store
+    assert "-h 127.0.0.1" in store["healthcheck"]["test"][1]  # not the one that only makes the database
     monkeypatch.setenv("LMREC_STORE", service["environment"]["LMREC_STORE"])
     assert accepted(service["command"]).params["store"] == "postgresql+psycopg://lmrec@store/lmrec"
     environment = store["environment"]
