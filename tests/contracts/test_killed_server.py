@@ -115,15 +115,18 @@ def _look(address: str) -> None:
 
 def test_a_server_that_is_gone_without_a_word_is_given_up(postgresql: PostgreSQL) -> None:
     """Nothing here can be unplugged; what libpq was told is all that can be looked at."""
-    database = Database(parse_address(postgresql.new_url()))
-    with database.read() as connection:
-        told = {option.keyword.decode(): option.val for option in connection.connection.driver_connection.pgconn.info}
-    database.close()
+    told = _told(postgresql.new_url())
     wait = int(told["keepalives_idle"]) + int(told["keepalives_interval"]) * int(told["keepalives_count"])
     assert wait <= BUSY_WAIT_S
     assert int(told["tcp_user_timeout"]) == 1_000 * BUSY_WAIT_S
-    own = Database(parse_address(f"{postgresql.new_url()}&tcp_user_timeout=77"))
-    with own.read() as connection:
-        info = connection.connection.driver_connection.pgconn.info
-    own.close()
-    assert {option.keyword: option.val for option in info}[b"tcp_user_timeout"] == b"77"
+    assert _told(f"{postgresql.new_url()}&tcp_user_timeout=77")["tcp_user_timeout"] == "77"
+
+
+def _told(url: str) -> dict[str, str]:
+    database = Database(parse_address(url))
+    with database.read() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        told = {option.keyword.decode(): option.val.decode() for option in driver.pgconn.info if option.val is not None}
+    database.close()
+    return told
