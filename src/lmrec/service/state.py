@@ -146,6 +146,14 @@ class ServiceState:
         if self.serving.follow():
             self.metrics.swaps.inc()
 
+    def follow_own(self) -> None:
+        """For who has moved the pointer here: that is done, also where this process cannot load what it names just now. Then
+        `/readyz` says so, and it is tried again; whoever were told of a failure would move the pointer once more."""
+        try:
+            self.follow()
+        except LmrecError as error:
+            self._failed("generation", error)
+
     def note_done(self, actor: str, action: str, target: str, detail: dict[str, Any]) -> None:
         """In the audit table; where that cannot be written, in the log alone: who asked must not do it again."""
         if (error := self.store.note_done(actor, action, target, detail)) is not None:

@@ -95,7 +95,7 @@ async def end_experiment(name: _Name, question: EndExperiment, state: State, act
         if question.promote:
             winner = row.experiment.arms[-1].generation
             promote(state.settings.run, winner, f"experiment {name}: {question.why}")
-            state.follow()
+            state.follow_own()
             state.note_done(actor, "promote", winner, {"experiment": name, "why": question.why})
         state.serving.sync_experiment()
         return _body(_find(state, name), state)

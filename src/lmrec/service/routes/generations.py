@@ -41,12 +41,13 @@ async def list_all(state: State) -> Response:
     "/generations/rollback", response_model=RolledBack, responses=errors(400, 409), dependencies=[needs("admin")]
 )
 async def roll_back(question: RollbackQuestion, state: State, actor: Actor) -> Response:
-    """Serve again what was served before. Answers once it is in force here; no request fails meanwhile."""
+    """Serve again what was served before. Answers once it is in force here, or `/readyz` says why not yet; no request fails
+    meanwhile."""
 
     def back() -> dict[str, Any]:
         before = state.serving.current.generation
         name = rollback(state.settings.run, question.why)
-        state.follow()
+        state.follow_own()
         state.note_done(actor, "rollback", name, {"from": before, "why": question.why})
         return {"generation": name, "before": before}
 
