@@ -108,6 +108,11 @@ class Recipe(BaseModel):
         return self.training.tuned_epochs > 0 and self.encoder.train != "none" and self.item.source != "id"
 
     @property
+    def trains(self) -> bool:
+        """Whether anything learns by gradients; otherwise what is counted and the bare words answer alone."""
+        return self.training.frozen_epochs > 0 or self.tunes
+
+    @property
     def drops(self) -> bool:
         """Whether two passes over one batch differ while training."""
         user, item = self.user_model, self.item
@@ -137,12 +142,38 @@ class Recipe(BaseModel):
                 "augment.words makes variants of item texts, and user_model.kind 'text' reads whole histories: choose another "
                 "user_model.kind, or leave augment.words out"
             )
-        if self.training.frozen_epochs == 0 and not self.tunes:
-            raise ValueError("nothing would be trained: set training.frozen_epochs above 0")
+        if not self.trains:
+            self._answers_untrained()
         self._tunes_as_asked()
         if self.tune.space:
             _check_space(self)
         return self
+
+    def _answers_untrained(self) -> None:
+        """Without training something is fused, and nothing is chosen that would shape a training."""
+        if self.training.tuned_epochs:
+            raise ValueError(
+                f"nothing would be trained: training.frozen_epochs is 0, and of the {self.training.tuned_epochs} of "
+                f"training.tuned_epochs encoder.train '{self.encoder.train}' and item.source '{self.item.source}' leave none. "
+                "Set the first above 0; or both to 0, for what is counted and the bare words to answer alone"
+            )
+        if not (self.fusion.transitions or self.fusion.content or self.fusion.popularity):
+            raise ValueError(
+                "nothing would be trained and nothing fused: set training.frozen_epochs above 0, or one of fusion.transitions, "
+                "fusion.content and fusion.popularity to true"
+            )
+        if self.user_model.kind == "text":
+            raise ValueError(
+                "user_model.kind 'text' is for a model that learns, and nothing would be trained: set training.tuned_epochs "
+                "above 0, or leave user_model.kind out"
+            )
+        for part in ("augment", "regularisers", "adversarial", "objective"):
+            config = getattr(self, part)
+            if config != type(config)():
+                raise ValueError(
+                    f"[{part}] shapes a training, and nothing would be trained: set training.frozen_epochs above 0, or leave "
+                    f"{part} out"
+                )
 
     def _tunes_as_asked(self) -> None:
         """What shapes the tuning of the language model has some tuning to shape."""

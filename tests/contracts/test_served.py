@@ -1,5 +1,6 @@
 """What the service relies on from whatever it serves: one product of a query and a row, plus what is sparse."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from lmrec.retrieval.scorer import Scorer
 from lmrec.workflows.fuse import fit_fusion
 
 HISTORIES = Ragged.from_rows([[3, 7, 3], [], [12], list(range(20)), [31]])
-KINDS = ("towers", "fused", "ensemble")
+KINDS = ("towers", "fused", "untrained", "ensemble")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -23,9 +24,11 @@ def served(request: pytest.FixtureRequest, fitted: Any) -> Scorer | EnsembleScor
     towers = recommender.towers_scorer
     weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4, borrowed=1.5, repeated=-3.0)
     fused = towers.fused(fit_fusion(weights, recommender.interactions, recommender.catalog.n_items))
+    untrained = fused.fused(replace(fused.fusion, weights=weights.model_copy(update={"towers": 0.0})))
     kinds: dict[str, Scorer | EnsembleScorer] = {
         "towers": towers,
         "fused": fused,
+        "untrained": untrained,
         "ensemble": EnsembleScorer("e", (towers, fused), (0.5, 0.25)),
     }
     return kinds[request.param]
@@ -37,6 +40,15 @@ def test_a_score_is_a_product_and_what_is_sparse(served: Scorer | EnsembleScorer
     whole = product if added is None else product + added.toarray()
     np.testing.assert_allclose(served.score(HISTORIES), whole, rtol=1e-4, atol=1e-4)
     assert served.score(HISTORIES).dtype == np.float32
+
+
+def test_towers_that_count_nothing_change_nothing(fitted: Any) -> None:
+    recommender = Recommender.load(fitted)
+    weights = FusionWeights(towers=0.0, transitions=20.0, content=4.0)
+    one = recommender.towers_scorer.fused(fit_fusion(weights, recommender.interactions, recommender.catalog.n_items))
+    other = one.over(one.bank_rows(one.bank.text_vec, torch.randn(one.bank.item_vec.shape)))
+    np.testing.assert_allclose(one.score(HISTORIES), other.score(HISTORIES), rtol=1e-5, atol=1e-6)
+    assert one.score(HISTORIES)[0].any()
 
 
 def test_one_item_and_one_history_get_what_all_get(served: Scorer | EnsembleScorer) -> None:

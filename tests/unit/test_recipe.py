@@ -89,11 +89,22 @@ def test_several_faults_are_all_named() -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
+UNTRAINED = ("training.frozen_epochs=0", "training.tuned_epochs=0")
+
+
+def test_nothing_need_be_trained_where_something_is_fused() -> None:
+    assert not load_recipe(overrides=UNTRAINED).trains
+    assert load_recipe(overrides=[UNTRAINED[1]]).trains
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ["user_model.kind=text", "item.source=id"],
-        ["training.frozen_epochs=0", "training.tuned_epochs=0"],
+        [*UNTRAINED, "fusion.transitions=false", "fusion.content=false", "fusion.popularity=false"],
+        [*UNTRAINED, "user_model.kind=text"],
+        [*UNTRAINED, "objective.label_smoothing=0.1"],
+        [*UNTRAINED, "augment.words.delete=0.1"],
         ["training.frozen_epochs=0", "encoder.train=none"],
         ["training.frozen_epochs=0", "item.source=id"],
     ],

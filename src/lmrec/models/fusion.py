@@ -47,14 +47,15 @@ class FusionConfig(BaseModel):
 class FusionWeights(BaseModel):
     """What each part counts beside the towers' score, in its units.
 
-    pairs: which events of a user count as a transition, and how much of a history is asked. Content: newest n_last texts,
-    decay^age each. Popularity: an event half_life_days before the log's end counts half; None, where all count alike.
-    borrowed: what a borrowed transition counts beside one of an item's own; 0: none is. repeated: what is taken from
-    items of the history, below 0.
+    towers: 1, or 0 where nothing was trained and the other parts answer alone. pairs: which events of a user count as a
+    transition, and how much of a history is asked. Content: newest n_last texts, decay^age each. Popularity: an event
+    half_life_days before the log's end counts half; None, where all count alike. borrowed: what a borrowed transition
+    counts beside one of an item's own; 0: none is. repeated: what is taken from items of the history, below 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    towers: float = Field(default=1.0, ge=0)
     transitions: float = Field(default=0.0, ge=0)
     pairs: ItemTransitionsConfig = ItemTransitionsConfig()
     content: float = Field(default=0.0, ge=0)
@@ -73,8 +74,8 @@ class FusionWeights(BaseModel):
 
 BORROWED = 2.0  # where validation cannot say; on Amazon Scientific it chose this (docs/LOG.md)
 
-# Where nothing validates (--split none): moderate values, below what validation chose on the data sets of docs/LOG.md.
-UNSEARCHED = FusionWeights(transitions=20.0, borrowed=BORROWED)
+# Where nothing validates (--split none): moderate, below what validation chose on the data sets of docs/LOG.md.
+UNSEARCHED_TRANSITIONS = 20.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,6 +43,10 @@ class EnsembleScorer:
     def reach(self) -> int:
         return max(member.reach for member in self.members)
 
+    @property
+    def trained(self) -> bool:
+        return all(member.trained for member in self.members)
+
     def over(self, bank: ItemBank) -> "EnsembleScorer":
         """The same members over another bank."""
         own = [_parts(member.bank) for member in self.members]

@@ -65,13 +65,14 @@ class ListMaker:
     ) -> tuple[LiveItem, ...]:
         _check_k(k)
         if row is None:
-            item_vec = self.scorer.scorer.bank_rows(
-                self.scorer.catalog.encode_texts([self.scorer.words(text)])
-            ).item_vec
+            asked = self.scorer.scorer.bank_rows(self.scorer.catalog.encode_texts([self.scorer.words(text)]))
         else:
-            item_vec = snapshot.bank.take(np.array([row])).item_vec
-        cosine = snapshot.bank.item_scores(torch.nn.functional.normalize(item_vec, dim=1))[0]
-        cosine /= torch.from_numpy(snapshot.length).clamp(min=1e-12)
+            asked = snapshot.bank.take(np.array([row]))
+        if self.scorer.scorer.trained:
+            cosine = snapshot.bank.item_scores(torch.nn.functional.normalize(asked.item_vec, dim=1))[0]
+            cosine /= torch.from_numpy(snapshot.length).clamp(min=1e-12)
+        else:
+            cosine = snapshot.bank.text_scores(torch.nn.functional.normalize(asked.text_vec, dim=1))[0]
         standing = Standing.of(cosine.numpy())
         standing.hide(snapshot, rules, item_filter, [] if row is None else [row])
         rows, score_of = standing.best(k)

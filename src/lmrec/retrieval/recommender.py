@@ -200,16 +200,19 @@ class Recommender:
         return Recommendation(None, "text", 0, items)
 
     def similar(self, item: ItemId | None = None, text: str | None = None, k: int = 10) -> list[ScoredItem]:
-        """The k items nearest to an item or to words, by the cosine of item vectors; the item itself left out."""
+        """The k items nearest to an item or to words, by the cosine of item vectors, or of text vectors where nothing was
+        trained; the item itself left out."""
         if (item is None) == (text is None):
             raise InputError("give either an item or a text, one of them")
-        item_vec = torch.nn.functional.normalize(self.vectors.item_vec, dim=-1)
+        trained = bool(self.checkpoint.fusion.towers)
+        vectors = torch.nn.functional.normalize(self.vectors.item_vec if trained else self.vectors.text_vec, dim=-1)
         if item is not None:
             row = self.catalog.index_of(str(item))
-            query, hidden = item_vec[row : row + 1], Ragged.from_rows([[row]])
+            query, hidden = vectors[row : row + 1], Ragged.from_rows([[row]])
         else:
-            query, hidden = torch.nn.functional.normalize(self._item_vec_of_text(text or ""), dim=-1), None
-        scores = (query @ item_vec.T).numpy()
+            asked = self._item_vec_of_text(text or "") if trained else self._text_vec_of(text or "")
+            query, hidden = torch.nn.functional.normalize(asked, dim=-1), None
+        scores = (query @ vectors.T).numpy()
         (items,) = self._lists(scores, hidden, k, None)
         return list(items)
 

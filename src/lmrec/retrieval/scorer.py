@@ -62,6 +62,11 @@ class Scorer:
             fusion.transitions.config.n_last if fusion.transitions is not None else 0,
         )
 
+    @property
+    def trained(self) -> bool:
+        """Whether item vectors have learnt something; otherwise text vectors say better what is like what."""
+        return bool(self.fusion.weights.towers)
+
     def over(self, bank: ItemBank) -> "Scorer":
         """The same model over another bank; nothing is copied."""
         return replace(self, bank=bank)
@@ -153,12 +158,12 @@ class Scorer:
         if self.towers.training:
             self.towers.eval()
         recent = history.last(self.max_history)
-        order = np.argsort(recent.lengths, kind="stable")
+        order = np.argsort(recent.lengths, kind="stable") if self.fusion.weights.towers else recent.lengths[:0]
         vectors = self.bank.item_vec.new_zeros(len(history), self.bank.item_vec.shape[1])
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]
             vectors[torch.from_numpy(rows)] = self._users([recent[int(row)] for row in rows])
-        scaled: Tensor = self.towers.head.scale * self.towers.head.prepare(vectors)
+        scaled: Tensor = self.fusion.weights.towers * self.towers.head.scale * self.towers.head.prepare(vectors)
         weights, columns = self.fusion.weights, [scaled]
         if weights.content:
             columns.append(weights.content * self._content(history))

@@ -14,7 +14,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import TIMESTAMP, BoolArray
 from lmrec.models.collaborative import SECONDS_A_DAY, LogArrays
-from lmrec.models.fusion import BORROWED, UNSEARCHED, Fusion, FusionConfig, FusionWeights
+from lmrec.models.fusion import BORROWED, UNSEARCHED_TRANSITIONS, Fusion, FusionConfig, FusionWeights
 from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
 from lmrec.progress import progress_bar
 from lmrec.retrieval.popularity import recent_popularity
@@ -30,6 +30,7 @@ _PAIRS = (
 _MOST_PAIRS = 20_000_000  # that are counted to find out whether a wider window is better
 _FIRST_TRANSITIONS = (10.0, 40.0, 160.0)  # at which they are compared
 _TRANSITIONS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_LITTLE_CONTENT = (0.1, 0.3, 1.0)
 _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6)
 _FIRST_POPULARITY = 0.4  # at which half-lives are compared
@@ -60,18 +61,20 @@ def search_weights(
     judging: EvaluationConfig,
     seed: int,
     show: bool,
+    trained: bool = True,
 ) -> tuple[FusionWeights, float | None]:
     """The weights with the best validation metric, one after the other, and that metric; None where nothing validates.
 
-    The counts asked here know the training part alone, as the towers do. What an item without events borrows is chosen last,
-    on the same cases: `_worlds`.
+    trained: whether the towers count at all. The counts asked here know the training part alone, as the towers do. What an
+    item without events borrows is chosen last, on the same cases: `_worlds`.
     """
     borrowed = BORROWED if config.new_items else 0.0
+    start = FusionWeights(towers=float(trained))
     if not len(cases):
-        return UNSEARCHED.model_copy(update={"borrowed": borrowed}) if config.transitions else FusionWeights(), None
-    grids = list(_grids(config, train.time_kind == TIMESTAMP, judging.exclude_seen))
+        return unsearched(config, trained), None
+    grids = list(_grids(config, train.time_kind == TIMESTAMP, judging.exclude_seen, trained))
     if not grids:
-        return FusionWeights(), None
+        return start, None
     asked = cases.sample(config.search_cases, seed)
     n_items = scorer.bank.n_items
 
@@ -80,7 +83,7 @@ def search_weights(
 
     counted = Counted.of(train, n_items, None)
     if config.transitions:
-        counted = _best_pairs(train, n_items, measure, show)
+        counted = _best_pairs(train, n_items, measure, start, show)
     if counted.transitions is not None and borrowed:
         lending = Fusion(FusionWeights(transitions=1.0, borrowed=borrowed), counted.transitions)
         counted = replace(counted, loans=scorer.fused(lending).fusion.loans)
@@ -88,9 +91,11 @@ def search_weights(
     worlds = _worlds(scorer, counted, asked, seed) if config.new_items else []
     n_steps = 1 + sum(map(len, grids)) + len(worlds) * len(_BORROWED)
     with progress_bar("search fusion", show) as bar:
-        best = FusionWeights(borrowed=borrowed, pairs=counted.pairs)
+        best = start.model_copy(update={"borrowed": borrowed, "pairs": counted.pairs})
         found, step = measure(best, counted), 1
         for grid in grids:
+            if not trained and "content" in grid[0]:
+                found = -math.inf  # nothing else can answer who asks with words
             for weights in [best.model_copy(update=change) for change in grid]:
                 bar(step, n_steps)
                 metric, step = measure(weights, counted), step + 1
@@ -108,7 +113,20 @@ def search_weights(
             best = best.model_copy(update={"borrowed": _BORROWED[int(np.argmax(worth))]})
             found = measure(best, counted)
         bar(n_steps, n_steps)
+    if not best.towers and not best.any:
+        return unsearched(config, trained), None  # somebody has to answer
     return best, float(found)
+
+
+def unsearched(config: FusionConfig, trained: bool) -> FusionWeights:
+    """The weights where nothing validates: moderate ones. Words and popularity count only where there are no towers."""
+    return FusionWeights(
+        towers=float(trained),
+        transitions=UNSEARCHED_TRANSITIONS * config.transitions,
+        borrowed=BORROWED * (config.transitions and config.new_items),
+        content=_CONTENT[0] * (config.content and not trained),
+        popularity=_POPULARITY[0] * (config.popularity and not trained),
+    )
 
 
 def fit_fusion(weights: FusionWeights, interactions: Interactions, n_items: int) -> Fusion:
@@ -148,9 +166,13 @@ class Counted:
 
 
 def _best_pairs(
-    train: Interactions, n_items: int, measure: Callable[[FusionWeights, Counted], float], show: bool
+    train: Interactions,
+    n_items: int,
+    measure: Callable[[FusionWeights, Counted], float],
+    start: FusionWeights,
+    show: bool,
 ) -> Counted:
-    """The transitions that beside the towers do best at one of three weights."""
+    """The transitions that beside the towers, or alone, do best at one of three weights."""
     tried = [pairs for pairs in _PAIRS if pairs.window * train.n_events <= _MOST_PAIRS] or [_PAIRS[0]]
     if len(tried) == 1:
         return Counted.of(train, n_items, tried[0])
@@ -159,7 +181,8 @@ def _best_pairs(
         for place, pairs in enumerate(tried):
             bar(place, len(tried))
             counted = Counted.of(train, n_items, pairs)
-            metric = max(measure(FusionWeights(transitions=one, pairs=pairs), counted) for one in _FIRST_TRANSITIONS)
+            weights = (start.model_copy(update={"transitions": one, "pairs": pairs}) for one in _FIRST_TRANSITIONS)
+            metric = max(measure(one, counted) for one in weights)
             if metric > found:
                 best, found = counted, metric
         bar(len(tried), len(tried))
@@ -198,7 +221,7 @@ def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) 
     return one, seen_as_new
 
 
-def _grids(config: FusionConfig, has_times: bool, excludes_seen: bool) -> Iterator[list[Change]]:
+def _grids(config: FusionConfig, has_times: bool, excludes_seen: bool, trained: bool) -> Iterator[list[Change]]:
     """What is tried, part by part: each entry is laid over the best weights so far."""
     if config.repeats and not excludes_seen:
         yield [{"repeated": constant} for constant in _REPEATED]
@@ -209,4 +232,4 @@ def _grids(config: FusionConfig, has_times: bool, excludes_seen: bool) -> Iterat
         yield [{"popularity": _FIRST_POPULARITY, "half_life_days": days} for days in half_lives]
         yield [{"popularity": weight} for weight in _POPULARITY if weight != _FIRST_POPULARITY]
     if config.content:
-        yield [{"content": weight} for weight in _CONTENT]
+        yield [{"content": weight} for weight in (_CONTENT if trained else (*_LITTLE_CONTENT, *_CONTENT))]

@@ -12,7 +12,7 @@ from lmrec.recipe import Recipe
 from lmrec.retrieval.scorer import Scorer
 from lmrec.training.learner import Learner
 from lmrec.training.perturb import AdversarialConfig
-from lmrec.training.trainer import Trainer, plan_stages
+from lmrec.training.trainer import Trainer, TrainingConfig, plan_stages
 from lmrec.workflows.train import (
     batch_source,
     build_learner,
@@ -29,7 +29,7 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
     user_model = recipe.user_model
     if user_model.kind == "text":
         user_model = user_model.model_copy(update={"kind": "transformer"})
-    epochs = max(1, recipe.training.frozen_epochs)
+    epochs = recipe.training.frozen_epochs or TrainingConfig().frozen_epochs
     id_recipe = recipe.model_copy(
         update={
             "item": recipe.item.model_copy(update={"source": "id", "whiten": 0}),

@@ -113,9 +113,10 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     if own_name(run) == FUSED:
         weights = recommender.checkpoint.fusion
         own.append((FUSED, fair_scorer(recommender, split)))
-        towers = "the towers, taught again with validation," if has_refit(run) else "the towers"
+        taught = ", taught again with validation, + " if has_refit(run) else " + "
         notes[FUSED] = (
-            f"{towers} + {weights.transitions:g} x item transitions + {weights.content:g} x cosine of the newest texts"
+            f"{f'the towers{taught}' if weights.towers else 'nothing trained: '}{weights.transitions:g} x item transitions"
+            f" + {weights.content:g} x cosine of the newest texts"
             f" + {weights.popularity:g} x recent popularity; items without events borrow {weights.borrowed:g} x transitions, "
             f"{weights.repeated:+g} for items of the history; weights from validation, counts from training and validation"
         )
@@ -217,6 +218,8 @@ def _own_scorers(run: RunFolder, recommender: Recommender, split: Split) -> list
         own = [(f"member {name}", fair_scorer(member, split)) for name, member in members]
         return [*own, (own_name(run), fair_scorer(recommender, split))]
     stages: dict[str, AnyScorer] = {}
+    if not recommender.checkpoint.fusion.towers:
+        return []
     if run.frozen_towers_file.exists():
         stages[FROZEN] = frozen_scorer(run, recommender)
     if run.tuned_stage_file.exists():

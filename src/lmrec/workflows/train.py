@@ -221,6 +221,7 @@ def _train(
         recipe.evaluation,
         recipe.training.seed,
         show,
+        recipe.trains,
     )
     run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
     # The judge shows both stages, as far as what is served is not one of them. A history read as text would need the

@@ -188,7 +188,8 @@ def _make(
         served_fusion = news.served.fusion
         before = _evaluate(warm, recipe, asked.cases, carry_fusion(served_fusion, merged.old_rows), "served", show)
         _check(should_stop)
-        _train(folder, warm, recipe, learnt, merged.is_new[asked.learnt], should_stop, show)
+        if served_fusion.weights.towers:  # else what is counted answers alone
+            _train(folder, warm, recipe, learnt, merged.is_new[asked.learnt], should_stop, show)
         candidate = fit_fusion(served_fusion.weights, learnt, n_items)
         after = _evaluate(warm, recipe, asked.cases, candidate, "candidate", show)
         _check(should_stop)
