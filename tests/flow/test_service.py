@@ -910,6 +910,7 @@ def test_stats_for_the_console(own: Running) -> None:
     assert (stats["items"], stats["users_in_log"], stats["cold_share"]) == (32, 60, 1.0)
     assert "title" in stats["columns"]
     assert any(entry["route"] == "POST /v1/recommendations" for entry in stats["times"])
+    assert not any("/readyz" in entry["route"] for entry in stats["times"])  # which was asked while it loaded
 
 
 def test_logs_hold_no_personal_data(own: Running, service_logs: io.StringIO) -> None:

@@ -113,7 +113,10 @@ class Gate:
         metrics = self._state.metrics
         metrics.requests.labels(method, route, str(status)).inc()
         metrics.seconds.labels(method, route).observe(seconds)
-        self._state.traffic.add(f"{method} {route}", status, seconds)
+        if (
+            scope["path"] not in _HEALTH
+        ):  # "not ready yet" is an answer, no failure that somebody should look into for an hour
+            self._state.traffic.add(f"{method} {route}", status, seconds)
         caller = exchange.caller
         log(
             "request",
