@@ -176,6 +176,9 @@ def test_random_events_are_refused_with_the_reason(small: Small) -> None:
     assert list_generations(small.run)[1].metrics["better"] is False
 
     # Nothing was used up: the same events are heard again, and of refused generations only the newest stays.
+    same = update_run(small.run, show=False)
+    assert same.status == "nothing new"
+    assert f"since generation {result.generation} was made" in same.reason
     again = update_run(small.run, overrides=["update.keep_refused=1"], show=False)
     assert again.counts.new_events == 480
     assert names(small.run) == ["0", "0002"]

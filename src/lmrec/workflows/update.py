@@ -25,6 +25,7 @@ from lmrec.artifacts.generation import (
     discard_generation,
     finish_generation,
     generation_path,
+    how_far,
     list_generations,
     new_generation_folder,
     promote,
@@ -135,6 +136,15 @@ def update_run(
                 f"{counts.sentence()}. An update needs {needed:,} new events (update.min_events{way})",
                 counts,
             )
+        tried = None if force or dry_run or overrides else _tried_already(run, news)
+        if tried is not None:
+            return UpdateResult(
+                "nothing new",
+                None,
+                news.name,
+                f"nothing has been heard since generation {tried} was made of the same and not promoted; --force tries again",
+                counts,
+            )
         running = name_of_running(path, store_url)
         if running is not None and not dry_run:
             return UpdateResult(
@@ -156,6 +166,17 @@ def update_run(
                 counts,
             )
         return _make(run, news, recipe, asked, dry_run, should_stop, show, address_of(path, store_url))
+
+
+def _tried_already(run: RunFolder, news: News) -> str | None:
+    """The generation that was made of what is served and of all that the store has said so far, and refused."""
+    for info in reversed(list_generations(run.path)):
+        if info.metrics.get("better") is False:
+            folder = RunFolder(generation_path(run.path, info.name))
+            same = how_far(folder) == (news.heard.seq, news.heard.items_version)
+            if same and folder.read_record()["update"]["parent"] == news.name:
+                return info.name
+    return None
 
 
 def hold_out(merged: Merged, share: float) -> Slice:
