@@ -1073,6 +1073,10 @@ def test_a_generation_that_cannot_be_loaded_ends_the_command_with_the_reason(run
     with pytest.raises(RunFolderError, match="towers.safetensors"):
         serve(ServiceSettings.for_run(run, port=0), said.append)
     assert said[0].startswith("http://127.0.0.1:")
+    for thread in threading.enumerate():
+        if thread.name == "lmrec-last-resort":  # cancelled, it ends at its next look; else it would end whoever called
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 def test_keys_generations_and_rollback_by_command(run: Path) -> None:

@@ -66,8 +66,12 @@ def serve(settings: ServiceSettings, started: Callable[[str], None] = lambda add
             server.should_exit = True
 
         state.on_failure = stop
-        state.on_stop = _end_within(settings.close_s)
-        server.run(sockets=[listening])
+        last_resort = _end_within(settings.close_s)
+        state.on_stop = last_resort.start
+        try:
+            server.run(sockets=[listening])
+        finally:
+            last_resort.cancel()  # who called this may have more to do
         if state.failure is not None:
             raise state.failure
 
@@ -93,24 +97,21 @@ def worker_app() -> FastAPI:
     start_logging()
     Thread(target=_stop_without, args=(int(os.environ[_PARENT]),), name="lmrec-parent", daemon=True).start()
     state = open_state(ServiceSettings.model_validate_json(os.environ[_SETTINGS]))
-    state.on_stop = _end_within(state.settings.close_s)
+    state.on_stop = _end_within(state.settings.close_s).start
     return create_app(state)
 
 
-def _end_within(seconds: float) -> Callable[[], None]:
-    """To be called when this process closes: it ends, also where a thread waits for a store that hangs, and where nothing
+def _end_within(seconds: float) -> Timer:
+    """To be started when this process closes: it ends, also where a thread waits for a store that hangs, and where nothing
     but a kill would help. What was acknowledged is on the store's disk by then."""
 
     def give_up() -> None:
         log("stopped without the store, which does not answer", logging.ERROR)
         os._exit(1)
 
-    def begin() -> None:
-        timer = Timer(seconds, give_up)
-        timer.daemon = True
-        timer.start()
-
-    return begin
+    timer = Timer(seconds, give_up)
+    timer.name, timer.daemon = "lmrec-last-resort", True
+    return timer
 
 
 def _stop_without(parent: int) -> None:
