@@ -594,6 +594,17 @@ def test_a_rule_of_the_file_stays_in_force_beside_one_of_its_name(run: Path, tmp
         assert service.client.delete("/v1/rules/a").status_code == 409
 
 
+def test_rules_that_hide_everything_are_said(run: Path) -> None:
+    with running(run) as service:
+        everything = {"kind": "must_not_show", "item_ids": [f"film{n}" for n in range(32)]}
+        service.put("/v1/rules/all", everything)
+        assert service.shown() == []
+        (problem,) = service.get("/readyz")["problems"]
+        assert problem.startswith("every item is hidden")
+        service.delete("/v1/rules/all")
+        assert service.get("/readyz")["problems"] == []
+
+
 def test_an_approval_goes_with_its_item(own: Running) -> None:
     """Other words under the same id are looked at again."""
     own.put("/v1/rules/words", {"kind": "block_words", "words": ["gore"], "review": True})

@@ -362,6 +362,7 @@ class Serving:
 
     def _queue_held(self) -> None:
         """Items that a rule holds back go into the queue where people see them; those in it already stay as they are."""
+        self._say_whether_all_is_hidden()
         held = self._held()
         known = self._store.waiting_items() if held else set()
         fresh: dict[str, list[ItemId]] = {}
@@ -372,6 +373,15 @@ class Serving:
             for start in range(0, len(item_ids), _MAX_FLAGS):  # nobody's write waits for all of a large catalog
                 flags = dict.fromkeys(item_ids[start : start + _MAX_FLAGS], f"{_BY_RULE}{rule_id}")
                 self._store.flag_items(flags, f"{_BY_RULE}{rule_id}")
+
+    def _say_whether_all_is_hidden(self) -> None:
+        if self._lineup is not None and self._lineup.current.live.state.rules.everyone.hidden.all():
+            self._problems["all hidden"] = (
+                "every item is hidden, by the rules or because it waits for review, so all lists are empty. "
+                "See GET /v1/rules and GET /v1/reviews"
+            )
+        else:
+            self._problems.pop("all hidden", None)
 
     def _release_unheld(self) -> None:
         """Items that wait because of a rule which holds them no more need nobody's decision."""
