@@ -27,6 +27,7 @@ from benchmarks.speed.vectors import encode_shards, text_vectors
 from lmrec.fields import IntArray
 from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, true_first
 from lmrec.retrieval.bank import BankView, GrowingBank
+from lmrec.retrieval.codes import quickest_codes
 from lmrec.retrieval.index import ItemIndex
 from lmrec.retrieval.scorer import ItemBank
 from lmrec.retrieval.standing import Standing
@@ -183,7 +184,7 @@ def whole_by_codes(view: BankView, query: Vectors) -> IntArray:
 def bank_view(matrix: Vectors) -> BankView:
     rows = torch.from_numpy(matrix)
     none = torch.empty(len(matrix), 0)
-    return GrowingBank(ItemBank(none, none, rows)).view()
+    return GrowingBank(ItemBank(none, none, rows), quickest_codes(rows)).view()
 
 
 def rows_of(base: Vectors, n: int, file: Path) -> Vectors:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lmrec.fields import IntArray
-from lmrec.retrieval.codes import Codes, Rough, quickest_codes
+from lmrec.retrieval.codes import Codes, Rough
 from lmrec.retrieval.scorer import ItemBank
 
 _BLOCK_ROWS = 4096
@@ -64,14 +64,14 @@ class BankView:
 class GrowingBank:
     """Appends rows; one writer at a time. `view` is what readers hold: later appends never change it.
 
-    coded: False where an index makes codes of the base needless.
+    codes: of the base's matrix, for views from then on; without them its product is a plain one.
     """
 
-    def __init__(self, base: ItemBank, coded: bool = True) -> None:
+    def __init__(self, base: ItemBank, codes: Codes | None = None) -> None:
         self._base = ItemBank(*(part.detach().contiguous() for part in _parts(base)))
         self._tail = ItemBank(*(part.new_empty(0, part.shape[1]) for part in _parts(self._base)))
         self._n_tail = 0
-        self._codes = quickest_codes(self._base.matrix) if coded else None
+        self.codes = codes
 
     def append(self, rows: ItemBank) -> None:
         needed = self._n_tail + rows.n_items
@@ -84,7 +84,7 @@ class GrowingBank:
         self._n_tail = needed
 
     def view(self) -> BankView:
-        return BankView(self._base, ItemBank(*(part[: self._n_tail] for part in _parts(self._tail))), self._codes)
+        return BankView(self._base, ItemBank(*(part[: self._n_tail] for part in _parts(self._tail))), self.codes)
 
 
 def _parts(bank: ItemBank) -> tuple[Tensor, Tensor, Tensor]:

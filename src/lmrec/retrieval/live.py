@@ -101,7 +101,12 @@ class LiveRecommender:
         return known
 
     def warm_up(self) -> None:
-        """Load what the first request in words would otherwise wait for."""
+        """What a first answer need not wait for: codes, which make all that follow quicker, and what questions in words
+        take."""
+        found = self._catalog.find_codes()
+        if found is not None:
+            with self._writing:
+                self._publish(self._catalog.put_codes(*found))
         if self.recommender.checkpoint.configs.item.source != "id":
             self._catalog.encode_texts(["words"])
         if self.recommender.reranker is not None:

@@ -20,6 +20,7 @@ from lmrec.retrieval.ann import rebuilt
 from lmrec.retrieval.answers import EncodedItem
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.casting import Fields, column_of
+from lmrec.retrieval.codes import Codes, quickest_codes
 from lmrec.retrieval.index import ItemIndex
 from lmrec.retrieval.popularity import recent_popularity
 from lmrec.retrieval.recommender import Recommender
@@ -36,7 +37,7 @@ _ENCODE_AT_ONCE = 16  # texts a turn, so that a question in words need not wait 
 
 @dataclass(frozen=True, eq=False)
 class Compaction:
-    """The living rows of `source` (their numbers in it: `living`) as they will be numbered, and the index of them."""
+    """The living rows of `source` (their numbers in it: `living`) as they will be numbered, and the index or codes of them."""
 
     source: Snapshot
     living: npt.NDArray[np.int64]
@@ -46,6 +47,7 @@ class Compaction:
     titles: list[str]
     rows: dict[ItemId, int]
     index: ItemIndex | None
+    codes: Codes | None
 
 
 class LiveCatalog:
@@ -58,7 +60,7 @@ class LiveCatalog:
         self._log_popularity = recent_popularity(recommender.interactions, catalog.n_items)
         self._live_popularity: dict[ItemId, float] = {}
         self._encoding = threading.Lock()  # a tokenizer can be used by one thread at a time
-        self._bank = GrowingBank(scorer.bank, coded=recommender.index is None)
+        self._bank = GrowingBank(scorer.bank)
         self._ids = list(catalog.ids)
         self._titles = list(catalog.titles)
         self.snapshot = Snapshot(
@@ -134,6 +136,20 @@ class LiveCatalog:
             MIN_LATER, MAX_LATER_SHARE * now.n_rows
         )
 
+    def find_codes(self) -> "tuple[ItemBank, Codes] | None":
+        """Codes of the rows that were loaded, and these rows; None where an index or plain products are quicker. Takes long
+        and changes nothing: answers and changes may go on meanwhile."""
+        base = self.snapshot.bank.base
+        codes = quickest_codes(base.matrix) if self.snapshot.index is None else None
+        return None if codes is None else (base, codes)
+
+    def put_codes(self, base: ItemBank, codes: Codes) -> Snapshot:
+        """Answer by these codes from now on, unless other rows have come in the place of those that they are of."""
+        if self.snapshot.bank.base is base:
+            self._bank.codes = codes
+            self.snapshot = replace(self.snapshot, bank=self._bank.view())
+        return self.snapshot
+
     def start_compaction(self) -> "Compaction":
         """The living rows alone, in their order, under new numbers, all of them in the index. Takes long and changes
         nothing: changes may go on meanwhile."""
@@ -151,6 +167,7 @@ class LiveCatalog:
             titles=[old.titles[int(row)] for row in living],
             rows={item_id: row for row, item_id in enumerate(ids)},
             index=index,
+            codes=quickest_codes(bank.matrix) if index is None else None,
         )
 
     def finish_compaction(self, made: "Compaction") -> Snapshot:
@@ -161,7 +178,7 @@ class LiveCatalog:
             return now
         later = np.arange(n_source, now.n_rows)
         kept = np.concatenate([made.living, later])
-        self._bank = GrowingBank(made.bank, coded=made.index is None)
+        self._bank = GrowingBank(made.bank, made.codes)
         self._bank.append(now.bank.take(later))
         self._ids = made.ids + list(now.ids[n_source : now.n_rows])
         self._titles = made.titles + list(now.titles[n_source : now.n_rows])

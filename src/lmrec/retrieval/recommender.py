@@ -375,7 +375,7 @@ class Recommender:
         """The lists that `_lists` makes of all scores, by the index: among the best by the product and the items to
         which the sparse part adds something (less than nothing only to items of the history) are the best of all."""
         _check_k(k)
-        query, bank = self.scorer.query(histories), GrowingBank(self.scorer.bank, coded=False).view()
+        query, bank = self.scorer.query(histories), GrowingBank(self.scorer.bank).view()
         hidden = exclude_seen or self.scorer.lowers
         fetched = min(k + (int(histories.lengths.max(initial=0)) if hidden else 0), bank.n_rows)
         rows, scores = nearest_rows(index, bank, query, fetched, None if allowed is None else RowMask.of(allowed))

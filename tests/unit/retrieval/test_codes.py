@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrec.retrieval import bank
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.codes import KERNELS, MIN_ROWS, Codes, Kernel, PackedKernel, quickest_codes, shortlist
 from lmrec.retrieval.scorer import ItemBank
@@ -48,10 +47,9 @@ def test_a_shortlist_of_widely_spaced_scores_is_short() -> None:
 
 
 @pytest.mark.parametrize("coded", [True, False])
-def test_a_bank_answers_the_same_with_and_without_codes(coded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank, "quickest_codes", lambda rows: Codes.of(rows, PackedKernel) if coded else None)
+def test_a_bank_answers_the_same_with_and_without_codes(coded: bool) -> None:
     rows, late = rows_of(1, 300, 16, 1.0), rows_of(2, 40, 16, 1.0)
-    growing = GrowingBank(ItemBank(rows, rows, rows))
+    growing = GrowingBank(ItemBank(rows, rows, rows), Codes.of(rows, PackedKernel) if coded else None)
     growing.append(ItemBank(late, late, late))
     view, query = growing.view(), rows_of(3, 2, 16, 0.0)
     rough = view.rough_scores(query)

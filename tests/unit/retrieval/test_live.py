@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from lmrec.errors import InputError, UnknownIdError
 from lmrec.fields import IntArray, Ragged
+from lmrec.retrieval import live_catalog
+from lmrec.retrieval.codes import Codes, PackedKernel
 from lmrec.retrieval.explain import explain
 from lmrec.retrieval.filters import parse_filter
 from lmrec.retrieval.live import LiveAnswer, LiveItem, LiveQuery, LiveRecommender
@@ -338,6 +340,28 @@ def test_compaction_changes_nothing_that_can_be_seen(live: LiveRecommender) -> N
     assert live.browse("", 0, 100) == shown
     live.upsert([{"item_id": "b", "title": "violin"}])
     assert "b" in ids(ask(live, "a", k=100))
+
+
+def test_codes_come_after_the_first_answers_and_change_none(
+    live: LiveRecommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_catalog, "quickest_codes", lambda rows: Codes.of(rows, PackedKernel))
+    queries = [LiveQuery(history=("3", "7"), k=8), LiveQuery(history=("12",), k=8)]
+    assert live.state.snapshot.bank.codes is None
+    before = live.recommend(queries)
+    live.warm_up()
+    assert live.state.snapshot.bank.codes is not None
+    for answer, earlier in zip(live.recommend(queries), before, strict=True):
+        assert [item.item_id for item in answer.items] == [item.item_id for item in earlier.items]
+        assert [item.score for item in answer.items] == pytest.approx([item.score for item in earlier.items], rel=1e-5)
+    live.upsert([{"item_id": "later", "title": "a quiet harbour"}])
+    assert live.state.snapshot.bank.codes is not None
+
+    found = live._catalog.find_codes()
+    assert found is not None
+    live.compact()
+    own = live.state.snapshot.bank.codes
+    assert live._catalog.put_codes(*found).bank.codes is own, "codes of rows that are gone are not taken"
 
 
 def test_many_changes_are_compacted_by_themselves(live: LiveRecommender) -> None:
