@@ -32,6 +32,10 @@ def ids(answer: LiveAnswer | tuple[LiveItem, ...]) -> list[str]:
     return [item.item_id for item in items]
 
 
+def codes_of(live: LiveRecommender) -> Codes | None:
+    return live.state.snapshot.bank.codes
+
+
 def ask(live: LiveRecommender, *history: str, **choices: Any) -> LiveAnswer:
     (answer,) = live.recommend([LiveQuery(history=history, **choices)])
     return answer
@@ -347,20 +351,20 @@ def test_codes_come_after_the_first_answers_and_change_none(
 ) -> None:
     monkeypatch.setattr(live_catalog, "quickest_codes", lambda rows: Codes.of(rows, PackedKernel))
     queries = [LiveQuery(history=("3", "7"), k=8), LiveQuery(history=("12",), k=8)]
-    assert live.state.snapshot.bank.codes is None
+    assert codes_of(live) is None
     before = live.recommend(queries)
     live.warm_up()
-    assert live.state.snapshot.bank.codes is not None
+    assert codes_of(live) is not None
     for answer, earlier in zip(live.recommend(queries), before, strict=True):
         assert [item.item_id for item in answer.items] == [item.item_id for item in earlier.items]
         assert [item.score for item in answer.items] == pytest.approx([item.score for item in earlier.items], rel=1e-5)
     live.upsert([{"item_id": "later", "title": "a quiet harbour"}])
-    assert live.state.snapshot.bank.codes is not None
+    assert codes_of(live) is not None
 
     found = live._catalog.find_codes()
     assert found is not None
     live.compact()
-    own = live.state.snapshot.bank.codes
+    own = codes_of(live)
     assert live._catalog.put_codes(*found).bank.codes is own, "codes of rows that are gone are not taken"
 
 
