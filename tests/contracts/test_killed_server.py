@@ -96,6 +96,9 @@ def test_a_service_ends_when_told_to_although_its_store_hangs(postgresql: Postgr
                 assert time.monotonic() < end
                 time.sleep(0.05)
             with postgresql.frozen():
+                for _ in range(3):
+                    answer = httpx.get(f"{address}/readyz", timeout=20)
+                    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store")
                 asking = threading.Thread(target=_look, args=(address,))
                 asking.start()
                 time.sleep(0.3)  # it waits for the store now

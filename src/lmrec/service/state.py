@@ -26,6 +26,7 @@ from lmrec.service.limits import InFlight
 from lmrec.service.lineup import Served
 from lmrec.service.logs import log, log_failure
 from lmrec.service.metrics import ListStatistics, Metrics, newest_drift
+from lmrec.service.pulse import Pulse
 from lmrec.service.recommending import Ask, Listed, of_question
 from lmrec.service.security import KeyRing
 from lmrec.service.serving import Serving
@@ -56,6 +57,7 @@ class ServiceState:
         self.lists = ListStatistics()
         self.in_flight = InFlight(limits.max_in_flight)
         self.keys = KeyRing(store)
+        self.pulse = Pulse(store.ping)
         self.shown = ShownLists(store, self.metrics.shown_lost.inc)
         self.serving = Serving(settings.run, store, settings.rules, settings.retry_s)
         self.started_ts = time.time()

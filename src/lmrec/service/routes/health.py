@@ -1,12 +1,8 @@
 """For machines that watch over machines."""
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 from starlette.concurrency import run_in_threadpool
 
-from lmrec.feedback.errors import StoreError
-from lmrec.service.errors import busy
 from lmrec.service.routes.shared import State, answer, errors, needs
 from lmrec.service.schemas.answers import Alive, Ready
 
@@ -26,14 +22,11 @@ async def alive() -> Response:
 async def ready(state: State) -> Response:
     """What is being served; 503 with the reason while it loads, or while the store does not answer."""
 
-    def look() -> dict[str, Any]:
-        state.check_ready()
-        try:
-            state.store.ping()
-        except StoreError as error:
-            raise busy("the event store does not answer; the service's log says why", "store") from error
-        served = state.serving.current
-        return {
+    state.check_ready()
+    await state.pulse.beat()
+    served = state.serving.current
+    return answer(
+        {
             "status": "ready",
             "generation": served.generation,
             "items": served.live.n_items,
@@ -41,8 +34,7 @@ async def ready(state: State) -> Response:
             "store": state.store.where.partition(":")[0].partition("+")[0],
             "problems": state.problems,
         }
-
-    return answer(await run_in_threadpool(look))
+    )
 
 
 @router.get(
