@@ -113,9 +113,8 @@ class Gate:
         metrics = self._state.metrics
         metrics.requests.labels(method, route, str(status)).inc()
         metrics.seconds.labels(method, route).observe(seconds)
-        if (
-            scope["path"] not in _HEALTH
-        ):  # "not ready yet" is an answer, no failure that somebody should look into for an hour
+        # "Not ready yet" is an answer, no failure that somebody should look into for an hour.
+        if scope["path"] not in _HEALTH:
             self._state.traffic.add(f"{method} {route}", status, seconds)
         caller = exchange.caller
         log(

@@ -20,8 +20,8 @@ class LiveCounts:
     def __init__(self, store: Store, after_seq: int = 0, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._as_of_ts = clock()
-        self._counts: dict[ItemId, float] = {}  # worth at that moment
+        self._origin_ts = clock()
+        self._counts: dict[ItemId, float] = {}  # worth at the origin
         self._seq = max(after_seq, store.last_seq() - _MAX_BACK)
 
     def update(self) -> bool:
@@ -30,18 +30,18 @@ class LiveCounts:
         if last <= self._seq:
             return False
         now = self._clock()
-        self._fade(now)
+        fade = self._fade(now)
         for item_id, worth in self._store.worth(self._seq, last, now, HALF_LIFE_S).items():
-            self._counts[item_id] = self._counts.get(item_id, 0.0) + worth
+            self._counts[item_id] = self._counts.get(item_id, 0.0) + worth / fade
         self._seq = last
         return True
 
     def weights(self) -> Mapping[ItemId, float]:
         """Item to what its events are worth now; items whose events have faded are let go."""
-        self._fade(self._clock())
-        return dict(self._counts)
+        fade = self._fade(self._clock())
+        self._counts = {item_id: worth for item_id, worth in self._counts.items() if worth * fade > _SMALLEST}
+        return {item_id: worth * fade for item_id, worth in self._counts.items()}
 
-    def _fade(self, now: float) -> None:
-        fade = float(2.0 ** (-(now - self._as_of_ts) / HALF_LIFE_S))
-        self._counts = {item_id: worth * fade for item_id, worth in self._counts.items() if worth * fade > _SMALLEST}
-        self._as_of_ts = now
+    def _fade(self, now: float) -> float:
+        """What is worth 1 at the origin is worth this now."""
+        return float(2.0 ** (-(now - self._origin_ts) / HALF_LIFE_S))

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.concurrency import run_in_threadpool
 
 from lmrec.feedback.errors import StoreError
-from lmrec.service.errors import ServiceError, busy
+from lmrec.service.errors import busy
 
 WAIT_S: Final = 2.0
 
@@ -28,14 +28,10 @@ class Pulse:
         try:
             await asyncio.wait_for(asyncio.shield(self._asking), self._wait_s)
         except (StoreError, TimeoutError) as error:
-            raise _away() from error
+            raise busy("the event store does not answer; the service's log says why", "store") from error
 
 
 def _looked_at(asked: "asyncio.Task[None]") -> None:
     """Where all who waited have gone, nobody else would look at its error, and asyncio would complain."""
     if not asked.cancelled():
         asked.exception()
-
-
-def _away() -> ServiceError:
-    return busy("the event store does not answer; the service's log says why", "store")

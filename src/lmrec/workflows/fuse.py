@@ -81,9 +81,9 @@ def search_weights(
     def measure(weights: FusionWeights, known: Counted, one: Scorer = scorer) -> float:
         return evaluate(one.fused(known.fusion(weights)), asked, n_items, judging).aggregate[judging.metric]
 
-    counted = Counted.of(train, n_items, None)
-    if config.transitions:
-        counted = _best_pairs(train, n_items, measure, start, show)
+    counted = (
+        _best_pairs(train, n_items, measure, start, show) if config.transitions else Counted.of(train, n_items, None)
+    )
     if counted.transitions is not None and borrowed:
         lending = Fusion(FusionWeights(transitions=1.0, borrowed=borrowed), counted.transitions)
         counted = replace(counted, loans=scorer.fused(lending).fusion.loans)

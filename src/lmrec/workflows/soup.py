@@ -258,7 +258,14 @@ def _save(
     shutil.copy2(source.recipe_file, run.recipe_file)
     served, validated = kitchen.scorer(places, validated=False), kitchen.scorer(places, validated=True)
     weights, _ = search_weights(
-        validated, split.train, split.validation, recipe.fusion, recipe.evaluation, recipe.training.seed, show
+        validated,
+        split.train,
+        split.validation,
+        recipe.fusion,
+        recipe.evaluation,
+        recipe.training.seed,
+        show,
+        recipe.trains,
     )
     answering = served.fused(fit_fusion(weights, member.interactions, member.catalog.n_items))
     text_vec = kitchen.text_vec(places)
