@@ -1033,7 +1033,7 @@ def test_workers_share_what_is_known_and_one_that_dies_comes_again(run: Path) ->
                 assert item not in {one["item_id"] for one in shown}
         first = children()
         os.kill(first[0], signal.SIGKILL)
-        until(lambda: len(children()) == 2 and children() != first, 120)  # a minute, where it died while it was asked
+        until(lambda: len(now := children()) == 2 and now != first, 120)  # a minute, where it died while it was asked
         assert ask("POST", "/v1/recommendations", {"k": 1})["items"]
         assert "died" in (run / "said.txt").read_text()
         left = children()
