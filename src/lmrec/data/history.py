@@ -115,7 +115,11 @@ class FirstMeetings:
         if not len(self.codes):
             return np.full(len(user_idx), np.inf)
         codes = _pair_codes(user_idx, item_idx, self.n_items)
-        places = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        # In ascending order the search walks through memory once; in any other nearly each step misses the caches.
+        order = np.argsort(codes)
+        places = np.empty(len(codes), np.int64)
+        places[order] = np.searchsorted(self.codes, codes[order])
+        np.minimum(places, len(self.codes) - 1, out=places)
         return np.where(self.codes[places] == codes, self.first_ts[places], np.inf)
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from lmrec.data.sources.reading import ROW, Table
 from lmrec.errors import DataError
-from lmrec.fields import ADDED_AT
+from lmrec.fields import ADDED_AT, IntArray
 
 _MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None", "<NA>"]
 _WHOLE_FLOAT = r"^-?\d+\.0+$"
@@ -65,10 +65,25 @@ def drop_duplicated_items(table: Table, id_column: str) -> Table:
 
 def drop_duplicated_events(table: Table, keys: list[str]) -> Table:
     """Keep the first of events that agree in all `keys`; count the others."""
-    distinct = table.frame.filter(pl.struct(keys).is_first_distinct())
-    n_same = table.frame.height - distinct.height
-    table = replace(table, frame=distinct)
+    suspects = _hash_twins(table.frame, keys)
+    if not len(suspects):
+        return table
+    is_first = table.frame[suspects].select(pl.struct(keys).is_first_distinct()).to_series().to_numpy()
+    kept = np.ones(table.frame.height, np.bool_)
+    kept[suspects[~is_first]] = False
+    n_same = int((~kept).sum())
+    table = replace(table, frame=table.frame.filter(kept))
     return table.note(f"{n_same:,} events repeat an earlier one and were dropped") if n_same else table
+
+
+def _hash_twins(frame: pl.DataFrame, keys: list[str]) -> IntArray:
+    """Places of the rows whose hash over `keys` another row has: all that repeat a row, and hardly any more.
+
+    Sorting hashes is a third of the work of telling all rows apart, and most logs hold few repeats.
+    """
+    hashes = frame.select(pl.struct(keys).hash()).to_series().to_numpy()
+    in_order = np.sort(hashes)
+    return np.flatnonzero(np.isin(hashes, in_order[1:][in_order[1:] == in_order[:-1]]))
 
 
 def parse_numbers(table: Table, column: str, *, required: bool, at_least: float = -np.inf) -> Table:
