@@ -27,39 +27,50 @@ def rank_relevant(scores: FloatArray, history: Ragged, relevant: Ragged, exclude
     [2]
     """
     _check_block(scores, history, relevant)
-    n_items = scores.shape[1]
     rows, items = relevant.row_of_value, relevant.values
-    no_rivals = rows * n_items + items  # pairs (row, item), each as one number
-    n_candidates = np.full(len(scores), n_items)
-    if exclude_seen:
-        seen = np.unique(history.row_of_value * n_items + history.values)
-        n_candidates -= np.bincount(seen // n_items, minlength=len(scores))
-        _refuse_excluded(np.isin(no_rivals, seen), rows, items)
-        no_rivals = np.concatenate([no_rivals, seen])
+    n_items = scores.shape[1]
+    seen = _different_pairs(history, n_items) if exclude_seen else np.zeros(0, np.int64)
+    _refuse_excluded(_stand_in(seen, rows * n_items + items), rows, items)
+    n_seen = np.bincount(seen // n_items, minlength=len(history))
     values = np.asarray(scores[rows, items], dtype=float_type(scores))
-    best_first = np.lexsort((-values, rows))
+    values = values[np.lexsort((-values, rows))]
     place = np.arange(len(values)) - np.repeat(relevant.offsets[:-1], relevant.lengths)
-    values = values[best_first]
+    own = Ragged(values, relevant.offsets)
+    excluded = Ragged(np.asarray(scores[np.divmod(seen, n_items)], values.dtype), np.append(0, np.cumsum(n_seen)))
     # One pass over a row that is in the cache for each value; what is no rival is taken off again.
     at_or_above = np.fromiter(
         (np.count_nonzero(scores[row] >= value) for row, value in zip(rows, values, strict=True)), np.int64, len(values)
     )
-    ranks = at_or_above - _count_pairs(scores, no_rivals, rows, values) + place + 1
-    return Ranks(Ragged(ranks, relevant.offsets), n_candidates, relevant.lengths)
+    ranks = at_or_above - _count_from(own, own) - _count_from(excluded, own) + place + 1
+    return Ranks(Ragged(ranks, relevant.offsets), n_items - n_seen, relevant.lengths)
 
 
-def _count_pairs(scores: FloatArray, pairs: IntArray, rows: IntArray, values: FloatArray) -> IntArray:
-    """(V,) for each value, best first within its row (ascending): how many of the pairs (row, item), given as one number
-    each, are in its row and score at least as high."""
-    pair_rows, pair_items = np.divmod(pairs, scores.shape[1])
-    every_row = np.concatenate([pair_rows, rows])
-    every_score = np.concatenate([np.asarray(scores[pair_rows, pair_items], values.dtype), values])
-    is_value = np.arange(len(every_row)) >= len(pairs)
-    order = np.lexsort((is_value, -every_score, every_row))  # of equal scores the pairs come first
-    before = np.cumsum(~is_value[order])
-    in_earlier_rows = np.searchsorted(np.sort(pair_rows), rows)
-    counted: IntArray = before[is_value[order]] - in_earlier_rows
+def _count_from(scores: Ragged, bounds: Ragged) -> IntArray:
+    """(V,) for each value of `bounds`: how many scores of the same row are at least as high."""
+    counted = np.zeros(len(bounds.values), np.int64)
+    for place in range(
+        int(bounds.lengths.max(initial=0))
+    ):  # the first bound of every row, then the second where there is one
+        rows = np.flatnonzero(bounds.lengths > place)
+        at, found = bounds.offsets[rows] + place, scores.take(rows)
+        high = found.values >= np.repeat(bounds.values[at], found.lengths)
+        counted[at] = np.bincount(found.row_of_value[high], minlength=len(rows))
     return counted
+
+
+def _different_pairs(rows: Ragged, n_items: int) -> IntArray:
+    """Pairs (row, item), each as one number, ascending and none twice. Sorting is quick; np.unique, which hashes, is not."""
+    pairs = np.sort(rows.row_of_value * n_items + rows.values)
+    once = np.ones(len(pairs), np.bool_)
+    once[1:] = pairs[1:] != pairs[:-1]
+    return pairs[once]
+
+
+def _stand_in(ascending: IntArray, asked: IntArray) -> BoolArray:
+    """Which of `asked` are among the ascending numbers."""
+    if not len(ascending):
+        return np.zeros(len(asked), np.bool_)
+    return ascending[np.minimum(np.searchsorted(ascending, asked), len(ascending) - 1)] == asked
 
 
 def _check_block(scores: FloatArray, history: Ragged, relevant: Ragged) -> None:
