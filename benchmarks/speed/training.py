@@ -49,7 +49,7 @@ def main(small: bool) -> list[Figure]:
     if not PEERS_PYTHON.exists():
         raise SystemExit("RecTools' environment is missing: make bench-peers-setup")
     cell = Cell(DATA["amazon-scientific"], PROTOCOLS["P1"])
-    n_epochs, n_theirs = (2, 2) if small else (10, 30)
+    n_epochs, n_theirs = (1, 2) if small else (10, 30)
     ways = {name: the_recipe(cell, source, n_epochs) for name, source in _WAYS.items()}
     prepared = cell.prepare(next(iter(ways.values())))
     with tempfile.TemporaryDirectory() as folder:

@@ -30,6 +30,7 @@ MORE_WORKERS = 2  # one for each core, with the client beside them
 MORE_SCENES: dict[str, dict[str, float]] = {name: SCENES[name] for name in ("4 clients", "16 clients")}
 _WARM_S = 5.0  # workers load one after the other, and which one a question reaches is the system's choice
 _SHARES = (50, 90, 95, 99)
+_WIDTHS = ((0.0, 128), (4.0, 512))  # weight of the words' own cosine, and what is then searched
 
 
 def main(small: bool) -> list[Figure]:
@@ -37,7 +38,7 @@ def main(small: bool) -> list[Figure]:
     data = Path(os.environ.get("LMREC_DATA", ROOT.parent / "shared" / "data"))
     figures: list[Figure] = []
     curves: dict[str, list[float]] = {}
-    for content, width in ((0.0, 128), (4.0, 512)):
+    for content, width in _WIDTHS[:1] if small else _WIDTHS:
         folder = ROOT / "runs" / f"bench-serve-{size.items}-{width}"
         world = build_world(folder, data, size, content)
         note = f"{size.items:,} items x {width}"
@@ -50,7 +51,7 @@ def main(small: bool) -> list[Figure]:
                 for scene, choices in scenes.items():
                     name = scene if workers == 1 else f"{workers} workers, {scene}"
                     tally = service.load(
-                        seconds=3.0 if small else 10.0, n_items=world.n_items, n_users=len(world.store_users), **choices
+                        seconds=2.0 if small else 10.0, n_items=world.n_items, n_users=len(world.store_users), **choices
                     )
                     figures += _answers(name, tally, note)
                     curves[f"{name}, {width} wide"] = tally["ms"]["recommend"]
