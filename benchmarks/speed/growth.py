@@ -1,7 +1,7 @@
 """Growth: ten times the items, the users or the events of a planted world, and what each step of the arc then takes.
 
 Each step runs in a process of its own: `prepare` (tables to split histories), `fit` (two epochs of the first stage), `judge`
-(the whole catalog ranked, against counted rivals) and `index` (lists of 8-bit codes over the fitted item vectors). The
+(the whole catalog ranked, against counted rivals) and `index` (a sketch over the fitted item vectors). The
 language model has one layer, 32 wide, and never learnt anything: a real one would hide all other growth behind its
 own, which is that of the number of different texts and nothing else (the figure `encode`). Seconds are of the processor; memory
 is the process's peak over what it held when its work began. Linear is ten times the first world's; what is above that is named.
@@ -154,7 +154,7 @@ def begin(step: str, folder: Path) -> Callable[[], Any]:
         from lmrec.retrieval.ann import IndexConfig, build_index
 
         matrix = np.load(folder / "matrix.npy")
-        return lambda: build_index(matrix, IndexConfig(kind="lists"))
+        return lambda: build_index(matrix, IndexConfig(kind="sketch"))
     from lmrec.recipe import load_recipe
     from lmrec.workflows.prepare import prepare
 

@@ -73,10 +73,11 @@ def test_seconds_to_a_goal_are_those_of_the_first_that_reached_it() -> None:
     course = {2.0: 0.1, 4.0: 0.3, 6.0: 0.2}
     assert training.seconds_to(course, 0.2) == 4.0
     assert training.seconds_to(course, 0.4) is None
-    figure = training.figure_of("ids alone", course, {10.0: 0.2, 20.0: 0.25, 30.0: 0.2}, {50.0: 0.1})
+    figure, as_it_is = training.figures_of("ids alone", course, {10.0: 0.2, 20.0: 0.25, 30.0: 0.2}, {50.0: 0.1})
     assert (figure.ours, figure.reference) == (4.0, 20.0)
     assert "50 s instead of 10" in figure.note
-    assert training.figure_of("ids alone", course, {10.0: 0.9}, None).unit == "share"
+    assert (as_it_is.ours, as_it_is.reference) == (4.0, 100.0)
+    assert [one.unit for one in training.figures_of("ids alone", course, {10.0: 0.9}, None)] == ["share"]
 
 
 def test_growth_is_held_against_ten_times_the_first() -> None:

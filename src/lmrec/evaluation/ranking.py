@@ -70,7 +70,8 @@ def _stand_in(ascending: IntArray, asked: IntArray) -> BoolArray:
     """Which of `asked` are among the ascending numbers."""
     if not len(ascending):
         return np.zeros(len(asked), np.bool_)
-    return ascending[np.minimum(np.searchsorted(ascending, asked), len(ascending) - 1)] == asked
+    nearest = ascending[np.minimum(np.searchsorted(ascending, asked), len(ascending) - 1)]
+    return np.equal(nearest, asked)
 
 
 def _check_block(scores: FloatArray, history: Ragged, relevant: Ragged) -> None:

@@ -1,6 +1,6 @@
-"""Building the index of a catalog above a measured size, in lists or as a graph, reading as much as the wanted recall takes."""
+"""Building the index of a catalog above a size: a sketch, lists or a graph, reading as much as the wanted recall takes."""
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -8,7 +8,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from lmrec.fields import BoolArray, FloatArray, IntArray
-from lmrec.retrieval.index import LEVELS, Float32, ItemIndex, Rows, encode_rows
+from lmrec.retrieval.exact import Float32, Rows
+from lmrec.retrieval.index import LEVELS, ItemIndex, encode_rows
+from lmrec.retrieval.sketch import Sketch
 
 if TYPE_CHECKING:
     import faiss
@@ -20,7 +22,8 @@ _SEED = 0
 _DEPTH = 100  # recall is measured of the first 100
 _NEIGHBOURS = 16  # links of a row on each floor of a graph
 _BUILD_VIEW = 100  # rows in view while a row's neighbours are looked for (efConstruction)
-_TIMED = 50  # queries that two indices are timed with
+_LEAST = 16  # rows that letters are learnt from
+_MOST_CANDIDATES = 0.1  # a sketch that has to name a larger share of the rows says too little
 
 
 class IndexConfig(BaseModel):
@@ -28,20 +31,14 @@ class IndexConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["auto", "exact", "lists", "graph"] = Field(
+    kind: Literal["auto", "exact", "sketch", "lists", "graph"] = Field(
         default="auto",
-        description="exact: every item is scored; lists: those in lists near to the user; graph: those that a walk through a "
-        "graph of neighbours (HNSW) meets; auto: exact up to `lists_mb`, above it lists, or where items are at most "
-        "`graph_items` the quicker of lists and graph, timed on questions of users when the run is saved.",
+        description="exact: every item is scored; sketch: codes of 4 bits of every item name those that are; lists: codes of "
+        "the items in lists near to the user do; graph: a walk through a graph of neighbours (HNSW) does; auto: exact up "
+        "to `exact_mb`, above it a sketch, or lists where a sketch would have to name a tenth of the items.",
     )
-    lists_mb: float = Field(
-        default=30.0, gt=0, description="Codes (items x width bytes, in MB) above which auto makes lists."
-    )
-    graph_items: int = Field(
-        default=0,
-        ge=0,
-        description="auto: the largest catalog for which a graph is tried too. Building one takes 0.3 to 1 ms an item, and "
-        "again when many items have gone.",
+    exact_mb: float = Field(
+        default=30.0, gt=0, description="Codes (items x width bytes, in MB) up to which auto scores every item."
     )
     recall: float = Field(
         default=0.992, gt=0, le=1, description="So much is read that this share of the true first 100 is found."
@@ -56,37 +53,42 @@ def build_index(
     queries: (M, Q) as they will be asked, to measure recall on; rows of the matrix where there are none.
     """
     config = config or IndexConfig()
-    if config.kind == "exact" or not len(matrix) or (config.kind == "auto" and matrix.size <= config.lists_mb * 1e6):
+    if config.kind == "exact" or not len(matrix) or (config.kind == "auto" and matrix.size <= config.exact_mb * 1e6):
         return None
     if queries is None or not len(queries):
         queries = _sample(matrix, 200)
-    found = []
-    if config.kind != "graph":
-        found.append(choose_n_probe(_build_lists(matrix), matrix, queries, config.recall))
-    if config.kind == "graph" or (config.kind == "auto" and len(matrix) <= config.graph_items):
-        found.append(choose_n_probe(_build_graph(matrix, _step(matrix)), matrix, queries, config.recall))
-    return found[0] if len(found) == 1 else min(found, key=lambda index: seconds_a_query(index, matrix, queries))
-
-
-def seconds_a_query(index: ItemIndex, matrix: FloatArray, queries: FloatArray) -> float:
-    """The median of the processor's seconds for one query alone, the first 100 wanted."""
-    seconds = []
-    for query in queries[:_TIMED]:
-        began = time.thread_time()
-        index.search(query[None], min(_DEPTH, len(matrix)), lambda at: _read(matrix, at))
-        seconds.append(time.thread_time() - began)
-    return float(np.median(seconds))
+    if config.kind in ("auto", "sketch") and len(matrix) >= _LEAST:
+        index = choose_depth(_build_sketch(matrix), matrix, queries, config.recall)
+        assert index.sketch is not None
+        if config.kind == "sketch" or index.sketch.depth <= _MOST_CANDIDATES * len(matrix):
+            return index
+    built = _build_graph(matrix, _step(matrix)) if config.kind == "graph" else _build_lists(matrix)
+    return choose_n_probe(built, matrix, queries, config.recall)
 
 
 def choose_n_probe(index: ItemIndex, matrix: FloatArray, queries: FloatArray, recall: float) -> ItemIndex:
     """The index with the smallest `n_probe` at which the queries find `recall` of their true first 100."""
+    return _with_least(lambda n: replace(index, n_probe=n), 1, index.n_lists, matrix, queries, recall)
+
+
+def choose_depth(index: ItemIndex, matrix: FloatArray, queries: FloatArray, recall: float) -> ItemIndex:
+    """The index whose sketch names as few candidates as find `recall` of the queries' true first 100."""
+    sketch = index.sketch
+    assert sketch is not None
+    least, most = min(_DEPTH, len(matrix)), len(matrix)
+    return _with_least(lambda n: replace(index, sketch=replace(sketch, depth=n)), least, most, matrix, queries, recall)
+
+
+def _with_least(
+    index_of: Callable[[int], ItemIndex], low: int, high: int, matrix: FloatArray, queries: FloatArray, recall: float
+) -> ItemIndex:
+    """The index of the smallest effort in low..high that finds `recall` of the true first 100; recall grows with the effort."""
     truth = true_first(matrix, queries, _DEPTH)
 
-    def recall_at(n_probe: int) -> float:
-        rows, _ = replace(index, n_probe=n_probe).search(queries, truth.shape[1], lambda at: _read(matrix, at))
+    def recall_at(effort: int) -> float:
+        rows, _ = index_of(effort).search(queries, truth.shape[1], lambda at: _read(matrix, at))
         return mean_overlap(rows, truth)
 
-    low, high = 1, index.n_lists  # the answer lies in low..high; recall grows with the lists read
     while low < high:
         middle = (low * high) ** 0.5 if high > 4 * low else (low + high) / 2
         at = min(max(int(middle), low), high - 1)
@@ -94,7 +96,7 @@ def choose_n_probe(index: ItemIndex, matrix: FloatArray, queries: FloatArray, re
             high = at
         else:
             low = at + 1
-    return replace(index, n_probe=high, recall=recall_at(high))
+    return replace(index_of(high), recall=recall_at(high))
 
 
 def true_first(matrix: FloatArray, queries: FloatArray, k: int) -> Rows:
@@ -120,8 +122,8 @@ def mean_overlap(found: IntArray, truth: IntArray) -> float:
 def rebuilt(index: ItemIndex, living: BoolArray, matrix: FloatArray) -> ItemIndex:
     """The index of `matrix` (N, Q): the index's rows that live (living: (n_rows,)), in their order, and then new rows.
 
-    Lists keep their centres and codes; only new rows are coded and given to lists. A graph takes new rows too, but cannot
-    forget: where rows have gone it is built anew.
+    Lists keep their centres and codes, a sketch its letters; only new rows are coded and given to lists. A graph takes new rows
+    too, but cannot forget: where rows have gone it is built anew.
     """
     import faiss
 
@@ -150,7 +152,15 @@ def rebuilt(index: ItemIndex, living: BoolArray, matrix: FloatArray) -> ItemInde
     codes.ntotal = n_kept
     grown = replace(index, codes=codes)
     _add(grown, matrix[n_kept:], n_kept)
-    return grown
+    return grown if index.sketch is None else replace(grown, sketch=index.sketch.rebuilt(living, matrix[n_kept:]))
+
+
+def _build_sketch(matrix: FloatArray) -> ItemIndex:
+    """Over codes of all rows in one list, for filters that leave few rows."""
+    step = _step(matrix)
+    index = ItemIndex(_empty_lists(np.zeros((1, matrix.shape[1]), np.float32)), step, n_probe=1)
+    _add(index, matrix, 0)
+    return replace(index, sketch=Sketch.build(matrix))
 
 
 def _build_lists(matrix: FloatArray) -> ItemIndex:

@@ -1,9 +1,12 @@
-"""The index of a large catalog: rows as 8-bit codes, in lists or in a graph, and exact scores of the candidates they propose.
+"""The index of a large catalog: rows as codes, whole, in lists or in a graph, and exact scores of the candidates they propose.
 
 k-means gives each row a list; a query reads the lists nearest to it, and their codes, a quarter of the bytes of floats, name
 candidates, whose scores are then computed from the float rows. So a score is always the model's own, and only the choice of
 candidates can miss. How many candidates are fetched is decided by what is seen: their exact scores tell how far off the
 codes are, and more are fetched until the k-th exact score lies six such deviations above the last candidate's coded score.
+
+Above the codes stands a sketch (`lmrec.retrieval.sketch`), letters of four bits that name candidates in a tenth of the time;
+how many are scored exactly is found by measuring, as the number of lists is.
 
 In a graph (HNSW, Malkov & Yashunin 2016, https://arxiv.org/abs/1603.09320) a query walks from row to nearer row instead. A
 walk among mostly hidden rows ends too early, so where less than a quarter of the rows may be answered all codes are read.
@@ -12,32 +15,30 @@ Smaller catalogs are scored whole (`lmrec.retrieval.codes`); where an index is q
 `lmrec.retrieval.ann` builds it and measures its recall. Lists are faiss' IVF, https://arxiv.org/abs/2401.08281.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from lmrec.artifacts.files import read_json, replaced_folder, write_json
 from lmrec.errors import RunFolderError
-from lmrec.fields import BoolArray, FloatArray, IntArray
+from lmrec.fields import BoolArray, FloatArray
+from lmrec.retrieval.exact import Float32, Rows, RowsReader, best_of, nothing_found, score_all, scores_of
+from lmrec.retrieval.sketch import Sketch
 
 if TYPE_CHECKING:
     import faiss
 
-Float32: TypeAlias = npt.NDArray[np.float32]
-Rows: TypeAlias = npt.NDArray[np.int64]
-RowsReader: TypeAlias = Callable[[IntArray], Float32]  # (M,) row numbers -> (M, Q) float rows
-
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
+_SKETCH = "sketch.faiss"
 LEVELS = 127  # a code is a whole number from -127 to 127
 _MARGIN = 6.0  # deviations of the codes
 _SPARE = 32  # candidates beyond 2 k
 _SELECTIVE = 4_096  # so few rows are scored outright
 _FEW_HIDDEN = 64  # so few hidden rows are dropped from what was found
-_WALKABLE = 0.25  # share of shown rows above which a graph is walked
+_MOSTLY = 0.25  # share of shown rows above which a graph is walked and a sketch is read
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +59,15 @@ class ItemIndex:
     """Finds rows of a matrix (n_rows, Q) that it holds as codes alone: value / step, rounded.
 
     n_probe: how many lists each query reads; of a graph, how many rows its walk keeps in view (efSearch). recall: of the first
-    100 with so many, as measured when they were chosen.
+    100, as measured when it was built. sketch: where there is one it is asked, and the codes where a filter leaves few
+    rows.
     """
 
     codes: "faiss.IndexIVFScalarQuantizer | faiss.IndexHNSWSQ"
     step: float
     n_probe: int
     recall: float = 1.0
+    sketch: Sketch | None = None
 
     @property
     def n_rows(self) -> int:
@@ -88,17 +91,19 @@ class ItemIndex:
         """
         query = np.ascontiguousarray(query, np.float32)
         if mask is not None and mask.n_shown <= max(k, _SELECTIVE):
-            return _score_all(query, np.flatnonzero(mask.shown[: self.n_rows]), k, read_rows)
-        found = np.full((len(query), k), -1, np.int64)
-        scores = np.full((len(query), k), -np.inf, np.float32)
+            return score_all(query, np.flatnonzero(mask.shown[: self.n_rows]), k, read_rows)
+        found, scores = nothing_found(len(query), k)
         open_queries = np.arange(len(query))
+        if self.sketch is not None and (mask is None or mask.n_shown >= _MOSTLY * self.n_rows):
+            found, scores, enough = self.sketch.search(query, k, read_rows, None if mask is None else mask.shown)
+            open_queries = np.flatnonzero(~enough)
         # To look up every row in a mask costs more than to drop a few that were found.
         n_hidden = 0 if mask is None else len(mask.shown) - mask.n_shown
         dropped = mask.shown if mask is not None and n_hidden <= _FEW_HIDDEN else None
         depth = min(2 * k + _SPARE + (n_hidden if dropped is not None else 0), self.n_rows)
         while len(open_queries) and depth:
             coded, rows = self._scan(query[open_queries], depth, None if dropped is not None else mask)
-            exact = _scores_of(query[open_queries], rows, read_rows)
+            exact = scores_of(query[open_queries], rows, read_rows)
             if dropped is not None:
                 exact[(rows >= 0) & ~dropped[rows]] = -np.inf
             best = best_of(rows, exact, k)
@@ -111,7 +116,7 @@ class ItemIndex:
 
     def without_misses(self) -> Self:
         """The same index reading every list, or every code."""
-        return replace(self, n_probe=self.n_lists, recall=1.0)
+        return replace(self, n_probe=self.n_lists, recall=1.0, sketch=None)
 
     def save(self, folder: Path, origin: str) -> None:
         """`origin`: the fingerprint of the checkpoint that made the vectors; `open` wants the same."""
@@ -119,6 +124,8 @@ class ItemIndex:
 
         with replaced_folder(folder) as fresh:
             faiss.write_index(self.codes, str(fresh / "codes.faiss"))
+            if self.sketch is not None:
+                self.sketch.save(fresh / _SKETCH)
             write_json(
                 fresh / "index.json",
                 {
@@ -129,6 +136,7 @@ class ItemIndex:
                     "step": self.step,
                     "n_probe": self.n_probe,
                     "recall": self.recall,
+                    "depth": None if self.sketch is None else self.sketch.depth,
                 },
             )
 
@@ -144,7 +152,10 @@ class ItemIndex:
             codes = faiss.read_index(str(folder / "codes.faiss"), faiss.IO_FLAG_MMAP_IFC)
             if (codes.ntotal, codes.d) != (values["n_rows"], width):
                 raise ValueError(f"{codes.ntotal} rows of {codes.d}, not {values['n_rows']} of {width}")
-            return cls(codes, float(values["step"]), int(values["n_probe"]), float(values["recall"]))
+            sketch = (
+                None if values["depth"] is None else Sketch.open(folder / _SKETCH, int(values["depth"]), codes.ntotal)
+            )
+            return cls(codes, float(values["step"]), int(values["n_probe"]), float(values["recall"]), sketch)
         except (KeyError, TypeError, ValueError, RuntimeError, RunFolderError) as error:
             reason = str(error).splitlines()[0]
             raise RunFolderError(
@@ -163,7 +174,7 @@ class ItemIndex:
         codes: faiss.Index = self.codes
         if not self.is_graph:
             params = faiss.SearchParametersIVF(nprobe=effort, sel=selector)
-        elif shown < _WALKABLE or effort >= self.n_rows:
+        elif shown < _MOSTLY or effort >= self.n_rows:
             codes, params = faiss.downcast_index(self.codes.storage), faiss.SearchParameters(sel=selector)
         else:
             params = faiss.SearchParametersHNSW(efSearch=max(effort, depth), sel=selector)
@@ -178,21 +189,6 @@ def encode_rows(rows: FloatArray, step: float) -> Float32:
     return np.clip(levels, -LEVELS, LEVELS, out=levels)
 
 
-def _scores_of(query: Float32, rows: Rows, read_rows: RowsReader) -> Float32:
-    """(B, Q), (B, M) -> (B, M) exact scores, -inf for row -1."""
-    vectors = read_rows(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
-    scores: Float32 = np.matmul(vectors, query[:, :, None])[:, :, 0]
-    scores[rows < 0] = -np.inf
-    return scores
-
-
-def best_of(rows: Rows, scores: Float32, k: int) -> tuple[Rows, Float32]:
-    """The first k by score, equal ones by row."""
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    best = np.take_along_axis(scores, order, axis=1)
-    return np.where(np.isneginf(best), -1, np.take_along_axis(rows, order, axis=1)), best
-
-
 def _deep_enough(coded: Float32, exact: Float32, best: Float32, k: int) -> BoolArray:
     """(B,) whether nothing better can be expected below the last candidate. Where one is missing there are no more."""
     exhausted = np.isneginf(coded[:, -1])
@@ -201,14 +197,3 @@ def _deep_enough(coded: Float32, exact: Float32, best: Float32, k: int) -> BoolA
     deviation = np.sqrt(np.mean(np.square(off), axis=1))
     kth = best[:, k - 1] if best.shape[1] >= k else np.full(len(best), -np.inf)
     return np.asarray(exhausted | (coded[:, -1] + _MARGIN * deviation <= kth))
-
-
-def _score_all(query: Float32, rows: Rows, k: int, read_rows: RowsReader) -> tuple[Rows, Float32]:
-    """The plain product with a few rows."""
-    found = np.full((len(query), k), -1, np.int64)
-    scores = np.full((len(query), k), -np.inf, np.float32)
-    if len(rows):
-        product = query @ read_rows(rows).T
-        best = best_of(np.broadcast_to(rows, product.shape), product, k)
-        found[:, : best[0].shape[1]], scores[:, : best[1].shape[1]] = best
-    return found, scores

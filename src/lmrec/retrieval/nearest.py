@@ -7,7 +7,8 @@ from torch import Tensor
 
 from lmrec.fields import FloatArray, IntArray
 from lmrec.retrieval.bank import BankView
-from lmrec.retrieval.index import Float32, ItemIndex, RowMask, Rows, best_of
+from lmrec.retrieval.exact import Float32, Rows, best_of
+from lmrec.retrieval.index import ItemIndex, RowMask
 
 
 def nearest_rows(

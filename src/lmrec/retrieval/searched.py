@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from lmrec.fields import IntArray
+from lmrec.retrieval.exact import Float32, Rows
 from lmrec.retrieval.filters import Filter
-from lmrec.retrieval.index import Float32, ItemIndex, RowMask, Rows
+from lmrec.retrieval.index import ItemIndex, RowMask
 from lmrec.retrieval.live_scorer import LiveScorer
 from lmrec.retrieval.nearest import merged, nearest_rows
 from lmrec.retrieval.rules import SegmentRules

@@ -9,7 +9,6 @@ import torch
 
 from lmrec.errors import RunFolderError
 from lmrec.fields import IntArray
-from lmrec.retrieval import ann
 from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, rebuilt, true_first
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.index import ItemIndex, RowMask
@@ -18,8 +17,8 @@ from lmrec.retrieval.scorer import ItemBank
 
 N, WIDTH, K = 9_000, 24, 50
 LISTS = IndexConfig(kind="lists")
-READS = ("near lists", "all lists", "graph", "whole graph")
-EXACT = ("all lists", "whole graph")
+READS = ("near lists", "all lists", "graph", "whole graph", "sketch", "whole sketch")
+EXACT = ("all lists", "whole graph", "whole sketch")
 
 Matrix = npt.NDArray[np.float32]
 
@@ -49,12 +48,16 @@ def build(matrix: Matrix, queries: Matrix | None = None) -> ItemIndex:
 def indices(matrix: Matrix, queries: Matrix) -> dict[str, ItemIndex]:
     index = build(matrix, queries)
     graph = build_index(matrix, IndexConfig(kind="graph"), queries)
+    sketch = build_index(matrix, IndexConfig(kind="sketch"), queries)
     assert graph is not None
+    assert sketch is not None
     return {
         "near lists": index,
         "all lists": index.without_misses(),
         "graph": graph,
         "whole graph": graph.without_misses(),
+        "sketch": sketch,
+        "whole sketch": sketch.without_misses(),
     }
 
 
@@ -74,12 +77,15 @@ def test_reading_all_finds_what_the_product_finds(
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ matrix.T, rows, axis=1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("read", ["near lists", "graph"])
+@pytest.mark.parametrize("read", ["near lists", "graph", "sketch"])
 def test_the_share_that_was_asked_for_is_found_and_scores_are_exact(
     indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str
 ) -> None:
     index = indices[read]
-    assert 1 <= index.n_probe < index.n_lists
+    if index.sketch is None:
+        assert 1 <= index.n_probe < index.n_lists
+    else:
+        assert 100 <= index.sketch.depth < N / 10
     assert index.recall >= LISTS.recall
     rows, scores = index.search(queries, 100, lambda at: matrix[at])
     assert mean_overlap(rows, true_first(matrix, queries, 100)) == pytest.approx(index.recall)
@@ -123,37 +129,37 @@ def test_more_is_asked_than_there_is(matrix: Matrix, queries: Matrix) -> None:
     assert np.isneginf(scores[:, 7:]).all()
 
 
-def test_auto_makes_lists_above_a_size(matrix: Matrix) -> None:
-    assert build_index(matrix, IndexConfig(lists_mb=1.0)) is None
-    assert build_index(matrix, IndexConfig(lists_mb=0.2)) is not None
-    assert build_index(matrix, IndexConfig(lists_mb=0.2, kind="exact")) is None
+def test_auto_makes_a_sketch_above_a_size(matrix: Matrix) -> None:
+    assert build_index(matrix, IndexConfig(exact_mb=1.0)) is None
+    made = build_index(matrix, IndexConfig(exact_mb=0.2))
+    assert made is not None
+    assert made.sketch is not None
+    assert build_index(matrix, IndexConfig(exact_mb=0.2, kind="exact")) is None
     assert build_index(matrix[:0], LISTS) is None
 
 
-def test_auto_takes_the_quicker_of_lists_and_graph(matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
-    some, small = matrix[:1_000], IndexConfig(lists_mb=0.01, graph_items=1_000)
-
-    def is_graph(config: IndexConfig, rows: Matrix = some) -> bool:
-        index = build_index(rows, config)
-        assert index is not None
-        return index.is_graph
-
-    quicker = "graph"
-    monkeypatch.setattr(
-        ann, "seconds_a_query", lambda index, *_: 1.0 if index.is_graph == (quicker == "graph") else 2.0
-    )
-    assert is_graph(small)
-    assert not is_graph(small, matrix[:1_001])
-    assert not is_graph(small.model_copy(update={"kind": "lists"}))
-    quicker = "lists"
-    assert not is_graph(small)
-    assert is_graph(small.model_copy(update={"kind": "graph"}))
+def test_auto_makes_lists_where_a_sketch_says_too_little() -> None:
+    """Rows that differ only in what sixteen letters for two columns cannot say."""
+    rng = np.random.default_rng(5)
+    outliers = rng.normal(size=(40, WIDTH)) * 100
+    close = np.concatenate([outliers, np.ones((N, WIDTH)) + 1e-2 * rng.normal(size=(N, WIDTH))]).astype(np.float32)
+    index = build_index(close, IndexConfig(exact_mb=0.2), close[100:200] - 1)
+    assert index is not None
+    assert index.sketch is None
+    sketch = build_index(close, IndexConfig(kind="sketch"), close[100:200] - 1)
+    assert sketch is not None
+    assert sketch.sketch is not None
+    assert sketch.sketch.depth > N / 10
 
 
-def test_a_query_is_timed_alone(indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix) -> None:
-    near, whole = (ann.seconds_a_query(indices[read], matrix, queries) for read in ("near lists", "whole graph"))
-    assert 0 < near < 1
-    assert 0 < whole < 1
+def test_candidates_that_a_filter_mostly_hides_are_not_trusted(matrix: Matrix, queries: Matrix) -> None:
+    """Half of all rows may be answered, but hardly any near to the query: the codes are read."""
+    index = build_index(matrix, IndexConfig(kind="sketch"), queries)
+    assert index is not None
+    for query in queries[:5]:
+        shown = matrix @ query < np.median(matrix @ query)
+        rows, _ = index.search(query[None], K, lambda at: matrix[at], RowMask.of(shown))
+        assert (rows == plain(matrix, query[None], K, shown)).all()
 
 
 @pytest.mark.parametrize("read", READS)
@@ -198,6 +204,13 @@ def test_an_index_that_does_not_fit_is_refused(indices: dict[str, ItemIndex], tm
         ItemIndex.open(tmp_path / "index", "another", WIDTH)
     with pytest.raises(RunFolderError, match="rows of 24, not 9000 of 32"):
         ItemIndex.open(tmp_path / "index", "origin", WIDTH + 8)
+    indices["sketch"].save(tmp_path / "other", "origin")
+    few = build_index(np.eye(WIDTH, dtype=np.float32), IndexConfig(kind="sketch"))
+    assert few is not None
+    assert few.sketch is not None
+    few.sketch.save(tmp_path / "other" / "sketch.faiss")
+    with pytest.raises(RunFolderError, match="a sketch of 24 rows, not 9000"):
+        ItemIndex.open(tmp_path / "other", "origin", WIDTH)
     (tmp_path / "index" / "codes.faiss").write_bytes(b"not codes")
     with pytest.raises(RunFolderError, match="cannot be used"):
         ItemIndex.open(tmp_path / "index", "origin", WIDTH)

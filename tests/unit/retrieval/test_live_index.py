@@ -17,7 +17,7 @@ CONFIG = IndexConfig(kind="lists")
 VARIANTS: list[dict[str, Any]] = [{}, {"fused": True}, {"head": "dot"}, {"user_kind": "text"}]
 
 
-@pytest.fixture(autouse=True, params=["lists", "graph"])
+@pytest.fixture(autouse=True, params=["lists", "graph", "sketch"])
 def small_is_searched(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """These catalogs are so small that the index would score them outright."""
     monkeypatch.setattr(index_module, "_SELECTIVE", 0)

@@ -1,0 +1,43 @@
+"""Exact scores of rows that something cheaper has named, and the first k of them."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lmrec.fields import IntArray
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+Rows: TypeAlias = npt.NDArray[np.int64]
+RowsReader: TypeAlias = Callable[[IntArray], Float32]  # (M,) row numbers -> (M, Q) float rows
+
+
+def scores_of(query: Float32, rows: Rows, read_rows: RowsReader) -> Float32:
+    """(B, Q), (B, M) -> (B, M) exact scores, -inf for row -1."""
+    vectors = read_rows(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
+    scores: Float32 = np.matmul(vectors, query[:, :, None])[:, :, 0]
+    scores[rows < 0] = -np.inf
+    return scores
+
+
+def best_of(rows: Rows, scores: Float32, k: int) -> tuple[Rows, Float32]:
+    """The first k by score, equal ones by row."""
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    best = np.take_along_axis(scores, order, axis=1)
+    return np.where(np.isneginf(best), -1, np.take_along_axis(rows, order, axis=1)), best
+
+
+def score_all(query: Float32, rows: Rows, k: int, read_rows: RowsReader) -> tuple[Rows, Float32]:
+    """(B, k) the first k of a few rows (M,) by the plain product, and their scores; -1 and -inf where there are no more."""
+    found, scores = nothing_found(len(query), k)
+    if len(rows):
+        product = query @ read_rows(rows).T
+        best = best_of(np.broadcast_to(rows, product.shape), product, k)
+        found[:, : best[0].shape[1]], scores[:, : best[1].shape[1]] = best
+    return found, scores
+
+
+def nothing_found(n_queries: int, k: int) -> tuple[Rows, Float32]:
+    """(B, k) rows of -1 and scores of -inf, to be filled."""
+    return np.full((n_queries, k), -1, np.int64), np.full((n_queries, k), -np.inf, np.float32)

@@ -1,0 +1,111 @@
+"""A first look at every row through codes of four bits: a tenth of the time of 8-bit codes, and near enough to name candidates.
+
+Each two columns of a row become one of 16 letters (product quantization, Jégou et al. 2011,
+https://doi.org/10.1109/TPAMI.2010.57). The products of a query with all letters are small tables that stand in registers,
+where 32 rows are summed at once (fast scan, André et al. 2015, https://www.vldb.org/pvldb/vol9/p288-andre.pdf, as faiss has
+it). Half a byte for two columns says too little to rank by, so the candidates' exact scores come from the float rows.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from lmrec.fields import BoolArray, FloatArray
+from lmrec.retrieval.exact import Float32, Rows, RowsReader, best_of, nothing_found, scores_of
+
+if TYPE_CHECKING:
+    import faiss
+
+_LETTER_BITS = 4
+_COLUMNS = 2  # that share a letter
+_SAMPLE = 8_192  # rows that letters are learnt from
+_MEASURED_K = 100  # of so many first rows `depth` was chosen
+_CHUNK = 65_536  # rows given to faiss at once
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """Letters of all rows, as they are kept (`plain`) and as they are scanned (`packed`).
+
+    depth: how many candidates are scored exactly for the first 100; for more in proportion.
+    """
+
+    plain: "faiss.IndexPQ"
+    packed: "faiss.IndexPQFastScan"
+    depth: int
+
+    @classmethod
+    def build(cls, matrix: FloatArray) -> Self:
+        """(n_rows, Q) float rows -> their sketch, of which every row is a candidate. Needs 16 rows."""
+        import faiss
+
+        n_rows, width = matrix.shape
+        n_letters = width // _COLUMNS if width % _COLUMNS == 0 else width
+        plain = faiss.IndexPQ(width, n_letters, _LETTER_BITS, faiss.METRIC_INNER_PRODUCT)
+        plain.pq.cp.min_points_per_centroid = 1  # few rows are no reason to warn
+        chosen = np.random.default_rng(0).choice(n_rows, min(n_rows, _SAMPLE), replace=False)
+        plain.train(np.asarray(matrix[np.sort(chosen)], np.float32))
+        return cls(plain, _add(plain, matrix), n_rows)
+
+    @classmethod
+    def open(cls, file: Path, depth: int, n_rows: int) -> Self:
+        """Letters are mapped, and packed anew. Raises ValueError where they are of another number of rows."""
+        import faiss
+
+        plain = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+        if plain.ntotal != n_rows:
+            raise ValueError(f"a sketch of {plain.ntotal} rows, not {n_rows}")
+        return cls(plain, faiss.IndexPQFastScan(plain), depth)
+
+    def save(self, file: Path) -> None:
+        import faiss
+
+        faiss.write_index(self.plain, str(file))
+
+    def rebuilt(self, living: BoolArray, later: FloatArray) -> Self:
+        """Rows that live (living: (n_rows,)) keep their letters; `later` (M, Q) stand after them."""
+        import faiss
+
+        size = self.plain.sa_code_size()
+        letters = faiss.rev_swig_ptr(self.plain.codes.data(), self.plain.ntotal * size).reshape(-1, size)[living]
+        plain = faiss.IndexPQ(self.plain.d, self.plain.pq.M, _LETTER_BITS, faiss.METRIC_INNER_PRODUCT)
+        plain.pq = self.plain.pq
+        plain.is_trained = True
+        plain.add_sa_codes(letters)
+        return replace(self, plain=plain, packed=_add(plain, later))
+
+    def search(
+        self, query: Float32, k: int, read_rows: RowsReader, shown: BoolArray | None
+    ) -> tuple[Rows, Float32, BoolArray]:
+        """(B, Q) -> (B, k) rows, best first, (B, k) exact scores, and (B,) whether enough candidates were met.
+
+        shown: (at least n_rows,) who may be answered. Where those that may be are fewer among the candidates than in the
+        whole, too few are met, and the answer is not to be trusted.
+        """
+        n_rows, wanted = self.plain.ntotal, min(self.depth_of(k), self.plain.ntotal)
+        share = 1.0 if shown is None else float(np.mean(shown[:n_rows]))
+        depth = min(int(np.ceil(wanted / max(share, 1e-6))), n_rows)
+        _, rows = self.packed.search(query, depth)
+        scores = scores_of(query, rows, read_rows)
+        n_met = np.count_nonzero(rows >= 0, axis=1)
+        if shown is not None:
+            scores[(rows >= 0) & ~shown[rows]] = -np.inf
+            n_met = np.count_nonzero(np.isfinite(scores), axis=1)
+        found, found_scores = nothing_found(len(query), k)
+        best = best_of(rows, scores, k)
+        found[:, : best[0].shape[1]], found_scores[:, : best[1].shape[1]] = best
+        return found, found_scores, n_met >= (wanted if depth < n_rows else 0)
+
+    def depth_of(self, k: int) -> int:
+        return int(np.ceil(self.depth * max(k, _MEASURED_K) / _MEASURED_K))
+
+
+def _add(plain: "faiss.IndexPQ", rows: FloatArray) -> "faiss.IndexPQFastScan":
+    """Give `plain` more rows; all of them as they are scanned."""
+    import faiss
+
+    for start in range(0, len(rows), _CHUNK):
+        plain.add(np.ascontiguousarray(rows[start : start + _CHUNK], np.float32))
+    return faiss.IndexPQFastScan(plain)
