@@ -3,10 +3,11 @@
 MovieLens-100K, items made of words alone (no ids). Both arms begin with the same towers, which have learnt nothing, and the
 un-tuned language model, and learn both from the same events at the same rates. *Ours* is the trainer as a fit runs its
 second stage: the top two layers over kept states of the lower ones, unique texts in batches of like length, one step of
-the language model for five of the towers. *Plain* encodes the text of every event of a batch in fp32 through all layers,
-each as often as it stands there, padded to the longest, and takes the softmax over the batch's items, corrected for how
-often each comes (logQ). Seconds are of the processor, with validation left out; everything else that an arm needs, lower
-layers and the rebuilt vectors of the catalog included, counts. Plain gets several times the seconds that ours took.
+the language model for five of the towers, in bf16 where the processor has it. *Plain* encodes the text of every event of a
+batch in fp32 through all layers, each as often as it stands there, padded to the longest, and takes the softmax over the
+batch's items, corrected for how often each comes (logQ). Seconds are of the processor, with validation left out; everything
+else that an arm needs, lower layers and the rebuilt vectors of the catalog included, counts. Plain gets several times the
+seconds that ours took.
 
 Texts a second are of the language model alone: forward, backward and step over the same texts.
 """
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from benchmarks.speed.pictures import draw_course
 from benchmarks.speed.run import ROOT, results_folder
 from lmrec.fields import Ragged
 from lmrec.models.encoder import EncoderConfig, TextEncoder, choose_trainable, encode_tokens, pad_tokens
+from lmrec.models.precision import autocast
 from lmrec.models.reading import Way, build_reader
 from lmrec.recipe import Recipe, load_recipe
 from lmrec.text.template import build_template
@@ -37,7 +40,7 @@ from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner, seen_before
 from lmrec.training.objectives import Asked, DrawnNegatives, sampled_softmax
 from lmrec.training.optimizer import build_optimizer, parameter_groups
-from lmrec.training.trainer import Stage
+from lmrec.training.trainer import Stage, choose_precision
 from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import Words, batch_source, build_learner, build_validator
@@ -80,7 +83,6 @@ def the_recipe(n_epochs: int) -> Recipe:
         f"training.tuned_epochs={n_epochs}",
         "training.refit=false",
         "training.tuned_learning_rate=0.003",  # the towers know nothing yet
-        "training.precision=fp32",
     )
     return load_recipe(ROOT / "recipes" / "movielens-100k.toml", asked)
 
@@ -182,13 +184,16 @@ def rates(recipe: Recipe, source: PretrainedText, small: bool) -> Figure:
     rows = np.sort(np.random.default_rng(_SEED).choice(len(tokens), min(n_texts, len(tokens)), replace=False))
     ours, plain = (fresh_encoder(source, config.model_copy(update={"train": train})) for train in (config.train, "all"))
     began = time.process_time()
-    reader = build_reader(ours, tokens.take(rows), Way(config.batch_tokens, torch.device("cpu")), config.states_mb)
+    bf16 = choose_precision(recipe.training) == "bf16"
+    way = Way(config.batch_tokens, torch.device("cpu"), partial(autocast, torch.device("cpu"), bf16))
+    reader = build_reader(ours, tokens.take(rows), way, config.states_mb)
     lower_s = time.process_time() - began
     own_s = seconds_of_step(ours, lambda: (vectors for _, vectors in reader.encode_rows(np.arange(len(rows)))))
     plain_s = seconds_of_step(plain, lambda: plainly_encoded(plain, tokens.take(rows)))
+    lower_ms = lower_s / len(rows) * 1e3
     note = (
         f"{len(rows)} texts of at most {config.max_tokens} tokens, mean {tokens.lengths[rows].mean():.0f}: forward, backward, "
-        f"step, one thread; the kept lower layers took {lower_s / len(rows) * 1e3:.1f} ms a text, once"
+        f"step, one thread, {'bf16' if bf16 else 'fp32'}; the kept lower layers took {lower_ms:.1f} ms a text, once"
     )
     return Figure("tuning, language model", len(rows) / own_s, len(rows) / plain_s, "texts/s", _PLAIN, note)
 
