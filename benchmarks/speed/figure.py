@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
-UNITS = ("s", "ms", "MB", "GB", "texts/s", "rows/s", "requests/s", "share", "count")
-Unit = Literal["s", "ms", "MB", "GB", "texts/s", "rows/s", "requests/s", "share", "count"]
+UNITS = ("s", "ms", "MB", "GB", "texts/s", "rows/s", "requests/s", "GFLOP/s", "share", "count")
+Unit = Literal["s", "ms", "MB", "GB", "texts/s", "rows/s", "requests/s", "GFLOP/s", "share", "count"]
 _LOWER_IS_BETTER = frozenset({"s", "ms", "MB", "GB"})
 
 
@@ -44,8 +44,8 @@ def show_table(figures: Iterable[Figure]) -> str:
     rows = [
         (
             figure.what,
-            f"ours {_number(figure.ours)} {figure.unit}",
-            f"{figure.reference_name} {_number(figure.reference)} {figure.unit}",
+            f"ours {show_number(figure.ours)} {figure.unit}",
+            f"{figure.reference_name} {show_number(figure.reference)} {figure.unit}",
             f"ratio {figure.ratio:.2f}x",
             figure.note,
         )
@@ -67,5 +67,10 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _number(value: float) -> str:
+def show_number(value: float) -> str:
+    """Three digits, or whole thousands.
+
+    >>> show_number(3.14159), show_number(12345.6)
+    ('3.14', '12,346')
+    """
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

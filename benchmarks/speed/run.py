@@ -25,7 +25,7 @@ from benchmarks.speed.figure import Figure, show_table
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-_NO_FIGURES = frozenset({"run", "alone", "courses", "figure", "pictures", "scaling", "worlds", "vectors"})
+_NO_FIGURES = frozenset({"run", "alone", "courses", "figure", "page", "pictures", "scaling", "worlds", "vectors"})
 
 
 def main() -> int:

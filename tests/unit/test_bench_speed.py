@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed import growth, run, scaling, training
+from benchmarks.speed import growth, page, run, scaling, training
 from benchmarks.speed.alone import measure_alone, peak_mb
 from benchmarks.speed.figure import Figure, percentile, show_table
 
@@ -102,5 +102,18 @@ def test_scaling_multiplies_what_was_measured() -> None:
 
 
 def test_scaling_writes_between_its_marks() -> None:
-    page = f"before\n{scaling.BEGIN}\nold\n{scaling.END}\nafter"
-    assert scaling.between_marks(page, "new") == f"before\n{scaling.BEGIN}\nnew\n{scaling.END}\nafter"
+    text = f"before\n{scaling.BEGIN}\nold\n{scaling.END}\nafter"
+    written = scaling.between_marks(text, "new", scaling.BEGIN, scaling.END)
+    assert written == f"before\n{scaling.BEGIN}\nnew\n{scaling.END}\nafter"
+    with pytest.raises(ValueError, match="not enough values"):
+        scaling.between_marks("a page without marks", "new", scaling.BEGIN, scaling.END)
+
+
+def test_the_page_has_a_row_for_each_figure_that_was_measured(tmp_path: Path) -> None:
+    figure = Figure("import lmrec", 0.02, 0.1, "s", "limit", "median of 3")
+    kept = {"figures": [figure.as_dict()], "seconds": 9.6, "commit": "abc", "when": "2026-11-29 06:00:00"}
+    (tmp_path / "start.json").write_text(json.dumps({**kept, "threads": "default", "cores": 2}))
+    assert page.table_of(tmp_path).splitlines()[2:] == [
+        "| **start**, commit abc, 2026-11-29, 2 thread(s), 10 s in all | | | | |",
+        "| import lmrec | 0.02 s | limit 0.1 s | 5.00x | median of 3 |",
+    ]
