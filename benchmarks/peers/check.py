@@ -23,7 +23,7 @@ from benchmarks.peers.stopwatch import Stopwatch
 from benchmarks.peers.work import Effort
 from lmrec.errors import InputError, LmrecError
 from lmrec.evaluation.evaluator import evaluate
-from lmrec.workflows.fuse import log_arrays
+from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.judge import judge_run, own_name
 from lmrec.workflows.train import fit_run
 

@@ -29,8 +29,8 @@ from lmrec.fields import FloatArray
 from lmrec.models.collaborative import LogArrays
 from lmrec.recipe import Recipe
 from lmrec.text.template import build_template
+from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.encode import read_texts, untuned_vectors
-from lmrec.workflows.fuse import log_arrays
 from lmrec.workflows.prepare import Prepared
 
 PEERS = ROOT / "benchmarks" / "peers"

@@ -35,7 +35,7 @@ from lmrec.evaluation.compare import bootstrap_interval, paired_difference
 from lmrec.evaluation.evaluator import Evaluation, evaluate
 from lmrec.models.collaborative import ALS, Popularity
 from lmrec.models.transitions import ItemTransitions
-from lmrec.workflows.fuse import log_arrays
+from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.judge import FROZEN, ID_ONLY, TUNED, Rival, judge_run, search_rival
 from lmrec.workflows.train import fit_run

@@ -15,7 +15,7 @@ from lmrec.data.split import SplitConfig
 from lmrec.errors import RecipeError, nearest
 from lmrec.evaluation.evaluator import EvaluationConfig
 from lmrec.models.encoder import EncoderConfig
-from lmrec.models.fusion import FusionConfig
+from lmrec.models.fusion import COLLABORATIVE, FusionConfig
 from lmrec.models.heads import HeadConfig
 from lmrec.models.two_tower import ItemTowerConfig
 from lmrec.models.user_model import UserModelConfig
@@ -157,10 +157,11 @@ class Recipe(BaseModel):
                 f"training.tuned_epochs encoder.train '{self.encoder.train}' and item.source '{self.item.source}' leave none. "
                 "Set the first above 0; or both to 0, for what is counted and the bare words to answer alone"
             )
-        if not (self.fusion.transitions or self.fusion.content or self.fusion.popularity):
+        if not self.fusion.any:
+            parts = ", ".join(f"fusion.{kind}" for kind in (*COLLABORATIVE, "content"))
             raise ValueError(
-                "nothing would be trained and nothing fused: set training.frozen_epochs above 0, or one of fusion.transitions, "
-                "fusion.content and fusion.popularity to true"
+                f"nothing would be trained and nothing fused: set training.frozen_epochs above 0, or one of {parts} and "
+                "fusion.popularity to true"
             )
         if self.user_model.kind == "text":
             raise ValueError(

@@ -12,10 +12,10 @@ from lmrec.models.fusion import Fusion, FusionWeights
 from lmrec.retrieval.ensemble import EnsembleScorer
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer
-from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.counting import fit_fusion
 
 HISTORIES = Ragged.from_rows([[3, 7, 3], [], [12], list(range(20)), [31]])
-KINDS = ("towers", "fused", "untrained", "ensemble")
+KINDS = ("towers", "fused", "untrained", "collaborative", "ensemble")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -25,11 +25,14 @@ def served(request: pytest.FixtureRequest, fitted: Any) -> Scorer | EnsembleScor
     weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4, borrowed=1.5, repeated=-3.0)
     fused = towers.fused(fit_fusion(weights, recommender.interactions, recommender.catalog.n_items))
     untrained = fused.fused(replace(fused.fusion, weights=weights.model_copy(update={"towers": 0.0})))
+    counted = FusionWeights(towers=0.0, als=3.0, ease=2.0, bm25_knn=0.1, popularity=0.4, borrowed=1.5)
+    collaborative = towers.fused(fit_fusion(counted, recommender.interactions, recommender.catalog.n_items))
     kinds: dict[str, Scorer | EnsembleScorer] = {
         "towers": towers,
         "fused": fused,
         "untrained": untrained,
-        "ensemble": EnsembleScorer("e", (towers, fused), (0.5, 0.25)),
+        "collaborative": collaborative,
+        "ensemble": EnsembleScorer("e", (towers, fused, collaborative), (0.5, 0.25, 2.0)),
     }
     return kinds[request.param]
 
@@ -93,8 +96,8 @@ def test_items_that_come_later_borrow_as_those_of_the_catalog_do(served: Scorer 
     own = np.zeros(bank.n_items)
     members = served.members if isinstance(served, EnsembleScorer) else (served,)
     for member in members:
-        if member.fusion.transitions is not None:
-            own += np.bincount(member.fusion.transitions.matrix.indices, minlength=bank.n_items)
+        if member.fusion.neighbours:
+            own += member.fusion.n_followed
     borrowers = np.flatnonzero(own == 0)
     lent = served.borrowed(HISTORIES[3], loans)
     np.testing.assert_allclose(lent[borrowers], added.toarray()[0, borrowers], rtol=1e-3, atol=1e-4)

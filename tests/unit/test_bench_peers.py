@@ -27,7 +27,7 @@ from lmrec.errors import DataError, InputError, LmrecError
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.models.collaborative import Popularity
 from lmrec.topk import exclude_items, top_k
-from lmrec.workflows.fuse import log_arrays
+from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.judge import judge_run, own_name
 from lmrec.workflows.prepare import Prepared
 

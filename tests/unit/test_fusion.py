@@ -20,7 +20,8 @@ from lmrec.models.user_model import UserModelConfig
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.template import Template
 from lmrec.text.tokens import load_tokenizer
-from lmrec.workflows.fuse import fit_fusion, search_weights
+from lmrec.workflows.counting import fit_fusion
+from lmrec.workflows.fuse import search_weights
 from lmrec.workflows.warm import carry_fusion
 
 DAY = 86_400.0
@@ -58,8 +59,7 @@ def test_a_fused_score_is_the_sum_of_its_parts(plain: Scorer, text_vec: torch.Te
     content = np.divide(newest, length, out=np.zeros_like(newest), where=length > 0) @ unit.T
     # The log's days are 0 to 5, so item 0, seen on days 0 and 5, counts 2^(-5/2) + 1; item 5 was never seen.
     recent = np.log1p([2**-2.5 + 1.0, 2**-2.0, 2**-1.5, 2**-1.0, 2**-0.5, 0.0])
-    assert fusion.transitions is not None
-    transitions = fusion.transitions.sparse_scores(history, N_ITEMS).toarray()
+    transitions = fusion.neighbours["transitions"].sparse_scores(history, N_ITEMS).toarray()
     expected = plain.score(history) + 3.0 * transitions + 2.0 * content + 0.7 * recent
     np.testing.assert_allclose(fused.score(history), expected, rtol=1e-4, atol=1e-4)
     query = fused.query(history)
@@ -75,13 +75,12 @@ def test_an_item_without_events_borrows_of_those_it_reads_like(plain: Scorer, te
     without, whole = (
         scorer.fused(fit_fusion(weights.model_copy(update={"borrowed": factor}), log, N_ITEMS)) for factor in (0.0, 1.5)
     )
-    assert whole.fusion.transitions is not None
     assert whole.fusion.loans is not None
     loans = whole.fusion.loans.toarray()
     assert not loans[:4].any()
     np.testing.assert_allclose(loans[4:].sum(axis=1), 1.0, rtol=1e-5)
     assert loans[5].argmax() == 1
-    transitions = whole.fusion.transitions.sparse_scores(history, N_ITEMS).toarray()
+    transitions = whole.fusion.neighbours["transitions"].sparse_scores(history, N_ITEMS).toarray()
     mean_popularity = np.log1p([3.0, 2.0, 1.0, 2.0]).mean()
     gained = whole.score(history) - without.score(history)
     np.testing.assert_allclose(gained[:, :4], 0.0, atol=1e-5)
@@ -171,7 +170,7 @@ def test_how_far_apart_events_belong_together_is_found_on_validation(n_between: 
 
 
 def test_new_items_have_no_popularity_and_known_ones_keep_theirs(plain: Scorer, text_vec: torch.Tensor) -> None:
-    fused = plain.fused(Fusion(FusionWeights(popularity=1.0), None, np.arange(1.0, 7.0)))
+    fused = plain.fused(Fusion(FusionWeights(popularity=1.0), popularity=np.arange(1.0, 7.0)))
     asked = float(fused.query(Ragged.from_rows([[]]))[0, -1])  # what a popularity counts in the product
 
     def popularity_in(matrix: torch.Tensor) -> list[float]:
@@ -220,16 +219,26 @@ def test_a_saved_fusion_comes_back(tiny_bert: Path, tmp_path: Path) -> None:
     words = np.random.default_rng(0).normal(size=(N_ITEMS, encoder.width)).astype(np.float32)
     towers = TwoTower(words, np.ones(N_ITEMS, bool), configs.item, configs.user_model, configs.head)
     pairs = ItemTransitionsConfig(window=3, n_last=4)
-    weights = FusionWeights(transitions=2.0, pairs=pairs, popularity=0.4, half_life_days=7.0, borrowed=1.0)
+    weights = FusionWeights(
+        transitions=2.0, pairs=pairs, ease=1.0, bm25_knn=1.0, als=1.0, popularity=0.4, half_life_days=7.0, borrowed=1.0
+    )
     plain = Scorer("towers", towers.eval(), build_bank(towers, torch.from_numpy(words)), max_history=10)
     fusion = plain.fused(fit_fusion(weights, events([[0, 1, 2], [3, 4, 0]]), N_ITEMS)).fusion
     template = Template("{title}", " | ", 100)
     save_checkpoint(tmp_path / "c", towers, encoder, load_tokenizer(tiny_bert), template, configs, None, fusion=fusion)
     loaded = read_checkpoint(tmp_path / "c").load_fusion()
     assert loaded.weights == weights
-    assert loaded.transitions is not None
-    assert fusion.transitions is not None
-    assert (loaded.transitions.matrix != fusion.transitions.matrix).nnz == 0
+    kinds = ("transitions", "ease", "bm25_knn")
+    assert tuple(loaded.neighbours) == tuple(fusion.neighbours) == kinds
+    for kind in kinds:
+        ours, theirs = loaded.neighbours[kind], fusion.neighbours[kind]
+        assert (ours.matrix != theirs.matrix).nnz == 0
+        assert (ours.n_last, ours.decay) == (theirs.n_last, theirs.decay)
+    assert loaded.factors is not None
+    assert fusion.factors is not None
+    np.testing.assert_array_equal(loaded.factors.vectors, fusion.factors.vectors)
+    histories = Ragged.from_rows([[0, 1], [4], []])
+    np.testing.assert_array_equal(loaded.factors.fold_in(histories), fusion.factors.fold_in(histories))
     np.testing.assert_allclose(loaded.popularity, fusion.popularity, rtol=1e-6)  # type: ignore[arg-type]
     assert loaded.newcomer == pytest.approx(fusion.newcomer)
     assert loaded.newcomer > 0

@@ -155,7 +155,7 @@ def _save_model(run: RunFolder, catalog: Catalog, log: Interactions, content: fl
     transitions = ItemTransitions().fit(
         LogArrays(log.user_idx, log.item_idx, log.time_ts, log.weight, log.n_users, catalog.n_items)
     )
-    fusion = Fusion(FusionWeights(transitions=20.0, content=content), transitions)
+    fusion = Fusion(FusionWeights(transitions=20.0, content=content), {"transitions": transitions.neighbours})
     checkpoint = save_checkpoint(
         run.checkpoint, towers, encoder, tokenizer, template, configs, frozen_stage=None, fusion=fusion
     )

@@ -5,7 +5,7 @@ encoder/                 the language model and its tokenizer, as transformers s
 towers.safetensors       item tower, user model, head
 frozen_stage.safetensors the towers as the first stage left them (for the judge), where there was a second one
 tuned_stage.safetensors  towers and text vectors of the second stage (for the judge), where the first one is served
-transitions.safetensors  item transitions of the whole log, where the model fuses them
+transitions.safetensors  item transitions of the whole log, where the model fuses them; so ease, bm25_knn, als
 checkpoint.json          configs, template, shapes, fingerprint of the weights
 """
 
@@ -26,9 +26,17 @@ from lmrec.artifacts.adapter import Purpose, load_adapted, save_adapter
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
 from lmrec.errors import RunFolderError
 from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder, save_encoder
-from lmrec.models.fusion import Fusion, FusionWeights
+from lmrec.models.factors import ItemFactors
+from lmrec.models.fusion import (
+    NEIGHBOUR_KINDS,
+    Fusion,
+    FusionWeights,
+    NeighbourKind,
+    factors_as,
+    neighbours_as,
+)
 from lmrec.models.heads import HeadConfig
-from lmrec.models.transitions import ItemTransitions
+from lmrec.models.neighbours import ItemNeighbours
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
 from lmrec.text.template import Template
@@ -36,7 +44,7 @@ from lmrec.text.template import Template
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TRANSITIONS = "transitions.safetensors"
+_FACTORS = "als.safetensors"
 _POPULARITY = "popularity.safetensors"
 _NEWCOMERS = "newcomers.safetensors"
 _LOANS = "loans.safetensors"
@@ -64,17 +72,32 @@ class Checkpoint:
 
     def load_fusion(self) -> Fusion:
         """What is scored beside the towers."""
-        weights, transitions, popularity, newcomer, loans = self.fusion, None, None, 0.0, None
-        if weights.transitions:
-            matrix = _load_matrix(self.folder / _TRANSITIONS)
-            transitions = ItemTransitions.from_matrix(matrix, weights.pairs)
+        weights, factors, popularity, newcomer, loans = self.fusion, None, None, 0.0, None
+        neighbours = {kind: self._load_neighbours(kind) for kind in NEIGHBOUR_KINDS if weights.amount(kind)}
+        if weights.als:
+            factors = self._load_factors()
         if weights.popularity:
             popularity = _load_arrays(self.folder / _POPULARITY, ("popularity",))["popularity"]
         if (self.folder / _NEWCOMERS).exists():
             newcomer = float(_load_arrays(self.folder / _NEWCOMERS, ("popularity",))["popularity"][0])
-        if (self.folder / _LOANS).exists() and transitions is not None:
-            loans = _load_matrix(self.folder / _LOANS, transitions.matrix.shape[1])
-        return Fusion(weights, transitions, popularity, newcomer, loans)
+        if (self.folder / _LOANS).exists() and neighbours:
+            loans = _load_matrix(self.folder / _LOANS, self.n_items)
+        return Fusion(weights, neighbours, factors, popularity, newcomer, loans)
+
+    def _load_neighbours(self, kind: NeighbourKind) -> ItemNeighbours:
+        file = self.folder / f"{kind}.safetensors"
+        matrix = _load_matrix(file)
+        if matrix.shape[0] != self.n_items or (matrix.nnz and not matrix.data.min() >= 0):
+            raise _damaged(file, f"{matrix.shape[0]:,} items with weights from {matrix.data.min(initial=0):g}")
+        return neighbours_as(self.fusion.fit_of(kind), matrix)
+
+    def _load_factors(self) -> ItemFactors:
+        file = self.folder / _FACTORS
+        vectors = _load_arrays(file, ("vectors",))["vectors"]
+        expected = (self.n_items, self.fusion.als_fit.n_factors)
+        if vectors.shape != expected or not np.isfinite(vectors).all():
+            raise _damaged(file, f"vectors of shape {vectors.shape}, expected {expected} finite numbers")
+        return factors_as(self.fusion.als_fit, vectors)
 
     def load_towers(self, *, frozen_stage: bool = False) -> TwoTower:
         """The towers, strictly: every weight must be there and fit."""
@@ -149,9 +172,10 @@ def save_checkpoint(
         if tuned_stage is not None:
             save_file(_cpu(tuned_stage), fresh / "tuned_stage.safetensors")
         fusion = fusion or Fusion()
-        transitions = fusion.transitions
-        if transitions is not None:
-            _save_matrix(fresh / _TRANSITIONS, transitions.matrix)
+        for kind, table in fusion.neighbours.items():
+            _save_matrix(fresh / f"{kind}.safetensors", table.matrix)
+        if fusion.factors is not None:
+            _save_arrays(fresh / _FACTORS, {"vectors": fusion.factors.vectors})
         if fusion.popularity is not None:
             _save_arrays(fresh / _POPULARITY, {"popularity": np.asarray(fusion.popularity, np.float32)})
         if fusion.newcomer:
@@ -276,7 +300,9 @@ def _load_matrix(file: Path, n_columns: int | None = None) -> sp.csr_matrix:
     n_rows = len(arrays["offsets"]) - 1
     try:
         shape = (n_rows, n_rows if n_columns is None else n_columns)
-        return sp.csr_matrix((arrays["values"], arrays["columns"], arrays["offsets"]), shape=shape)
+        matrix = sp.csr_matrix((arrays["values"], arrays["columns"], arrays["offsets"]), shape=shape)
+        matrix.check_format(full_check=True)
+        return matrix
     except ValueError as error:
         raise _damaged(file, error) from error
 
@@ -293,7 +319,7 @@ def _load_arrays(file: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[An
         raise _damaged(file, error) from error
 
 
-def _damaged(file: Path, error: Exception) -> RunFolderError:
+def _damaged(file: Path, error: object) -> RunFolderError:
     return RunFolderError(f"{file} is missing or damaged ({error}). Fit the run again")
 
 

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmrec.errors import MissingExtraError
 from lmrec.fields import Ragged
-from lmrec.models.collaborative import LogArrays, history_matrix, popularity_tie_break
+from lmrec.models.collaborative import LogArrays, check_implicit, popularity_tie_break
+from lmrec.models.neighbours import WHOLE_HISTORY, ItemNeighbours
 
 
 class BM25KNNConfig(BaseModel):
@@ -64,17 +64,18 @@ class BM25KNN:
         return self
 
     def score(self, history: Ragged) -> npt.NDArray[np.float32]:
-        asked = history if self.config.max_history is None else history.last(self.config.max_history)
-        rows = history_matrix(asked, len(self._tie_break))
-        rows.data[:] = 1.0
-        return np.asarray((rows @ self._similarity).toarray() + self._tie_break, np.float32)
+        scores = self.neighbours.sparse_scores(history, len(self._tie_break)).toarray()
+        return np.asarray(scores + self._tie_break, np.float32)
+
+    @property
+    def neighbours(self) -> ItemNeighbours:
+        return ItemNeighbours(self._similarity, self.config.max_history or WHOLE_HISTORY)
 
     def _neighbours(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
         """(N, N) each item's nearest, itself among them."""
-        try:
-            from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight
-        except ImportError as missing:
-            raise MissingExtraError("The baseline BM25 kNN", "implicit", "baselines") from missing
+        check_implicit("BM25 kNN")
+        from implicit.nearest_neighbours import ItemItemRecommender, bm25_weight
+
         weighted = bm25_weight(matrix.T, self.config.k1, self.config.b).T.tocsr()
         # One neighbour more, for each item is its own nearest. One thread: the same sums in the same order.
         model = ItemItemRecommender(K=self.config.n_neighbours + 1, num_threads=1)

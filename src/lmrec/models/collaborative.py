@@ -20,6 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from lmrec.errors import InputError, LmrecError, MissingExtraError
 from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.models.factors import ItemFactors
+from lmrec.models.neighbours import WHOLE_HISTORY
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
@@ -246,14 +248,15 @@ class ALSConfig(BaseModel):
 class ALS:
     """Matrix factorisation for implicit feedback (Hu, Koren & Volinsky 2008), by the package `implicit`.
 
-    The user's vector is solved anew from the history at question time, so users never seen are answered alike.
+    The user's vector is solved anew from the history at question time, so users never seen are answered alike:
+    `lmrec.models.factors`. Items without events have vectors of zeros.
     """
 
     name = "ALS"
 
     def __init__(self, config: ALSConfig | None = None) -> None:
         self.config = config or ALSConfig()
-        self._model: AlternatingLeastSquares | None = None
+        self._factors: ItemFactors | None = None
         self._tie_break: Scores | None = None
 
     @classmethod
@@ -279,19 +282,22 @@ class ALS:
             model.fit(log.matrix(), show_progress=False)
         if not np.isfinite(model.item_factors).all():
             raise LmrecError(f"ALS ended with factors that are not finite ({self.config}). Raise its regularization.")
-        self._model = model
+        vectors = np.array(model.item_factors, np.float32)
+        vectors[np.bincount(log.item_idx, minlength=log.n_items) == 0] = (
+            0.0  # nothing is known of them, whatever was drawn
+        )
+        config = self.config
+        self._factors = ItemFactors(vectors, config.regularization, config.alpha, config.max_history or WHOLE_HISTORY)
         self._tie_break = popularity_tie_break(log)
         return self
 
+    @property
+    def factors(self) -> ItemFactors:
+        return _fitted(self._factors, self.name)
+
     def score(self, history: Ragged) -> Scores:
-        model, tie_break = _fitted(self._model, self.name), _fitted(self._tie_break, self.name)
-        asked = history if self.config.max_history is None else history.last(self.config.max_history)
-        if len(asked) == 0:
-            return np.zeros((0, len(tie_break)), np.float32)
-        rows = history_matrix(asked, len(tie_break))
-        with threadpool_limits(1, "blas"):
-            user_vec = model.recalculate_user(np.arange(len(asked)), rows)  # (b, D)
-        scores = user_vec @ model.item_factors.T
+        tie_break = _fitted(self._tie_break, self.name)
+        scores = self.factors.fold_in(history) @ self.factors.vectors.T
         scores += tie_break
         return np.asarray(scores, dtype=np.float32)
 
@@ -353,10 +359,17 @@ def _similar_blocks(
         yield sp.csr_matrix((similarity[kept], (rows[kept], columns[kept])), shape=block.shape, dtype=np.float32)
 
 
-def _als_class() -> "type[AlternatingLeastSquares]":
+def check_implicit(wanted: str) -> None:
+    """Raises MissingExtraError where the package `implicit` is not there for what is wanted."""
     try:
-        from implicit.cpu.als import AlternatingLeastSquares
+        import implicit  # noqa: F401
     except ImportError as missing:
-        raise MissingExtraError("The baseline ALS", "implicit", "baselines") from missing
+        raise MissingExtraError(wanted, "implicit", "baselines") from missing
+
+
+def _als_class() -> "type[AlternatingLeastSquares]":
+    check_implicit("ALS")
+    from implicit.cpu.als import AlternatingLeastSquares
+
     found: type[AlternatingLeastSquares] = AlternatingLeastSquares
     return found

@@ -4,11 +4,13 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
 from lmrec.errors import InputError
 from lmrec.fields import FloatArray, Ragged
 from lmrec.models.collaborative import LogArrays, history_matrix, popularity_tie_break
+from lmrec.models.neighbours import WHOLE_HISTORY, ItemNeighbours, largest_of_rows
 
 MAX_ITEMS = 20_000  # a dense table of that many items is 1.6 GB, and is made twice
 
@@ -18,19 +20,25 @@ class EASEConfig(BaseModel):
 
     regularization: float = Field(default=200.0, gt=0, description="Added to the diagonal of the Gram matrix.")
     n_last: int | None = Field(default=None, ge=1, description="Only the newest items of a history; unset: all.")
+    n_neighbours: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of each item's weights the largest that many above 0 are kept, to be saved and searched; unset: all.",
+    )
 
 
 class EASE:
     """score = x B, x the history as zeros and ones, B = I - P / diag(P), P = (X'X + regularization I)^-1, X (users, N).
 
-    Source: Steck 2019, https://arxiv.org/abs/1905.03375, equation 8. Raises InputError above `MAX_ITEMS` items.
+    Source: Steck 2019, https://arxiv.org/abs/1905.03375, equation 8. Raises InputError above `MAX_ITEMS` items. With
+    `n_neighbours` weights below 0 are lost too: on MovieLens-100K that took about 1 % of NDCG@10 (docs/LOG.md).
     """
 
     name = "EASE"
 
     def __init__(self, config: EASEConfig | None = None) -> None:
         self.config = config or EASEConfig()
-        self._weights: FloatArray = np.zeros((0, 0), np.float32)
+        self._weights: FloatArray | sp.csr_matrix = np.zeros((0, 0), np.float32)
         self._tie_break = np.zeros(0, np.float32)
 
     @classmethod
@@ -42,10 +50,7 @@ class EASE:
         )
 
     def fit(self, log: LogArrays) -> Self:
-        if log.n_items > MAX_ITEMS:
-            raise InputError(
-                f"EASE needs a dense table of {log.n_items:,} x {log.n_items:,}; it takes {MAX_ITEMS:,} items"
-            )
+        check_n_items(log.n_items)
         rows = log.matrix()
         rows.data[:] = 1.0
         gram = (rows.T @ rows).toarray().astype(np.float32)
@@ -53,11 +58,28 @@ class EASE:
         inverse = np.linalg.inv(gram)
         weights = inverse / -np.diag(inverse)
         weights[np.diag_indices_from(weights)] = 0.0
+        if self.config.n_neighbours is not None:
+            weights = largest_of_rows(sp.csr_matrix(np.maximum(weights, 0.0)), self.config.n_neighbours)
         self._weights, self._tie_break = weights, popularity_tie_break(log)
         return self
+
+    @property
+    def neighbours(self) -> ItemNeighbours:
+        """Only of a fit with `n_neighbours`: the whole table has weights below 0."""
+        assert sp.issparse(self._weights)
+        return ItemNeighbours(sp.csr_matrix(self._weights), self.config.n_last or WHOLE_HISTORY)
 
     def score(self, history: Ragged) -> npt.NDArray[np.float32]:
         asked = history if self.config.n_last is None else history.last(self.config.n_last)
         rows = history_matrix(asked, len(self._tie_break))
         rows.data[:] = 1.0
         return np.asarray(rows @ self._weights + self._tie_break, np.float32)
+
+
+def check_n_items(n_items: int) -> None:
+    """Raises InputError above `MAX_ITEMS`."""
+    if n_items > MAX_ITEMS:
+        raise InputError(
+            f"EASE needs a dense table of {n_items:,} x {n_items:,} items; it takes {MAX_ITEMS:,}. Leave 'ease' out, or take "
+            "item neighbours by BM25 ('bm25_knn') or ALS ('als'), which take any number"
+        )

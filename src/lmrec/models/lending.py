@@ -49,9 +49,8 @@ class Loans:
         return cls(np.concatenate([first.lenders, second.lenders]), np.concatenate([first.shares, second.shares]))
 
 
-def who_lends(transitions: sp.csr_matrix) -> IntArray:
-    """The items that follow something, at most `MAX_LENDING`, those that follow most, in order."""
-    n_followed = np.bincount(transitions.indices, minlength=transitions.shape[1])
+def who_lends(n_followed: IntArray) -> IntArray:
+    """The items that follow something, at most `MAX_LENDING`, those that follow most, in order. n_followed: (N,)."""
     most = np.argsort(-n_followed, kind="stable")[:MAX_LENDING]
     return np.sort(most[n_followed[most] > 0])
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.collaborative import LogArrays, popularity_tie_break
+from lmrec.models.neighbours import ItemNeighbours, largest_of_rows
 
 
 class ItemTransitionsConfig(BaseModel):
@@ -55,60 +56,19 @@ class ItemTransitions:
         )
 
     def fit(self, log: LogArrays) -> Self:
-        self.matrix = _nearest(_normalised(_pair_counts(log, self.config), self.config.shrinkage), self.config)
+        self.matrix = largest_of_rows(
+            _normalised(_pair_counts(log, self.config), self.config.shrinkage), self.config.n_neighbours
+        )
         self._tie_break = popularity_tie_break(log)
         return self
 
     def score(self, history: Ragged) -> npt.NDArray[np.float32]:
-        scores = self.sparse_scores(history, len(self._tie_break)).toarray()
+        scores = self.neighbours.sparse_scores(history, len(self._tie_break)).toarray()
         return np.asarray(scores + self._tie_break, np.float32)
 
-    def sparse_scores(self, history: Ragged, n_items: int) -> sp.csr_matrix:
-        """(B, n_items). Items that came after the fit have no transitions: they neither ask nor are answered."""
-        found = (self.asked(history) @ self.matrix).tocsr()
-        found.resize((len(history), n_items))
-        return found
-
-    def followers(self, history: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        """What follows the newest of one history, oldest first: items, each as often as it follows one of them, and what
-        each time is worth. Their sums are the row of `sparse_scores`, made without a matrix of its own."""
-        newest = np.asarray(history, np.int64)[-self.config.n_last :]
-        worth = (self.config.history_decay ** np.arange(len(newest) - 1, -1, -1)).astype(np.float32)
-        known = newest < self.matrix.shape[0]
-        parts = [
-            (self.matrix.indices[start:stop], self.matrix.data[start:stop] * one)
-            for start, stop, one in zip(
-                self.matrix.indptr[newest[known]], self.matrix.indptr[newest[known] + 1], worth[known], strict=True
-            )
-        ]
-        if not parts:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return np.concatenate([items for items, _ in parts]), np.concatenate([worths for _, worths in parts])
-
-    def scores_of(self, history: Ragged, item: int) -> npt.NDArray[np.float32]:
-        """(B,) the scores of one item."""
-        if item >= self.matrix.shape[0]:
-            return np.zeros(len(history), np.float32)
-        return np.asarray((self.asked(history) @ self.matrix[:, [item]]).toarray()[:, 0], np.float32)
-
-    def asked(self, history: Ragged) -> sp.csr_matrix:
-        """(B, N) how much each item of the fit is asked by each history."""
-        newest = history.last(self.config.n_last)
-        known = newest.values < self.matrix.shape[0]
-        return sp.csr_matrix(
-            (
-                (self.config.history_decay ** newest.ages[known]).astype(np.float32),
-                (newest.row_of_value[known], newest.values[known]),
-            ),
-            shape=(len(history), self.matrix.shape[0]),
-        )
-
-    @classmethod
-    def from_matrix(cls, matrix: sp.csr_matrix, config: ItemTransitionsConfig) -> Self:
-        """Fitted already, for a fused scorer: without the popularity that breaks ties."""
-        made = cls(config)
-        made.matrix = matrix
-        return made
+    @property
+    def neighbours(self) -> ItemNeighbours:
+        return ItemNeighbours(self.matrix, self.config.n_last, self.config.history_decay)
 
 
 def _pair_counts(log: LogArrays, config: ItemTransitionsConfig) -> sp.csr_matrix:
@@ -137,12 +97,3 @@ def _normalised(counts: sp.csr_matrix, shrinkage: float) -> sp.csr_matrix:
         np.maximum(np.asarray(counts.sum(axis)).ravel() + shrinkage, np.finfo(np.float32).tiny) for axis in (1, 0)
     )
     return (sp.diags_array(row_sum**-0.5) @ counts @ sp.diags_array(column_sum**-0.5)).tocsr().astype(np.float32)
-
-
-def _nearest(matrix: sp.csr_matrix, config: ItemTransitionsConfig) -> sp.csr_matrix:
-    """The largest `n_neighbours` of each row; among equals the lower item number, so that a fit is repeatable."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    place = np.arange(len(rows)) - matrix.indptr[rows]
-    kept = order[place < config.n_neighbours]
-    return sp.csr_matrix((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lmrec.fields import IntArray, Ragged
+from lmrec.models.factors import ItemFactors
 from lmrec.models.fusion import Fusion
 from lmrec.models.lending import Loans, find_loans, who_lends
 from lmrec.models.two_tower import TwoTower
@@ -29,7 +30,8 @@ _BATCH = 256  # histories computed together
 class ItemBank:
     """What a model knows of N items: text_vec (N, Dt), item_vec (N, D) of the item tower, and matrix (N, Q), float32.
 
-    Q is D; a fused model adds Dt columns where it looks at the bare words too, and one where it looks at popularity.
+    Q is D; a fused model adds Dt columns where it looks at the bare words too, F where it looks at factors of ALS, and one
+    where it looks at popularity.
     """
 
     text_vec: Tensor
@@ -55,12 +57,7 @@ class Scorer:
     @property
     def reach(self) -> int:
         """How many of the newest items of a history any part of the model looks at."""
-        fusion = self.fusion
-        return max(
-            self.max_history,
-            fusion.weights.n_last if fusion.weights.content else 0,
-            fusion.transitions.config.n_last if fusion.transitions is not None else 0,
-        )
+        return max(self.max_history, self.fusion.reach)
 
     @property
     def trained(self) -> bool:
@@ -86,9 +83,19 @@ class Scorer:
         columns = [plain.matrix]
         if self.fusion.weights.content:
             columns.append(nn.functional.normalize(text_vec.float(), dim=-1))
+        rows = np.full(len(text_vec), -1) if origin is None else origin
+        if self.fusion.factors is not None:
+            known = self.fusion.factors.of_origin(rows) / np.float32(self._factors_unit)
+            columns.append(torch.from_numpy(known).to(text_vec))
         if self.fusion.popularity is not None:
-            columns.append(self._popularity_of(np.full(len(text_vec), -1) if origin is None else origin).to(text_vec))
+            columns.append(self._popularity_of(rows).to(text_vec))
         return replace(plain, matrix=torch.cat(columns, dim=1)) if len(columns) > 1 else plain
+
+    @cached_property
+    def _factors_unit(self) -> float:
+        """As `_popularity_unit`, of the factors."""
+        assert self.fusion.factors is not None
+        return max(float(np.abs(self.fusion.factors.vectors).max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
 
     @cached_property
     def _popularity_unit(self) -> float:
@@ -113,16 +120,15 @@ class Scorer:
 
     def _loans(self) -> sp.csr_matrix:
         """(bank's N, fit's N): the fusion's own, and those of the bank's rows after them."""
-        assert self.fusion.transitions is not None
-        n_known, known = self.fusion.transitions.matrix.shape[0], self.fusion.loans
+        n_followed, known = self.fusion.n_followed, self.fusion.loans
         first = 0 if known is None else known.shape[0]
         if known is not None and first >= self.bank.n_items:
             return known
-        follows = np.zeros(self.bank.n_items, np.bool_)
-        follows[np.unique(self.fusion.transitions.matrix.indices)] = True
-        borrowers = first + np.flatnonzero(~follows[first:])
+        follows = np.zeros(max(self.bank.n_items, len(n_followed)), np.bool_)
+        follows[: len(n_followed)] = n_followed > 0
+        borrowers = first + np.flatnonzero(~follows[first : self.bank.n_items])
         found = self.loans_of(self.bank.text_vec[torch.from_numpy(borrowers)])
-        fresh = found.matrix(borrowers - first, (self.bank.n_items - first, n_known))
+        fresh = found.matrix(borrowers - first, (self.bank.n_items - first, len(n_followed)))
         return fresh if known is None else sp.vstack([known, fresh]).tocsr()
 
     def loans_of(self, text_vec: Tensor) -> Loans:
@@ -133,9 +139,9 @@ class Scorer:
     @cached_property
     def _lending(self) -> tuple[IntArray, npt.NDArray[np.float32]]:
         """(K,) the items that lend, and their unit text vectors (K, Dt)."""
-        if self.fusion.transitions is None:
+        if not self.fusion.neighbours:
             return np.zeros(0, np.int64), np.zeros((0, self.bank.text_vec.shape[1]), np.float32)
-        lending = np.asarray(who_lends(self.fusion.transitions.matrix), np.int64)
+        lending = np.asarray(who_lends(self.fusion.n_followed), np.int64)
         vectors = nn.functional.normalize(self.bank.text_vec[torch.from_numpy(lending)].float().cpu(), dim=-1)
         return lending, vectors.numpy()
 
@@ -167,6 +173,8 @@ class Scorer:
         weights, columns = self.fusion.weights, [scaled]
         if weights.content:
             columns.append(weights.content * self._content(history))
+        if self.fusion.factors is not None:
+            columns.append(self._factors_asked(history, self.fusion.factors).to(scaled))
         if self.fusion.popularity is not None:
             columns.append(scaled.new_full((len(history), 1), weights.popularity * self._popularity_unit))
         return torch.cat(columns, dim=1) if len(columns) > 1 else scaled
@@ -193,6 +201,15 @@ class Scorer:
         """(B,) the scores of one item; `query` (B, Q) is what the histories give."""
         scores: npt.NDArray[np.float32] = (query @ self.bank.matrix[row]).float().cpu().numpy()
         return scores + self.fusion.of_item(history, row)
+
+    def _factors_asked(self, history: Ragged, factors: ItemFactors) -> Tensor:
+        """(B, F) the users' vectors of ALS. Those of the items come from the bank, whose rows alone histories name."""
+        last = self.bank.matrix.shape[1] - (self.fusion.popularity is not None)
+        recent = history.last(factors.n_last)
+        rows, places = np.unique(np.asarray(recent.values, np.int64), return_inverse=True)
+        own = self.bank.matrix[torch.from_numpy(rows).to(self.bank.matrix.device), last - factors.width : last]
+        users = factors.fold_in(Ragged(places, recent.offsets), self._factors_unit * own.float().cpu().numpy())
+        return torch.from_numpy(users * np.float32(self.fusion.weights.als * self._factors_unit))
 
     def _content(self, history: Ragged) -> Tensor:
         """(B, Dt) the direction of the newest texts, zero for an empty history."""

@@ -35,7 +35,7 @@ from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.interrupt import stop_on_interrupt
-from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
 from lmrec.workflows.students import Candidate, Plan, Workshop

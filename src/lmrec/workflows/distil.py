@@ -26,7 +26,7 @@ from lmrec.topk import exclude_items, top_k
 from lmrec.training.distil import TaughtLists, distil
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.losses import build_objective
-from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import training_scorer
 

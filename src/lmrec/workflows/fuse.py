@@ -1,26 +1,35 @@
-"""Find on validation how much item transitions, recent popularity and bare words count beside the towers."""
+"""Find on validation how much neighbours, factors, recent popularity and bare words count beside the towers."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
-from lmrec.data.history import Cases
+from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
-from lmrec.fields import TIMESTAMP, BoolArray
-from lmrec.models.collaborative import SECONDS_A_DAY, LogArrays
-from lmrec.models.fusion import BORROWED, UNSEARCHED_TRANSITIONS, Fusion, FusionConfig, FusionWeights
-from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
-from lmrec.progress import progress_bar
-from lmrec.retrieval.popularity import recent_popularity
+from lmrec.fields import TIMESTAMP, Ragged
+from lmrec.models.bm25 import BM25KNNConfig
+from lmrec.models.collaborative import ALSConfig
+from lmrec.models.ease import EASEConfig
+from lmrec.models.fusion import (
+    BORROWED,
+    COLLABORATIVE,
+    UNSEARCHED_TRANSITIONS,
+    Collaborative,
+    FusionConfig,
+    FusionWeights,
+    Settings,
+    asking_all,
+    fit_field,
+)
+from lmrec.models.transitions import ItemTransitionsConfig
+from lmrec.progress import Progress, progress_bar
 from lmrec.retrieval.scorer import Scorer
+from lmrec.workflows.counting import Counted
 
-Change = Mapping[str, float | None]
+Change = Mapping[str, object]
 
 _PAIRS = (
     ItemTransitionsConfig(),
@@ -30,27 +39,40 @@ _PAIRS = (
 _MOST_PAIRS = 20_000_000  # that are counted to find out whether a wider window is better
 _FIRST_TRANSITIONS = (10.0, 40.0, 160.0)  # at which they are compared
 _TRANSITIONS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+_N_LAST = (3, 8, 100)  # how much of a history is asked
+_FITS: Mapping[Collaborative, tuple[Settings, ...]] = {
+    "ease": tuple(
+        EASEConfig(regularization=strength, n_last=n_last, n_neighbours=200)
+        for strength in (50.0, 200.0, 800.0)
+        for n_last in _N_LAST
+    ),
+    "bm25_knn": tuple(
+        BM25KNNConfig(n_neighbours=200, b=b, max_history=n_last) for b in (0.25, 0.75) for n_last in _N_LAST
+    ),
+    "als": tuple(
+        ALSConfig(n_factors=n, regularization=10.0, alpha=alpha, max_history=n_last)
+        for n in (16, 64)
+        for alpha in (1.0, 10.0)
+        for n_last in _N_LAST
+    ),
+}
+# What the best item of a history gets by them, in units of the towers' score.
+_FIRST_BEST = (2.0, 8.0, 32.0)
+_BEST = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_UNSEARCHED_BEST = 2.0
 _LITTLE_CONTENT = (0.1, 0.3, 1.0)
 _CONTENT = (2.0, 4.0, 8.0, 16.0)
+_LITTLE_POPULARITY = 0.001  # decides where nothing else is said
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6)
 _FIRST_POPULARITY = 0.4  # at which half-lives are compared
 _HALF_LIVES = (3.0, 7.0, 30.0, 90.0)
 _REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+_AGAIN = (0.0, 0.5, 1.0, 2.0)  # times what was found first, where several parts know the same
 _NEW_SHARE = 0.1
 _DRAWS = 2
 _NEW_ITEMS = 1  # a stream of random numbers of its own
-
-
-def log_arrays(interactions: Interactions, n_items: int) -> LogArrays:
-    return LogArrays(
-        user_idx=interactions.user_idx,
-        item_idx=interactions.item_idx,
-        time_ts=interactions.time_ts,
-        weight=interactions.weight,
-        n_users=interactions.n_users,
-        n_items=n_items,
-    )
+_UNIT_CASES = 200
 
 
 def search_weights(
@@ -68,136 +90,213 @@ def search_weights(
     trained: whether the towers count at all. The counts asked here know the training part alone, as the towers do. What an
     item without events borrows is chosen last, on the same cases: `_worlds`.
     """
-    borrowed = BORROWED if config.new_items else 0.0
-    start = FusionWeights(towers=float(trained))
     if not len(cases):
-        return unsearched(config, trained), None
-    grids = list(_grids(config, train.time_kind == TIMESTAMP, judging.exclude_seen, trained))
-    if not grids:
-        return start, None
+        return unsearched(config, trained, train, scorer.bank.n_items), None
     asked = cases.sample(config.search_cases, seed)
-    n_items = scorer.bank.n_items
-
-    def measure(weights: FusionWeights, known: Counted, one: Scorer = scorer) -> float:
-        return evaluate(one.fused(known.fusion(weights)), asked, n_items, judging).aggregate[judging.metric]
-
-    counted = (
-        _best_pairs(train, n_items, measure, start, show) if config.transitions else Counted.of(train, n_items, None)
-    )
-    if counted.transitions is not None and borrowed:
-        lending = Fusion(FusionWeights(transitions=1.0, borrowed=borrowed), counted.transitions)
-        counted = replace(counted, loans=scorer.fused(lending).fusion.loans)
-
-    worlds = _worlds(scorer, counted, asked, seed) if config.new_items else []
-    n_steps = 1 + sum(map(len, grids)) + len(worlds) * len(_BORROWED)
+    search = _Search(scorer, train, asked, config, judging, seed, trained)
+    if not search.n_steps:
+        return search.best, None
     with progress_bar("search fusion", show) as bar:
-        best = start.model_copy(update={"borrowed": borrowed, "pairs": counted.pairs})
-        found, step = measure(best, counted), 1
-        for grid in grids:
-            if not trained and "content" in grid[0]:
-                found = -math.inf  # nothing else can answer who asks with words
-            for weights in [best.model_copy(update=change) for change in grid]:
-                bar(step, n_steps)
-                metric, step = measure(weights, counted), step + 1
-                if metric > found:
-                    best, found = weights, metric
-        if not best.transitions and not best.popularity:
-            best = best.model_copy(update={"borrowed": 0.0})
-        elif worlds:
-            worth = np.zeros(len(_BORROWED))
-            for one, known in worlds:
-                for place, factor in enumerate(_BORROWED):
-                    bar(step, n_steps)
-                    worth[place] += measure(best.model_copy(update={"borrowed": factor}), known, one)
-                    step += 1
-            best = best.model_copy(update={"borrowed": _BORROWED[int(np.argmax(worth))]})
-            found = measure(best, counted)
-        bar(n_steps, n_steps)
-    if not best.towers and not best.any:
-        return unsearched(config, trained), None  # somebody has to answer
-    return best, float(found)
+        search.run(bar)
+    if not search.best.towers and not search.best.any:
+        return unsearched(config, trained, train, scorer.bank.n_items), None  # somebody has to answer
+    return search.best, float(search.found)
 
 
-def unsearched(config: FusionConfig, trained: bool) -> FusionWeights:
+def unsearched(config: FusionConfig, trained: bool, train: Interactions, n_items: int) -> FusionWeights:
     """The weights where nothing validates: moderate ones. Words and popularity count only where there are no towers."""
-    return FusionWeights(
+    weights = FusionWeights(
         towers=float(trained),
         transitions=UNSEARCHED_TRANSITIONS * config.transitions,
-        borrowed=BORROWED * (config.transitions and config.new_items),
+        borrowed=BORROWED * (bool(config.collaborative) and config.new_items),
         content=_CONTENT[0] * (config.content and not trained),
         popularity=_POPULARITY[0] * (config.popularity and not trained),
     )
+    counted = Counted.of(train, n_items)
+    users = np.unique(train.user_idx)[:_UNIT_CASES]
+    histories = HistoryIndex.from_interactions(train).all(users)
+    for kind in _searched_kinds(config):
+        unit = _unit(counted.having(kind, weights.fit_of(kind)), kind, histories)
+        weights = weights.model_copy(update={kind: _UNSEARCHED_BEST / unit})
+    return weights
 
 
-def fit_fusion(weights: FusionWeights, interactions: Interactions, n_items: int) -> Fusion:
-    """The chosen weights with transitions and popularity learnt from these events."""
-    return Counted.of(interactions, n_items, weights.pairs if weights.transitions else None).fusion(weights)
+class _Search:
+    """best: the weights so far; found: their metric; counted: what they weigh."""
 
-
-@dataclass(frozen=True, eq=False)
-class Counted:
-    """What is fused and needs no weights: transitions, and popularity as it is asked for. is_new: (N,) items taken as having
-    no events. loans: of the transitions, where they are found already."""
-
-    log: Interactions
-    transitions: ItemTransitions | None
-    is_new: BoolArray
-    loans: sp.csr_matrix | None = None
-
-    @classmethod
-    def of(cls, log: Interactions, n_items: int, pairs: ItemTransitionsConfig | None) -> Self:
-        """With transitions of these pairs, unless None."""
-        is_new = np.bincount(log.item_idx, minlength=n_items) == 0
-        return cls(log, None if pairs is None else ItemTransitions(pairs).fit(log_arrays(log, n_items)), is_new)
+    def __init__(
+        self,
+        scorer: Scorer,
+        train: Interactions,
+        asked: Cases,
+        config: FusionConfig,
+        judging: EvaluationConfig,
+        seed: int,
+        trained: bool,
+    ) -> None:
+        self.scorer, self.train, self.asked = scorer, train, asked
+        self.config, self.judging, self.seed, self.trained = config, judging, seed, trained
+        self.best = FusionWeights(towers=float(trained))
+        self.found = -math.inf
+        self.counted = Counted.of(train, scorer.bank.n_items)
+        self._bar: Progress = lambda done, total: None
+        self._step = 0
+        self.has_times = train.time_kind == TIMESTAMP
 
     @property
-    def pairs(self) -> ItemTransitionsConfig:
-        return ItemTransitionsConfig() if self.transitions is None else self.transitions.config
+    def n_steps(self) -> int:
+        """How much there is to try, about; 0 where nothing is asked for."""
+        kinds = _searched_kinds(self.config)
+        return (
+            sum(map(len, self._grids()))
+            + sum(len(_FIRST_BEST) * len(_FITS[kind]) + len(_BEST) for kind in kinds)
+            + (len(self._parts) * len(_AGAIN) if kinds else 0)
+        )
 
-    def fusion(self, weights: FusionWeights) -> Fusion:
-        popularity, newcomer = None, 0.0
-        if weights.popularity:
-            half_life_s = math.inf if weights.half_life_days is None else weights.half_life_days * SECONDS_A_DAY
-            popularity = np.log1p(recent_popularity(self.log, len(self.is_new), half_life_s))
-            newcomer = float(popularity[~self.is_new].mean()) if weights.borrowed and not self.is_new.all() else 0.0
-            popularity[self.is_new] = newcomer
-        transitions = self.transitions if weights.transitions else None
-        return Fusion(weights, transitions, popularity, newcomer, self.loans if transitions else None)
+    def run(self, bar: Progress) -> None:
+        self._bar = bar
+        start = self.best
+        if self.config.transitions:
+            self.counted, pairs = self._best_pairs()
+            start = start.model_copy(update={"pairs": pairs})
+        self.best = start.model_copy(update={"borrowed": BORROWED if self.config.new_items else 0.0})
+        self.found = self.measure(self.best)
+        for grid in self._grids(before=True):
+            self._try(grid)
+        for kind in _searched_kinds(self.config):
+            self._try_kind(kind)
+        for grid in self._grids(before=False):
+            if not self.trained and ("content" in grid[0] or "half_life_days" in grid[0]):
+                self.found = -math.inf  # nothing else can answer who asks with words, or of whom nothing is known
+            self._try(grid)
+        if _searched_kinds(self.config):
+            self._try_again()
+        self._choose_borrowed()
+        bar(1, 1)
 
+    def measure(self, weights: FusionWeights, known: Counted | None = None, one: Scorer | None = None) -> float:
+        counted = known or self.counted
+        fused = (one or self.scorer).fused(counted.fusion(weights))
+        counted.remember(fused.fusion)
+        self._bar(min(self._step, self.n_steps), self.n_steps + 1)
+        self._step += 1
+        return evaluate(fused, self.asked, counted.n_items, self.judging).aggregate[self.judging.metric]
 
-def _best_pairs(
-    train: Interactions,
-    n_items: int,
-    measure: Callable[[FusionWeights, Counted], float],
-    start: FusionWeights,
-    show: bool,
-) -> Counted:
-    """The transitions that beside the towers, or alone, do best at one of three weights."""
-    tried = [pairs for pairs in _PAIRS if pairs.window * train.n_events <= _MOST_PAIRS] or [_PAIRS[0]]
-    if len(tried) == 1:
-        return Counted.of(train, n_items, tried[0])
-    best, found = None, -math.inf
-    with progress_bar("count pairs", show) as bar:
-        for place, pairs in enumerate(tried):
-            bar(place, len(tried))
-            counted = Counted.of(train, n_items, pairs)
-            weights = (start.model_copy(update={"transitions": one, "pairs": pairs}) for one in _FIRST_TRANSITIONS)
-            metric = max(measure(one, counted) for one in weights)
+    def _try(self, grid: list[Change]) -> None:
+        for weights in [self.best.model_copy(update=change) for change in grid]:
+            metric = self.measure(weights)
+            if metric > self.found:
+                self.best, self.found = weights, metric
+
+    def _best_pairs(self) -> tuple[Counted, ItemTransitionsConfig]:
+        """The transitions that beside the towers, or alone, do best at one of three weights."""
+        tried = [pairs for pairs in _PAIRS if pairs.window * self.train.n_events <= _MOST_PAIRS] or [_PAIRS[0]]
+        made = ((self.counted.having("transitions", pairs), pairs) for pairs in tried)
+        if len(tried) == 1:
+            return next(made)
+        best, found = None, -math.inf
+        for counted, pairs in made:
+            weights = (self.best.model_copy(update={"transitions": one, "pairs": pairs}) for one in _FIRST_TRANSITIONS)
+            metric = max(self.measure(one, counted) for one in weights)
             if metric > found:
-                best, found = counted, metric
-        bar(len(tried), len(tried))
-    assert best is not None, "a metric is a number"
-    return best
+                best, found = (counted, pairs), metric
+        assert best is not None, "a metric is a number"
+        return best
+
+    def _try_kind(self, kind: Collaborative) -> None:
+        """The way of counting that beside the best so far does best at one of three weights, then more weights of it."""
+        best: tuple[Counted, Settings, float] | None = None
+        found = -math.inf
+        for settings, counted in self._ways(kind):
+            unit = _unit(counted, kind, self.asked.history)
+            changes = ({fit_field(kind): settings, kind: worth / unit} for worth in _FIRST_BEST)
+            metric = max(self.measure(self.best.model_copy(update=change), counted) for change in changes)
+            if metric > found:
+                best, found = (counted, settings, unit), metric
+        assert best is not None, "a metric is a number"
+        self.counted, settings, unit = best
+        self._try([{fit_field(kind): settings, kind: worth / unit} for worth in _BEST])
+
+    def _ways(self, kind: Collaborative) -> Iterator[tuple[Settings, Counted]]:
+        """Ways that differ in how much of a history is asked share a fit."""
+        fitted: tuple[Settings, Counted] | None = None
+        for settings in _FITS[kind]:
+            whole = asking_all(settings)
+            if fitted is None or fitted[0] != whole:
+                fitted = whole, self.counted.having(kind, whole)
+            yield settings, fitted[1].asked_as(kind, settings)
+
+    def _try_again(self) -> None:
+        """Parts that know the same were weighed one after the other: each once more, beside all the others."""
+        for part in self._parts:
+            weight = float(getattr(self.best, part))
+            changes: list[Change] = [
+                {part: weight * times} for times in _AGAIN if times or self.trained or part in COLLABORATIVE
+            ]
+            self._try(changes if weight else [])
+
+    @property
+    def _parts(self) -> list[str]:
+        asked = [part for part in ("popularity", "content") if getattr(self.config, part)]
+        return [*self.config.collaborative, *asked]
+
+    def _grids(self, before: bool | None = None) -> list[list[Change]]:
+        """What is tried, part by part: each entry is laid over the best weights so far. before: only what comes before, or
+        after, the kinds that are fitted in several ways."""
+        config, grids = self.config, list[tuple[bool, list[Change]]]()
+        if config.repeats and not self.judging.exclude_seen:
+            grids.append((True, [{"repeated": constant} for constant in _REPEATED]))
+        if config.transitions:
+            grids.append((True, [{"transitions": weight} for weight in _TRANSITIONS]))
+        if config.popularity:
+            half_lives = (None, *_HALF_LIVES) if self.has_times else (None,)
+            grids.append((False, [{"popularity": _FIRST_POPULARITY, "half_life_days": days} for days in half_lives]))
+            more = (*(() if self.trained else (_LITTLE_POPULARITY,)), *_POPULARITY)
+            grids.append((False, [{"popularity": weight} for weight in more if weight != _FIRST_POPULARITY]))
+        if config.content:
+            grids.append(
+                (False, [{"content": weight} for weight in (*(_LITTLE_CONTENT if not self.trained else ()), *_CONTENT)])
+            )
+        return [grid for comes_before, grid in grids if before in (None, comes_before)]
+
+    def _choose_borrowed(self) -> None:
+        if not self.counted.fusion(self.best).neighbours and not self.best.popularity:
+            self.best = self.best.model_copy(update={"borrowed": 0.0})
+            return
+        worlds = self._worlds() if self.config.new_items else []
+        if not worlds:
+            return
+        worth = np.zeros(len(_BORROWED))
+        for one, known in worlds:
+            for place, factor in enumerate(_BORROWED):
+                worth[place] += self.measure(self.best.model_copy(update={"borrowed": factor}), known, one)
+        self.best = self.best.model_copy(update={"borrowed": _BORROWED[int(np.argmax(worth))]})
+        self.found = self.measure(self.best)
+
+    def _worlds(self) -> list[tuple[Scorer, Counted]]:
+        """What borrowing is chosen in: as it is where the cases mostly ask for new items, which known ones do not stand beside;
+        otherwise draws in which a share of the known items is new, so that a gain for the new is weighed against what the known
+        lose by it."""
+        if self.counted.is_new[self.asked.relevant.values].mean() > 0.5:
+            return [(self.scorer, self.counted)]
+        rng = np.random.default_rng((self.seed, _NEW_ITEMS))
+        return [_with_new_items(self.scorer, self.counted, rng) for _ in range(_DRAWS)]
 
 
-def _worlds(scorer: Scorer, counted: Counted, cases: Cases, seed: int) -> list[tuple[Scorer, Counted]]:
-    """What borrowing is chosen in: as it is where the cases mostly ask for new items, which known ones do not stand beside;
-    otherwise draws in which a share of the known items is new, so that a gain for the new is weighed against what the known
-    lose by it."""
-    if counted.is_new[cases.relevant.values].mean() > 0.5:
-        return [(scorer, counted)]
-    rng = np.random.default_rng((seed, _NEW_ITEMS))
-    return [_with_new_items(scorer, counted, rng) for _ in range(_DRAWS)]
+def _searched_kinds(config: FusionConfig) -> tuple[Collaborative, ...]:
+    """Those that are counted in several ways; transitions have a search of their own."""
+    return tuple(kind for kind in config.collaborative if kind in _FITS)
+
+
+def _unit(counted: Counted, kind: Collaborative, histories: Ragged) -> float:
+    """What the best item of a history gets by a kind, on average."""
+    some = histories.take(np.flatnonzero(histories.lengths > 0)[:_UNIT_CASES])
+    if kind == "als":
+        assert counted.factors is not None
+        scores = counted.factors.fold_in(some) @ counted.factors.vectors.T
+    else:
+        scores = counted.neighbours[kind].sparse_scores(some, counted.n_items).toarray()
+    return max(float(scores.max(axis=1).mean()), 1e-6) if scores.size else 1.0
 
 
 def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) -> tuple[Scorer, Counted]:
@@ -208,28 +307,4 @@ def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) 
     rows = torch.from_numpy(np.flatnonzero(is_new))
     item_vec = scorer.bank.item_vec.clone()
     item_vec[rows] = scorer.bank_rows(scorer.bank.text_vec[rows]).item_vec
-    transitions = counted.transitions
-    if transitions is not None:
-        kept = sp.diags_array((~is_new).astype(np.float32))
-        transitions = ItemTransitions.from_matrix((kept @ transitions.matrix @ kept).tocsr(), transitions.config)
-        transitions.matrix.eliminate_zeros()
-    seen_as_new = replace(counted, transitions=transitions, is_new=is_new, loans=None)
-    one = scorer.over(scorer.bank_rows(scorer.bank.text_vec, item_vec))
-    if transitions is not None:
-        lending = Fusion(FusionWeights(transitions=1.0, borrowed=1.0), transitions)
-        seen_as_new = replace(seen_as_new, loans=one.fused(lending).fusion.loans)
-    return one, seen_as_new
-
-
-def _grids(config: FusionConfig, has_times: bool, excludes_seen: bool, trained: bool) -> Iterator[list[Change]]:
-    """What is tried, part by part: each entry is laid over the best weights so far."""
-    if config.repeats and not excludes_seen:
-        yield [{"repeated": constant} for constant in _REPEATED]
-    if config.transitions:
-        yield [{"transitions": weight} for weight in _TRANSITIONS]
-    if config.popularity:
-        half_lives = (None, *_HALF_LIVES) if has_times else (None,)
-        yield [{"popularity": _FIRST_POPULARITY, "half_life_days": days} for days in half_lives]
-        yield [{"popularity": weight} for weight in _POPULARITY if weight != _FIRST_POPULARITY]
-    if config.content:
-        yield [{"content": weight} for weight in (_CONTENT if trained else (*_LITTLE_CONTENT, *_CONTENT))]
+    return scorer.over(scorer.bank_rows(scorer.bank.text_vec, item_vec)), counted.as_new(is_new)

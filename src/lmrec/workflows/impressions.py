@@ -42,8 +42,8 @@ from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.training.clicks import ClickLists, ClickTrainingConfig, fit_clicks, score_lists
+from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.encode import read_texts, untuned_vectors
-from lmrec.workflows.fuse import log_arrays
 
 NRMS_NAME = "NRMS on the same vectors"
 STACKED = "lmrec + live counts"

@@ -35,8 +35,8 @@ from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.learner import encode_histories
+from lmrec.workflows.counting import fit_fusion, log_arrays
 from lmrec.workflows.encode import begin_tuning, read_texts, untuned_vectors
-from lmrec.workflows.fuse import fit_fusion, log_arrays
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.impressions import OwnModel, judge_impressions
 from lmrec.workflows.reranked import judge_reranking
@@ -115,9 +115,8 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         own.append((FUSED, fair_scorer(recommender, split)))
         taught = ", taught again with validation, + " if has_refit(run) else " + "
         notes[FUSED] = (
-            f"{f'the towers{taught}' if weights.towers else 'nothing trained: '}{weights.transitions:g} x item transitions"
-            f" + {weights.content:g} x cosine of the newest texts"
-            f" + {weights.popularity:g} x recent popularity; items without events borrow {weights.borrowed:g} x transitions, "
+            f"{f'the towers{taught}' if weights.towers else 'nothing trained: '}{weights.words()}; "
+            f"items without events borrow {weights.borrowed:g} x neighbours, "
             f"{weights.repeated:+g} for items of the history; weights from validation, counts from training and validation"
         )
     for name, one in own:

@@ -29,8 +29,9 @@ from lmrec.recipe import Recipe, load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
+from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.ensemble import check_together
-from lmrec.workflows.fuse import fit_fusion, search_weights
+from lmrec.workflows.fuse import search_weights
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
 

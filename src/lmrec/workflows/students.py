@@ -46,7 +46,7 @@ from lmrec.training.perturb import AdversarialConfig
 from lmrec.training.pretrain import learn, part_rows
 from lmrec.training.trainer import Stage, Trainer
 from lmrec.workflows.bench_encoder import time_runtime
-from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.judge import has_refit, training_scorer
 from lmrec.workflows.train import batch_source, build_learner
 

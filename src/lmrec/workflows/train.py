@@ -40,8 +40,9 @@ from lmrec.training.trainer import Stage, Trainer, TrainingReport, Weights, plan
 from lmrec.training.variants import TextVariants
 from lmrec.training.views import view_batch
 from lmrec.workflows.augment import describe_augmentation, tuned_variants, untuned_variants, vary_texts
+from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
-from lmrec.workflows.fuse import fit_fusion, search_weights
+from lmrec.workflows.fuse import search_weights
 from lmrec.workflows.index import save_index
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
@@ -83,6 +84,7 @@ def fit_run(
     # The run keeps the split that was made, which the log may have decided: later the judge must split alike.
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
     recipe = recipe.model_copy(update={"split": split})
+    recipe.fusion.check_fits(prepared.dataset.catalog.n_items)
     untracked = check_tracking(recipe.tracking)
     run = _open(out, resume)
     resume = resume and (run.training_state / "state.json").exists()

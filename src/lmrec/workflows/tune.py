@@ -21,6 +21,7 @@ from lmrec.artifacts.lock import locked
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import InputError, Interrupted, MissingExtraError, RecipeError, RunFolderError
 from lmrec.evaluation.search_charts import TrialPoint, draw_history, draw_importance
+from lmrec.models.fusion import COLLABORATIVE
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.training.search import Choices, Dimension, TuneConfig
@@ -38,7 +39,7 @@ _SQLITE_TIMEOUT_S = 60
 # A trial is compared by what its towers reach on validation; what comes after that is for runs that are kept.
 _TRIAL_CHOICES: Mapping[str, Any] = {
     "training.refit": False,
-    "fusion.transitions": False,
+    **{f"fusion.{kind}": False for kind in COLLABORATIVE},
     "fusion.content": False,
     "fusion.popularity": False,
     "tracking.to": (),

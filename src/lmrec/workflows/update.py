@@ -53,8 +53,8 @@ from lmrec.training.continual import update_batches
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.regularisers import pull_to
 from lmrec.training.trainer import Trainer, TrainingConfig, plan_stages
+from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.experiments import name_of_running
-from lmrec.workflows.fuse import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.merge import MergeCounts, Merged
 from lmrec.workflows.news import News, drift_of, read_news

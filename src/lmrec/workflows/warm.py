@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from lmrec.data.interactions import Interactions
 from lmrec.fields import BoolArray, IntArray
 from lmrec.models.encoder import TextEncoder, choose_trainable, encode_tokens
 from lmrec.models.fusion import Fusion
-from lmrec.models.transitions import ItemTransitions
 from lmrec.models.two_tower import TwoTower
 from lmrec.recipe import Recipe
 from lmrec.retrieval.recommender import Recommender
@@ -95,22 +93,18 @@ def carry_over(served: Recommender, old_rows: IntArray, seen: BoolArray) -> TwoT
 
 
 def carry_fusion(served: Fusion, old_rows: IntArray) -> Fusion:
-    """The served fusion over other items: transitions among the items that it knows, and their popularity. Who borrows of
+    """The served fusion over other items: what is counted among the items that it knows, and their popularity. Who borrows of
     whom is to be found anew."""
     popularity = None
     if served.popularity is not None:
         popularity = np.where(old_rows >= 0, np.append(served.popularity, 0.0)[old_rows], served.newcomer)
-    if served.transitions is None:
-        return replace(served, popularity=popularity, loans=None)
-    matrix = served.transitions.matrix.tocoo()
-    new_row = np.full(matrix.shape[0], -1, np.int64)
-    new_row[old_rows[old_rows >= 0]] = np.flatnonzero(old_rows >= 0)
-    rows, columns = new_row[matrix.row], new_row[matrix.col]
-    kept = (rows >= 0) & (columns >= 0)
-    n_items = len(old_rows)
-    moved = sp.csr_matrix((matrix.data[kept], (rows[kept], columns[kept])), shape=(n_items, n_items))
-    transitions = ItemTransitions.from_matrix(moved, served.transitions.config)
-    return replace(served, transitions=transitions, popularity=popularity, loans=None)
+    return replace(
+        served,
+        neighbours={kind: table.moved(old_rows) for kind, table in served.neighbours.items()},
+        factors=served.factors and served.factors.moved(old_rows),
+        popularity=popularity,
+        loans=None,
+    )
 
 
 def _text_vectors(served: Recommender, source: PretrainedText, encoder: TextEncoder, old_rows: IntArray) -> Tensor:

@@ -93,8 +93,7 @@ def test_als_solves_the_user_from_the_history() -> None:
     """The vector minimises the weighted squares: (Y'Y + Y'(C - I)Y + reg I) x = Y'C p."""
     config = ALSConfig(n_factors=3, alpha=5.0, regularization=0.1)
     als = ALS(config).fit(BLOCKS)
-    assert als._model is not None
-    factors = als._model.item_factors.astype(np.float64)
+    factors = als.factors.vectors.astype(np.float64)
     confidence = np.ones(5)
     confidence[[0, 3]] = 5.0
     chosen = np.array([1.0, 0.0, 0.0, 1.0, 0.0])

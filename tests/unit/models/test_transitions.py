@@ -27,13 +27,15 @@ def test_transitions_follow_the_formula() -> None:
     counts = forward + 0.25 * forward.T
     expected = counts / np.sqrt((counts.sum(1)[:, None] + 1.0) * (counts.sum(0)[None, :] + 1.0))
     np.testing.assert_allclose(made.matrix.toarray(), expected, rtol=1e-6)
-    asked = made.sparse_scores(Ragged.from_rows([[3, 0, 1], []]), 4).toarray()
+    asked = made.neighbours.sparse_scores(Ragged.from_rows([[3, 0, 1], []]), 4).toarray()
     np.testing.assert_allclose(asked[0], expected[1] + 0.5 * expected[0], rtol=1e-6)
     assert not asked[1].any()
     for history in ([3, 0, 1], [2, 1, 0, 9], [9], []):  # 9 came after the fit
-        items, worth = made.followers(np.array(history, np.int64))
+        items, worth = made.neighbours.followers(np.array(history, np.int64))
         summed = np.bincount(items, weights=worth, minlength=4)
-        np.testing.assert_allclose(summed, made.sparse_scores(Ragged.from_rows([history]), 4).toarray()[0], rtol=1e-6)
+        np.testing.assert_allclose(
+            summed, made.neighbours.sparse_scores(Ragged.from_rows([history]), 4).toarray()[0], rtol=1e-6
+        )
 
 
 def test_an_item_keeps_its_nearest_followers_and_never_itself() -> None:
@@ -46,13 +48,13 @@ def test_an_item_keeps_its_nearest_followers_and_never_itself() -> None:
 
 def test_items_that_came_later_neither_ask_nor_are_answered() -> None:
     made = ItemTransitions().fit(log_of([[0, 1], [1, 0]], 2))
-    scores = made.sparse_scores(Ragged.from_rows([[0, 5], [5]]), 7).toarray()
+    scores = made.neighbours.sparse_scores(Ragged.from_rows([[0, 5], [5]]), 7).toarray()
     assert scores.shape == (2, 7)
     assert scores[0, 1] > 0
     assert not scores[1].any()
     assert not scores[:, 2:].any()
-    assert made.scores_of(Ragged.from_rows([[0, 5]]), 6).tolist() == [0.0]
-    np.testing.assert_allclose(made.scores_of(Ragged.from_rows([[0, 5]]), 1), scores[:1, 1])
+    assert made.neighbours.scores_of(Ragged.from_rows([[0, 5]]), 6).tolist() == [0.0]
+    np.testing.assert_allclose(made.neighbours.scores_of(Ragged.from_rows([[0, 5]]), 1), scores[:1, 1])
 
 
 def test_weights_of_events_count_as_the_root_of_their_product() -> None:

@@ -19,6 +19,7 @@ from lmrec.artifacts.checkpoint import (
 from lmrec.artifacts.run import RunFolder
 from lmrec.data.catalog import Catalog
 from lmrec.data.interactions import Interactions
+from lmrec.models.collaborative import ALSConfig
 from lmrec.models.encoder import EncoderConfig, encode_tokens, load_encoder
 from lmrec.models.fusion import FusionWeights
 from lmrec.models.heads import HeadConfig
@@ -27,7 +28,7 @@ from lmrec.models.user_model import UserModelConfig
 from lmrec.retrieval.live import LiveRecommender
 from lmrec.text.template import Template
 from lmrec.text.tokens import load_tokenizer, tokenize_texts
-from lmrec.workflows.fuse import fit_fusion
+from lmrec.workflows.counting import fit_fusion
 
 MakeLive: TypeAlias = Callable[..., LiveRecommender]
 
@@ -64,6 +65,37 @@ def make_log() -> Interactions:
     return Interactions.from_arrays(["u0", "u1"], np.arange(46) % 2, items, times)
 
 
+FUSED: dict[str, FusionWeights] = {
+    "mixed": FusionWeights(transitions=3.0, content=2.0, borrowed=1.5, repeated=-2.0),
+    "transitions": FusionWeights(towers=0.0, transitions=3.0, popularity=0.001),
+    "ease": FusionWeights(towers=0.0, ease=3.0, popularity=0.001),
+    "bm25_knn": FusionWeights(towers=0.0, bm25_knn=1.0, popularity=0.001),
+    "als": FusionWeights(
+        towers=0.0,
+        als=3.0,
+        als_fit=ALSConfig(n_factors=2, regularization=0.1, alpha=5.0, max_history=8),
+        popularity=0.001,
+    ),
+    "all": FusionWeights(
+        transitions=3.0, ease=2.0, bm25_knn=0.5, als=2.0, content=2.0, popularity=0.2, borrowed=1.5, repeated=-2.0
+    ),
+}
+
+
+def make_tastes() -> Interactions:
+    """Even users choose of the items 0 to 13, odd ones of 14 to 27; what comes after has no events. Item 5 is everybody's."""
+    rng = np.random.default_rng(0)
+    first = np.arange(24) % 2 * 14
+    items = np.stack([rng.permutation(np.arange(14)) + start for start in first])[:, :8]
+    items[:, 3] = 5
+    users, times = np.repeat(np.arange(24), 8), 86_400.0 * np.arange(192)
+    return Interactions.from_arrays([f"u{user}" for user in range(24)], users, items.ravel(), times)
+
+
+def log_of(fused: str | None) -> Interactions:
+    return make_log() if fused in (None, "mixed") else make_tastes()
+
+
 def make_run(
     folder: Path,
     bert: Path,
@@ -71,9 +103,9 @@ def make_run(
     source: str = "text+id",
     user_kind: str = "transformer",
     head: str = "cosine",
-    fused: bool = False,
+    fused: str | None = None,
 ) -> Path:
-    """A whole run folder; towers and id residuals are random, so that every part of a score counts."""
+    """A whole run folder, of what `FUSED` says; towers and id residuals are random, so that every part of a score counts."""
     configs = ModelConfigs(
         EncoderConfig(name=str(bert), max_tokens=24),
         ItemTowerConfig.model_validate({"width": 16, "whiten": 12, "source": source}),
@@ -81,7 +113,7 @@ def make_run(
         HeadConfig.model_validate({"kind": head}),
     )
     template = Template("{title}. {description}", " | ", 400)
-    catalog, log = make_catalog(), make_log()
+    catalog, log = make_catalog(), log_of(fused)
     run = RunFolder(folder)
     run.data.mkdir(parents=True)
     catalog.save_parquet(run.data / "catalog.parquet")
@@ -94,8 +126,7 @@ def make_run(
     towers = TwoTower(text_vec, seen, configs.item, configs.user_model, configs.head).eval()
     if towers.item_tower.id_residual is not None:
         torch.nn.init.normal_(towers.item_tower.id_residual.weight, std=0.3)
-    weights = FusionWeights(transitions=3.0, content=2.0, borrowed=1.5, repeated=-2.0)
-    fusion = fit_fusion(weights, log, N_ITEMS) if fused else None
+    fusion = fit_fusion(FUSED[fused], log, N_ITEMS) if fused else None
     save_checkpoint(run.checkpoint, towers, encoder, tokenizer, template, configs, None, fusion=fusion)
     checkpoint = read_checkpoint(run.checkpoint)
     vectors = compute_item_vectors(towers, torch.from_numpy(text_vec))

@@ -43,7 +43,7 @@ def ask(live: LiveRecommender, *history: str, **choices: Any) -> LiveAnswer:
 
 VARIANTS: list[dict[str, Any]] = [
     {},
-    {"fused": True},
+    {"fused": "mixed"},
     {"head": "dot"},
     {"source": "text"},
     {"source": "id"},
@@ -119,7 +119,7 @@ def test_a_new_item_can_be_recommended_at_once(live: LiveRecommender) -> None:
 
 
 def test_a_new_item_of_a_fused_model_borrows_as_it_would_offline(make_live: MakeLive) -> None:
-    live = make_live(fused=True)
+    live = make_live(fused="mixed")
     # It reads as item 2 does, which is in fashion.
     new = {"item_id": "new", "title": "chef bakery 99", "description": "a film of chef bakery"}
     offline = live.recommender.add_items(pl.DataFrame([new]))
@@ -159,7 +159,7 @@ def test_a_changed_text_changes_the_vector_and_the_old_one_is_gone(live: LiveRec
 
 def test_a_trained_item_of_a_fused_model_changes_like_any_other(make_live: MakeLive) -> None:
     """Its row holds the bare words beside the towers' vector, and its transitions stay."""
-    live = make_live(fused=True)
+    live = make_live(fused="mixed")
     before = {item.item_id: item.score for item in ask(live, "1", k=N_ITEMS).items}
     live.upsert([{"item_id": "2", "title": "chef bakery", "description": "a film of chef bakery"}])
     after = {item.item_id: item.score for item in ask(live, "1", k=N_ITEMS).items}

@@ -14,7 +14,14 @@ from lmrec.retrieval.rules import Rule, parse_rule
 from .conftest import N_ITEMS, MakeLive
 
 CONFIG = IndexConfig(kind="lists")
-VARIANTS: list[dict[str, Any]] = [{}, {"fused": True}, {"head": "dot"}, {"user_kind": "text"}]
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"fused": "mixed"},
+    {"fused": "als"},
+    {"fused": "all"},
+    {"head": "dot"},
+    {"user_kind": "text"},
+]
 
 
 @pytest.fixture(autouse=True, params=["lists", "graph", "sketch"])
@@ -74,7 +81,7 @@ def test_the_lists_are_the_same(make_live: MakeLive, choices: dict[str, Any]) ->
 
 
 def test_they_stay_the_same_while_items_come_change_and_go(make_live: MakeLive) -> None:
-    indexed, whole = pair(make_live, {"fused": True})
+    indexed, whole = pair(make_live, {"fused": "mixed"})
     for live in (indexed, whole):
         live.set_rules(RULES)
         live.upsert([{"item_id": f"n{at}", "title": f"chef bakery {at}", "stock": at % 3} for at in range(6)])
@@ -89,7 +96,7 @@ def test_they_stay_the_same_while_items_come_change_and_go(make_live: MakeLive) 
 
 
 def test_changes_during_a_compaction_are_carried_over(make_live: MakeLive) -> None:
-    indexed, whole = pair(make_live, {"fused": True})
+    indexed, whole = pair(make_live, {"fused": "mixed"})
     indexed.upsert([{"item_id": "a", "title": "rocket galaxy"}])
     catalog = indexed._catalog
     made = catalog.start_compaction()
@@ -106,7 +113,7 @@ def test_changes_during_a_compaction_are_carried_over(make_live: MakeLive) -> No
 
 
 def test_the_offline_lists_are_the_same(make_live: MakeLive) -> None:
-    indexed, whole = (live.recommender for live in pair(make_live, {"fused": True}))
+    indexed, whole = (live.recommender for live in pair(make_live, {"fused": "mixed"}))
     histories = [["3", "7", "11"], [], [str(row) for row in range(12)]]
     allowed = [str(row) for row in range(0, N_ITEMS, 2)]
     for choices in ({"k": 9}, {"k": 60, "exclude_seen": False}, {"k": 5, "filter": allowed}):
