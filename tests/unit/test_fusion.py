@@ -12,7 +12,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.evaluation.evaluator import EvaluationConfig
 from lmrec.fields import Ragged
 from lmrec.models.encoder import EncoderConfig, load_encoder
-from lmrec.models.fusion import Fusion, FusionConfig, FusionWeights
+from lmrec.models.fusion import NEIGHBOUR_KINDS, Fusion, FusionConfig, FusionWeights
 from lmrec.models.heads import HeadConfig
 from lmrec.models.transitions import ItemTransitionsConfig
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
@@ -228,9 +228,8 @@ def test_a_saved_fusion_comes_back(tiny_bert: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", towers, encoder, load_tokenizer(tiny_bert), template, configs, None, fusion=fusion)
     loaded = read_checkpoint(tmp_path / "c").load_fusion()
     assert loaded.weights == weights
-    kinds = ("transitions", "ease", "bm25_knn")
-    assert tuple(loaded.neighbours) == tuple(fusion.neighbours) == kinds
-    for kind in kinds:
+    assert tuple(loaded.neighbours) == tuple(fusion.neighbours) == NEIGHBOUR_KINDS
+    for kind in NEIGHBOUR_KINDS:
         ours, theirs = loaded.neighbours[kind], fusion.neighbours[kind]
         assert (ours.matrix != theirs.matrix).nnz == 0
         assert (ours.n_last, ours.decay) == (theirs.n_last, theirs.decay)

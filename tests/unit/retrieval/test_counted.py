@@ -1,12 +1,14 @@
 """What everything that is counted from a log owes once it is part of a run: saved, loaded, asked and served alike."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lmrec.errors import RunFolderError
 from lmrec.fields import Ragged
@@ -141,15 +143,16 @@ def test_damaged_counts_are_refused(kind: str, folder: Path, tmp_path: Path) -> 
     run = Path(shutil.copytree(folder, tmp_path / "run"))
     file = run / "checkpoint" / f"{kind}.safetensors"
     arrays = load_file(file)
-    for name, change in (
+    damages: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
         ("vectors", lambda value: value[:-1]),
         ("vectors", lambda value: value * float("nan")),
         ("offsets", lambda value: value[:-1]),
         ("values", lambda value: -value),
         ("columns", lambda value: value + N_ITEMS),
-    ):
+    )
+    for name, damaged in damages:
         if name in arrays:
-            save_file({**arrays, name: change(arrays[name]).contiguous()}, file)
+            save_file({**arrays, name: damaged(arrays[name]).contiguous()}, file)
             with pytest.raises(RunFolderError, match="missing or damaged"):
                 Recommender.load(run)
     file.unlink()
