@@ -61,7 +61,7 @@ def test_what_is_counted_alone_is_fitted_judged_served_and_updated(
     with running(run) as service:
         (offline,) = recommender.recommend(histories=[ids[:3]], k=8)
         assert service.shown(history=ids[:3], k=8) == [item.item_id for item in offline.items]
-        service.put("/v1/items/new", {"fields": NEW_ITEM})
+        service.put("/v1/items/new", NEW_ITEM)
         assert service.recommend(history=["new", *ids[:3]], k=5)["basis"] == "history"
         service.delete(f"/v1/items/{offline.items[0].item_id}")
         assert offline.items[0].item_id not in service.shown(history=ids[:3])
