@@ -38,11 +38,20 @@ NEIGHBOUR_KINDS: Final[tuple[NeighbourKind, ...]] = get_args(NeighbourKind)
 COLLABORATIVE: Final[tuple[Collaborative, ...]] = (*NEIGHBOUR_KINDS, "als")
 Settings: TypeAlias = ItemTransitionsConfig | EASEConfig | BM25KNNConfig | ALSConfig
 
+PARTS: Final = ("towers", *COLLABORATIVE, "content", "popularity", "repeated")
+
 _N_NEIGHBOURS = 200  # that each item keeps of EASE's weights
 
 
 class FusionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["weighted", "learnt", "reciprocal_rank"] = Field(
+        default="weighted",
+        description="How parts are put together. weighted: weights tried on validation one after the other; learnt: those "
+        "under which what was chosen in validation is most likely; reciprocal_rank: ranks by each part, those parts that "
+        "validation wants, all alike (asked and judged, not served).",
+    )
 
     transitions: bool = Field(
         default=True,
@@ -93,7 +102,8 @@ class FusionWeights(BaseModel):
     transition, and how much of a history is asked; *_fit: how the others are counted and asked.
     Content: newest n_last texts, decay^age each. Popularity: an event
     half_life_days before the log's end counts half; None, where all count alike. borrowed: what a borrowed transition
-    counts beside one of an item's own; 0: none is. repeated: what is taken from items of the history, below 0.
+    counts beside one of an item's own; 0: none is. repeated: what is taken from items of the history, below 0. ranks: weights
+    are of reciprocal ranks by each part, not of its scores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,6 +124,16 @@ class FusionWeights(BaseModel):
     half_life_days: float | None = Field(default=None, gt=0)
     borrowed: float = Field(default=0.0, ge=0)
     repeated: float = Field(default=0.0, le=0)
+    ranks: bool = False
+
+    def of_parts(self, amounts: Mapping[str, float]) -> "FusionWeights":
+        """With these weights of parts (`PARTS`) and no others; how parts are counted stays."""
+        return self.model_copy(update={**dict.fromkeys(PARTS, 0.0), **amounts})
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those that count."""
+        return tuple(part for part in PARTS if getattr(self, part))
 
     @property
     def any(self) -> bool:
@@ -135,6 +155,8 @@ class FusionWeights(BaseModel):
 
     def words(self) -> str:
         """For a person, what is added to the towers."""
+        if self.ranks:
+            return "reciprocal ranks by " + ", ".join(TITLES.get(part, part) for part in self.parts)
         counted = [f"{self.amount(kind):g} x {TITLES[kind]}" for kind in self.collaborative]
         return " + ".join(
             [
@@ -145,7 +167,7 @@ class FusionWeights(BaseModel):
         )
 
 
-TITLES: Final[Mapping[Collaborative, str]] = {
+TITLES: Final[Mapping[str, str]] = {
     "transitions": "item transitions",
     "ease": "EASE",
     "bm25_knn": "BM25 kNN",
@@ -206,6 +228,17 @@ class Fusion:
     popularity: FloatArray | None = None
     newcomer: float = 0.0
     loans: sp.csr_matrix | None = None
+
+    def of_part(self, part: str) -> "Fusion":
+        """One part alone; who borrows of whom stays."""
+        return Fusion(
+            self.weights.of_parts({part: getattr(self.weights, part)}).model_copy(update={"ranks": False}),
+            {kind: table for kind, table in self.neighbours.items() if kind == part},
+            self.factors if part == "als" else None,
+            self.popularity if part == "popularity" else None,
+            self.newcomer,
+            self.loans if part in self.neighbours else None,
+        )
 
     @property
     def borrows(self) -> bool:

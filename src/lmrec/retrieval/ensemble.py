@@ -143,6 +143,15 @@ class RankedEnsemble:
         return sum_of([np.float32(weight) * reciprocal_ranks(member.score(history)) for member, weight in pairs])
 
 
+def answering(fused: Scorer) -> "Scorer | RankedEnsemble":
+    """The scorer as it makes lists: itself, or its parts put together by their ranks."""
+    if not fused.fusion.weights.ranks:
+        return fused
+    parts = fused.fusion.weights.parts
+    members = tuple(fused.fused(fused.fusion.of_part(part)) for part in parts)
+    return RankedEnsemble(fused.name, members, tuple(float(getattr(fused.fusion.weights, part)) for part in parts))
+
+
 AnyScorer: TypeAlias = Scorer | EnsembleScorer | RankedEnsemble
 
 

@@ -23,7 +23,7 @@ from lmrec.models.encoder import encode_tokens
 from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.bank import GrowingBank
-from lmrec.retrieval.ensemble import AnyScorer, EnsembleScorer, RankedEnsemble
+from lmrec.retrieval.ensemble import AnyScorer, EnsembleScorer, RankedEnsemble, answering
 from lmrec.retrieval.index import ItemIndex, RowMask
 from lmrec.retrieval.nearest import merged, nearest_rows
 from lmrec.retrieval.reranker import Reranker
@@ -195,7 +195,7 @@ class Recommender:
         allowed = _allowed(self.catalog, filter)
         row = with_text.catalog.n_items - 1
         history = Ragged.from_rows([[row]])
-        scores = with_text.scorer.score(history)[:, :row]
+        scores = with_text.list_scorer.score(history)[:, :row]
         (items,) = self._lists(scores, None, k, allowed)
         return Recommendation(None, "text", 0, items)
 
@@ -241,7 +241,8 @@ class Recommender:
         catalog = self.catalog.with_items(items)
         fresh = catalog.frame.tail(len(items))
         text_vec = self.encode_texts(self.checkpoint.template.render_items(fresh))
-        item_vec = self.scorer.bank_rows(text_vec).item_vec
+        scorer = self.towers_scorer if self.fusion.weights.ranks else self.scorer
+        item_vec = scorer.bank_rows(text_vec).item_vec
         vectors = ItemVectors(
             torch.cat([self.vectors.text_vec, text_vec]), torch.cat([self.vectors.item_vec, item_vec])
         )
@@ -252,14 +253,18 @@ class Recommender:
 
     @cached_property
     def scorer(self) -> Scorer | EnsembleScorer:
-        """What can be searched and served. Raises InputError for an ensemble by ranks."""
+        """What can be searched and served. Raises InputError where ranks are put together."""
+        by_ranks = self.fusion.weights.ranks if self.ensemble is None else self.ensemble.by == "ranks"
+        if by_ranks:
+            kind, way = (
+                ("an ensemble", "Make one by scores") if self.ensemble else ("fused", "Fit with another fusion.method")
+            )
+            raise InputError(
+                f"'{self.run.path}' is {kind} by ranks: it recommends to users and histories and is judged, but ranks of "
+                f"a whole catalog are no product that could be served, searched by words or turned round. {way}"
+            )
         if self.ensemble is None:
             return self.towers_scorer.fused(self.fusion)
-        if self.ensemble.by == "ranks":
-            raise InputError(
-                f"'{self.run.path}' is an ensemble by ranks: it recommends to users and histories and is judged, but ranks of "
-                "a whole catalog are no product that could be served, searched by words or turned round. Make one by scores"
-            )
         found = self.ensemble.scorer([member.scorer for member in self.ensemble.members])
         assert isinstance(found, EnsembleScorer)
         return found
@@ -267,6 +272,8 @@ class Recommender:
     @cached_property
     def list_scorer(self) -> AnyScorer:
         """What makes lists for histories; every run has it."""
+        if self.ensemble is None and self.fusion.weights.ranks:
+            return answering(self.towers_scorer.fused(self.fusion))
         if self.ensemble is None or self.ensemble.by != "ranks":
             return self.scorer
         return self.ensemble.scorer([member.scorer for member in self.ensemble.members])

@@ -102,6 +102,8 @@ def _checked(recommender: Recommender, recipe: Recipe, path: str) -> Split:
     """The run's split. Raises InputError for a run that cannot be compressed."""
     if recommender.ensemble is not None:
         raise InputError(f"'{path}' is an ensemble; compress its members")
+    if recommender.fusion.weights.ranks:
+        raise InputError(f"'{path}' puts its parts together by ranks. Fit it with another fusion.method")
     if recommender.towers.user_model is None:
         raise InputError(
             f"'{path}' reads histories as text (user_model.kind 'text'): a student of items' texts would not know them. Fit "

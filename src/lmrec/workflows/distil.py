@@ -110,6 +110,8 @@ def _checked(recommender: Recommender, path: str) -> Reranker:
     """The reranker. Raises InputError for a run that cannot be distilled."""
     if recommender.ensemble is not None:
         raise InputError(f"'{path}' is an ensemble; distil its members")
+    if recommender.fusion.weights.ranks:
+        raise InputError(f"'{path}' puts its parts together by ranks. Fit it with another fusion.method")
     if recommender.towers.user_model is None:
         raise InputError(
             f"'{path}' reads histories as text (user_model.kind 'text'): it has no towers to teach. Fit another user model"

@@ -9,20 +9,17 @@ import numpy as np
 
 from lmrec.artifacts.ensemble import EnsembleDescription, EnsembleKind, save_ensemble
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run
-from lmrec.data.history import Cases, HistoryIndex
+from lmrec.data.history import HistoryIndex
 from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
-from lmrec.fields import BoolArray, FloatArray, Ragged
 from lmrec.models.stacking import fit_stack
 from lmrec.recipe import load_recipe
-from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
-from lmrec.topk import exclude_items, top_k
 from lmrec.workflows.judge import training_scorer
+from lmrec.workflows.pools import pool_scores
 
 _N_SCALED = 500  # histories by which members' scores are brought to one scale
 _N_LEARNT = 2000  # validation cases that weights are learnt on
-_POOL = 50  # items of each member's list that stand against the relevant ones
 
 
 def ensemble_runs(
@@ -73,6 +70,8 @@ def check_together(runs: Sequence[RunFolder], members: Sequence[Recommender]) ->
     for run, member in zip(runs, members, strict=True):
         if member.ensemble is not None:
             raise InputError(f"'{run.path}' is an ensemble itself. Give its members: {run.path}/members/0, ...")
+        if member.fusion.weights.ranks:
+            raise InputError(f"'{run.path}' puts its parts together by ranks. Fit it with another fusion.method")
         for what, same in (
             ("other items", member.catalog.fingerprint == first.catalog.fingerprint),
             ("other events", member.interactions.fingerprint == first.interactions.fingerprint),
@@ -121,26 +120,3 @@ def _learnt(
     if not any(stack.weights):
         raise InputError("validation gives no member any weight. Make the ensemble without --learn")
     return tuple(weight / scale for weight, scale in zip(stack.weights, stack.scale, strict=True))
-
-
-def pool_scores(
-    scorers: Sequence[AnyScorer], cases: Cases, exclude_seen: bool, pool: int = _POOL
-) -> tuple[FloatArray, Ragged, BoolArray]:
-    """For each case the items at the top of any scorer's list, and the relevant ones: (S, F) all scorers' scores of them,
-    the items as rows, and (S,) which are relevant. What is relevant was found by nobody in cases that none answered, and
-    stands in its pool all the same."""
-    rows: list[FloatArray] = []
-    items: list[np.ndarray] = []
-    for start in range(0, len(cases), 256):
-        part = cases.take(np.arange(start, min(start + 256, len(cases))))
-        scores = [scorer.score(part.history) for scorer in scorers]
-        seen_out = [exclude_items(one, part.history) if exclude_seen else one for one in scores]
-        tops = [top_k(one, pool) for one in seen_out]
-        for case in range(len(part)):
-            found = np.unique(np.concatenate([*(top[case] for top in tops), part.relevant[case]]))
-            found = found[found >= 0]
-            items.append(found)
-            rows.append(np.stack([one[case, found] for one in scores], axis=1))
-    pools = Ragged.from_rows(items)
-    relevant = np.concatenate([np.isin(items[case], cases.relevant[case]) for case in range(len(cases))])
-    return np.concatenate(rows).astype(np.float64), pools, relevant

@@ -24,10 +24,13 @@ from lmrec.models.fusion import (
     asking_all,
     fit_field,
 )
+from lmrec.models.stacking import fit_stack
 from lmrec.models.transitions import ItemTransitionsConfig
 from lmrec.progress import Progress, progress_bar
+from lmrec.retrieval.ensemble import answering
 from lmrec.retrieval.scorer import Scorer
 from lmrec.workflows.counting import Counted
+from lmrec.workflows.pools import pool_scores
 
 Change = Mapping[str, object]
 
@@ -171,16 +174,26 @@ class _Search:
             self._try(grid)
         if _searched_kinds(self.config):
             self._try_again()
-        self._choose_borrowed()
+        if self.config.method == "reciprocal_rank":
+            self._choose_ranked()
+        else:
+            if self.config.method == "learnt":
+                self._learn()
+            self._choose_borrowed()
         bar(1, 1)
 
     def measure(self, weights: FusionWeights, known: Counted | None = None, one: Scorer | None = None) -> float:
         counted = known or self.counted
-        fused = (one or self.scorer).fused(counted.fusion(weights))
-        counted.remember(fused.fusion)
+        fused = self._fused(weights, counted, one)
         self._bar(min(self._step, self.n_steps), self.n_steps + 1)
         self._step += 1
-        return evaluate(fused, self.asked, counted.n_items, self.judging).aggregate[self.judging.metric]
+        return evaluate(answering(fused), self.asked, counted.n_items, self.judging).aggregate[self.judging.metric]
+
+    def _fused(self, weights: FusionWeights, counted: Counted | None = None, one: Scorer | None = None) -> Scorer:
+        counted = counted or self.counted
+        fused = (one or self.scorer).fused(counted.fusion(weights))
+        counted.remember(fused.fusion)
+        return fused
 
     def _try(self, grid: list[Change]) -> None:
         for weights in [self.best.model_copy(update=change) for change in grid]:
@@ -215,6 +228,7 @@ class _Search:
                 best, found = (counted, settings, unit), metric
         assert best is not None, "a metric is a number"
         self.counted, settings, unit = best
+        self.best = self.best.model_copy(update={fit_field(kind): settings})  # others may weigh it again
         self._try([{fit_field(kind): settings, kind: worth / unit} for worth in _BEST])
 
     def _ways(self, kind: Collaborative) -> Iterator[tuple[Settings, Counted]]:
@@ -258,6 +272,36 @@ class _Search:
                 (False, [{"content": weight} for weight in (*(_LITTLE_CONTENT if not self.trained else ()), *_CONTENT)])
             )
         return [grid for comes_before, grid in grids if before in (None, comes_before)]
+
+    @property
+    def _joined(self) -> list[str]:
+        """All parts that could count, towers too."""
+        repeats = self.config.repeats and not self.judging.exclude_seen
+        return [*(["towers"] if self.trained else []), *self._parts, *(["repeated"] if repeats else [])]
+
+    def _learn(self) -> None:
+        """Other weights for all that is asked for, counted as it was when tried: those under which what was chosen is most
+        likely among what any part puts on top. None is below 0."""
+        sign = {part: -1.0 if part == "repeated" else 1.0 for part in self._joined}
+        alone = [self._fused(self.best.of_parts({part: one})) for part, one in sign.items()]
+        parts, pools, chosen = pool_scores(alone, self.asked, self.judging.exclude_seen)
+        stack = fit_stack(list(sign), parts, pools, chosen, nonnegative=True)
+        found = {
+            part: sign[part] * weight / scale
+            for part, weight, scale in zip(stack.names, stack.weights, stack.scale, strict=True)
+        }
+        least = {} if self.trained else {"content": _LITTLE_CONTENT[0], "popularity": _LITTLE_POPULARITY}
+        found.update({part: max(found[part], least[part]) for part in least if part in found})
+        self.best = self.best.of_parts(found)
+        self.found = self.measure(self.best)
+
+    def _choose_ranked(self) -> None:
+        """All parts alike, by their ranks; one after the other is left out where validation is better off without it."""
+        parts = [part for part in self._joined if part != "repeated"]
+        ranked = self.best.of_parts(dict.fromkeys(parts, 1.0)).model_copy(update={"ranks": True})
+        self.best, self.found = ranked, self.measure(ranked)
+        for part in parts:
+            self._try([{part: 0.0}] if len(self.best.parts) > 1 else [])
 
     def _choose_borrowed(self) -> None:
         if not self.counted.fusion(self.best).neighbours and not self.best.popularity:

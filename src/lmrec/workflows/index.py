@@ -14,10 +14,12 @@ _SEED = 0
 
 
 def save_index(run: RunFolder, scorer: Scorer, interactions: Interactions, config: IndexConfig, origin: str) -> None:
-    """Beside the vectors; nothing where the catalog is so small that the plain product does.
+    """Beside the vectors; nothing where the catalog is so small that the plain product does, or where ranks are fused.
 
     scorer: what will be served. origin: the fingerprint of its checkpoint.
     """
+    if scorer.fusion.weights.ranks:
+        return
     index = build_index(scorer.bank.matrix.detach().cpu().numpy(), config, _asked(scorer, interactions))
     if index is not None:
         index.save(run.index, origin)

@@ -31,7 +31,7 @@ from lmrec.models.ease import EASE
 from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
 from lmrec.recipe import BaselineName, Recipe, load_recipe
-from lmrec.retrieval.ensemble import AnyScorer
+from lmrec.retrieval.ensemble import AnyScorer, answering
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.learner import encode_histories
@@ -113,9 +113,10 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     if own_name(run) == FUSED:
         weights = recommender.checkpoint.fusion
         own.append((FUSED, fair_scorer(recommender, split)))
+        towers = "the towers" if weights.towers in (0, 1) else f"{weights.towers:g} x the towers"
         taught = ", taught again with validation, + " if has_refit(run) else " + "
         notes[FUSED] = (
-            f"{f'the towers{taught}' if weights.towers else 'nothing trained: '}{weights.words()}; "
+            f"{f'{towers}{taught}' if weights.towers else 'nothing trained: '}{weights.words()}; "
             f"items without events borrow {weights.borrowed:g} x neighbours, "
             f"{weights.repeated:+g} for items of the history; weights from validation, counts from training and validation"
         )
@@ -238,7 +239,7 @@ def fair_scorer(recommender: Recommender, split: Split) -> AnyScorer:
         return recommender.ensemble.scorer([fair_scorer(member, split) for member in recommender.ensemble.members])
     weights = recommender.checkpoint.fusion
     fusion = fit_fusion(weights, split.train_and_validation, recommender.catalog.n_items)
-    return recommender.towers_scorer.fused(fusion)
+    return answering(recommender.towers_scorer.fused(fusion))
 
 
 def own_name(run: RunFolder) -> str:
@@ -275,7 +276,7 @@ def training_scorer(recommender: Recommender, split: Split) -> AnyScorer:
     if has_refit(run):
         is_tuned = _stage_of(run) == TUNED
         towers = tuned_scorer(recommender) if is_tuned else frozen_scorer(run, recommender)
-    return towers.fused(fit_fusion(recommender.checkpoint.fusion, split.train, recommender.catalog.n_items))
+    return answering(towers.fused(fit_fusion(recommender.checkpoint.fusion, split.train, recommender.catalog.n_items)))
 
 
 def _stage_of(run: RunFolder) -> str:

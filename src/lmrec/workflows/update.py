@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from lmrec.artifacts.checkpoint import compute_item_vectors, save_checkpoint, save_vectors
+from lmrec.artifacts.checkpoint import compute_item_vectors, read_checkpoint, save_checkpoint, save_vectors
 from lmrec.artifacts.files import fingerprint_files, write_json
 from lmrec.artifacts.generation import (
     discard_generation,
@@ -121,6 +121,10 @@ def update_run(
     if run.ensemble_file.exists():
         raise InputError(
             f"'{path}' is an ensemble, which learns nothing itself. Update a run of one model, or fit its members anew"
+        )
+    if read_checkpoint(run.checkpoint).fusion.ranks:
+        raise InputError(
+            f"'{path}' puts its parts together by ranks, which is not served. Fit it with another fusion.method"
         )
     with locked(run.path / LOCK, "update"), stop_on_interrupt() as should_stop:
         _remove_leftovers(run)
