@@ -41,6 +41,10 @@ BaselineName = Literal[
 _DEFAULT_BASELINES = tuple(name for name in get_args(BaselineName) if name not in ("ease", "bm25_knn"))
 
 
+_OF_TRAINING_ALONE = ("ema", "start_seed", "mask_seen", "momentum")
+_HEARD_UNTRAINED = ("frozen_epochs", "tuned_epochs", "seed", "validation_cases")
+
+
 class BaselinesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -113,6 +117,15 @@ class Recipe(BaseModel):
         return self.training.frozen_epochs > 0 or self.tunes
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """Choices of [training] that were made and change nothing, because nothing is trained. They are said and not refused:
+        a recipe with its rates and sizes is still one once its epochs are set to 0."""
+        if self.trains:
+            return ()
+        chosen = self.training.model_dump(exclude_defaults=True)
+        return tuple(f"training.{key}" for key in chosen if key not in _HEARD_UNTRAINED)
+
+    @property
     def drops(self) -> bool:
         """Whether two passes over one batch differ while training."""
         user, item = self.user_model, self.item
@@ -168,6 +181,12 @@ class Recipe(BaseModel):
                 "user_model.kind 'text' is for a model that learns, and nothing would be trained: set training.tuned_epochs "
                 "above 0, or leave user_model.kind out"
             )
+        for key in _OF_TRAINING_ALONE:
+            if getattr(self.training, key) is not None:
+                raise ValueError(
+                    f"training.{key} is for a training, and nothing would be trained: set training.frozen_epochs above 0, or "
+                    "leave it out"
+                )
         for part in ("augment", "regularisers", "adversarial", "objective"):
             config = getattr(self, part)
             if config != type(config)():

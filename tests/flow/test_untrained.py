@@ -16,7 +16,7 @@ from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import FUSED, read_table_of
 from lmrec.workflows.update import update_run
 
-from .conftest import WORLD, Fitted, fit_and_judge
+from .conftest import WORLD, Fitted, Invoke, fit_and_judge
 from .running import WORDS, running
 
 UNTRAINED = ("training.frozen_epochs=0", "training.tuned_epochs=0")
@@ -46,6 +46,15 @@ def test_histories_and_words_are_answered(untrained: Fitted) -> None:
     cosine[7] = -1.0
     (nearest,) = recommender.similar(recommender.catalog.ids[7], k=1)
     assert nearest.item_id == recommender.catalog.ids[int(cosine.argmax())], "like in words, for no vector has learnt"
+
+
+def test_what_needs_training_is_refused_at_once(untrained: Fitted, tmp_path: Path, invoke: Invoke) -> None:
+    for verb in ("distil", "compress"):
+        refused = invoke(verb, untrained.run, "--out", tmp_path / verb, code=2)
+        assert "towers count nothing" in " ".join(refused.output.split())
+        assert not (tmp_path / verb).exists()
+    notes = RunFolder(untrained.run).read_record()["notes"]
+    assert any("nothing is trained, so " in note and "training.learning_rate" in note for note in notes)
 
 
 def test_it_is_served_and_updated_without_training(untrained: Fitted, tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ UNTRAINED = ("training.frozen_epochs=0", "training.tuned_epochs=0")
 def test_nothing_need_be_trained_where_something_is_fused() -> None:
     assert not load_recipe(overrides=UNTRAINED).trains
     assert load_recipe(overrides=[UNTRAINED[1]]).trains
+    idle = ("training.learning_rate=0.1", "training.patience=2", "training.seed=7")
+    assert load_recipe(overrides=[*UNTRAINED, *idle]).idle == ("training.learning_rate", "training.patience")
+    assert load_recipe(overrides=idle).idle == ()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,9 @@ def test_nothing_need_be_trained_where_something_is_fused() -> None:
         [*UNTRAINED, "user_model.kind=text"],
         [*UNTRAINED, "objective.label_smoothing=0.1"],
         [*UNTRAINED, "augment.words.delete=0.1"],
+        [*UNTRAINED, "training.ema=0.9"],
+        [*UNTRAINED, "training.start_seed=3"],
+        [*UNTRAINED, "training.mask_seen=true"],
         ["training.frozen_epochs=0", "encoder.train=none"],
         ["training.frozen_epochs=0", "item.source=id"],
     ],

@@ -104,6 +104,12 @@ def _checked(recommender: Recommender, recipe: Recipe, path: str) -> Split:
         raise InputError(f"'{path}' is an ensemble; compress its members")
     if recommender.fusion.weights.ranks:
         raise InputError(f"'{path}' puts its parts together by ranks. Fit it with another fusion.method")
+    if not recommender.checkpoint.fusion.towers:
+        raise InputError(
+            f"what is counted and bare words answer alone in '{path}', and towers count nothing there, "
+            "so a smaller model has none to keep. Fit with a smaller language model (encoder.name), or train it: "
+            "training.frozen_epochs above 0"
+        )
     if recommender.towers.user_model is None:
         raise InputError(
             f"'{path}' reads histories as text (user_model.kind 'text'): a student of items' texts would not know them. Fit "

@@ -112,6 +112,11 @@ def _checked(recommender: Recommender, path: str) -> Reranker:
         raise InputError(f"'{path}' is an ensemble; distil its members")
     if recommender.fusion.weights.ranks:
         raise InputError(f"'{path}' puts its parts together by ranks. Fit it with another fusion.method")
+    if not recommender.checkpoint.fusion.towers:
+        raise InputError(
+            f"what is counted and bare words answer alone in '{path}', and towers count nothing there, "
+            "so nothing that they were taught would be heard. Train it: training.frozen_epochs above 0"
+        )
     if recommender.towers.user_model is None:
         raise InputError(
             f"'{path}' reads histories as text (user_model.kind 'text'): it has no towers to teach. Fit another user model"

@@ -85,6 +85,7 @@ def fit_run(
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
     recipe = recipe.model_copy(update={"split": split})
     recipe.fusion.check_fits(prepared.dataset.catalog.n_items)
+    idle = [f"nothing is trained, so {', '.join(recipe.idle)} changes nothing"] if recipe.idle else []
     untracked = check_tracking(recipe.tracking)
     run = _open(out, resume)
     resume = resume and (run.training_state / "state.json").exists()
@@ -99,12 +100,12 @@ def fit_run(
         data_fingerprint=prepared.dataset.fingerprint,
         summary=prepared.summary.model_dump(mode="json"),
         proof=prepared.split.proof.as_dict(),
-        notes=list(prepared.notes),
+        notes=[*prepared.notes, *idle],
         **describe_environment(),
     )
     save_dataset(prepared.dataset, run.data)
     run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
-    notes = [*prepared.notes, *untracked]
+    notes = [*prepared.notes, *idle, *untracked]
     try:
         report = _train(run, recipe, prepared, resume, show, notes, watch)
     except InputError:
