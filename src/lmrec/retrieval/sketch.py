@@ -85,8 +85,8 @@ class Sketch:
         whole, too few are met, and the answer is not to be trusted.
         """
         n_rows, wanted = self.plain.ntotal, min(self.depth_of(k), self.plain.ntotal)
-        share = 1.0 if shown is None else float(np.mean(shown[:n_rows]))
-        depth = min(int(np.ceil(wanted / max(share, 1e-6))), n_rows)
+        n_shown = n_rows if shown is None else max(int(np.count_nonzero(shown[:n_rows])), 1)
+        depth = min(-(-wanted * n_rows // n_shown), n_rows)
         _, rows = self.packed.search(query, depth)
         scores = scores_of(query, rows, read_rows)
         n_met = np.count_nonzero(rows >= 0, axis=1)
