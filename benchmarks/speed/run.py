@@ -113,11 +113,17 @@ def where() -> dict[str, Any]:
         ),
         platform.processor(),
     )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/**/*.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    torch = sys.modules.get("torch")
+    threads = os.environ.get("OMP_NUM_THREADS", "default") if torch is None else str(torch.get_num_threads())
     return {
-        "commit": commit.stdout.strip(),
+        "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
         "cpu": cpu,
         "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "threads": threads,
         "load": os.getloadavg()[0],
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

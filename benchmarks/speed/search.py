@@ -7,6 +7,7 @@ gives the processor time of the thread that searched.
 """
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.speed.alone import measure_alone
 from benchmarks.speed.figure import Figure, percentile
 from benchmarks.speed.pictures import draw_growth
 from benchmarks.speed.run import results_folder
@@ -28,11 +30,12 @@ from lmrec.fields import IntArray
 from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, true_first
 from lmrec.retrieval.bank import BankView, GrowingBank
 from lmrec.retrieval.codes import quickest_codes
-from lmrec.retrieval.index import ItemIndex
+from lmrec.retrieval.index import ItemIndex, RowMask
 from lmrec.retrieval.scorer import ItemBank
 from lmrec.retrieval.standing import Standing
 
 K = 100
+_HIDDEN = (0.001, 0.01, 0.5)
 N_QUERIES = 400
 N_SLOW = 40  # queries of what takes longest
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -142,10 +145,58 @@ def measure_size(
     row |= {f"{name}_ms": one.busy_p50 for name, one in latency.items()}
     row |= {f"{name}_p99_ms": one.busy_p99 for name, one in latency.items()}
     row |= {f"{name}_recall": value for name, value in recall.items()}
+    if best == "sketch":
+        more, figures_of_masks = hidden_figures(index.opened, matrix, queries, limit, size)
+        row |= more
+        figures += figures_of_masks
+        memory = measure_alone("benchmarks.speed.search", str(folder / best), str(folder / "matrix.npy"))
+        row |= memory
+        told = f"after 100 questions; {memory['file_mb']:.0f} MB of mapped files beside it, which the system may drop"
+        figures.append(Figure(f"index {n:,}, its memory", memory["own_mb"], 600.0, "MB", "limit", told))
     for kind, one in indices.items():
         row |= {f"{kind}_built_s": one.built_s, f"{kind}_mb": one.file_mb, f"{kind}_open_s": one.open_s}
         row |= {f"{kind}_effort": effort_of(one.opened)}
     return row, figures
+
+
+def hidden_figures(
+    index: ItemIndex, matrix: Vectors, queries: Vectors, limit: float, size: str
+) -> tuple[dict[str, float], list[Figure]]:
+    """The same search while rows are deleted or filtered out: a share of all, drawn at random."""
+    row: dict[str, float] = {}
+    figures = []
+    for share in _HIDDEN:
+        shown = np.random.default_rng(3).random(len(matrix)) >= share
+        mask = RowMask.of(shown)
+
+        def search(query: Vectors, mask: RowMask = mask) -> IntArray:
+            return np.asarray(index.search(query, K, lambda at: matrix[at], mask)[0][0])
+
+        found = latency_of(search, queries)
+        truth = np.flatnonzero(shown)[true_first(matrix[shown], queries, K)]
+        recall = recall_of(search, queries, truth)
+        name = f"{100 * share:g} % hidden"
+        row |= {f"{name}_ms": found.busy_p50, f"{name}_p99_ms": found.busy_p99, f"{name}_recall": recall}
+        note = f"recall@{K} {recall:.4f}, wall p50 {found.wall_p50:.2f} ms; {size}"
+        figures.append(Figure(f"search {len(matrix):,}, {name}, p99", found.wall_p99, limit, "ms", "limit", note))
+    return row, figures
+
+
+def memory_here(folder: Path, file: Path) -> dict[str, float]:
+    """MB that the process grows by, its own and that of mapped files, when an index is opened and answers 100 questions."""
+    matrix: Vectors = np.load(file, mmap_mode="r")
+    before = resident_mb()
+    index = ItemIndex.open(folder, "bench", matrix.shape[1])
+    for query in np.array(matrix[:100]):
+        index.search(query[None], K, lambda at: matrix[at])
+    after = resident_mb()
+    return {f"{kind}_mb": after[kind] - before[kind] for kind in after}
+
+
+def resident_mb() -> dict[str, float]:
+    """What of this process is in memory: its own, and pages of files, by /proc/self/status."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    return {kind: int(status[name].split()[0]) / 1024 for kind, name in (("own", "RssAnon"), ("file", "RssFile"))}
 
 
 def effort_of(index: ItemIndex) -> int:
@@ -228,3 +279,7 @@ def recall_of(search: Search, queries: Vectors, truth: IntArray) -> float:
     """Over the second half of the queries: the lists were chosen on the first."""
     half = len(queries) // 2
     return mean_overlap(np.stack([search(query[None]) for query in queries[half:]]), truth[half:])
+
+
+if __name__ == "__main__":
+    print(json.dumps(memory_here(Path(sys.argv[1]), Path(sys.argv[2]))))

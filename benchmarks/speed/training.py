@@ -1,10 +1,11 @@
-"""Training of the user model: seconds until RecTools' SASRec's best validation NDCG@10 on Scientific is reached.
+"""Training of the user model: seconds until RecTools' SASRec's best validation NDCG@10 on Scientific and Beauty is reached.
 
-RecTools runs in its environment (`make bench-peers-setup`), on the settings that its search chose (benchmarks/RESULTS.md),
-with the same events, cases and threads, one after the other. Its loss is computed at real places alone, which RecTools
-itself does not do: with its own loss an epoch takes longer, and that is measured too, for one epoch. Ours is the first
-stage of a fit, once with ids alone, as SASRec has, and once as a fit makes it, words and ids on vectors that are in the
-cache (what encoding costs is a figure of its own). Seconds are of the processor; validation counts on neither side.
+RecTools runs in its environment (`make bench-peers-setup`), on the settings that its search chose on Scientific
+(benchmarks/RESULTS.md), with the same events, cases and threads, one after the other. Its loss is computed at real places
+alone, which RecTools itself does not do: with its own loss an epoch takes longer, and that is measured too, for one epoch.
+Ours is the first stage of a fit, once with ids alone, as SASRec has, and once as a fit makes it, words and ids on vectors
+that are in the cache (what encoding costs is a figure of its own). Seconds are of the processor; validation counts on
+neither side.
 """
 
 import json
@@ -43,26 +44,39 @@ _CASES = 4000  # of validation, the same on both sides
 _METRIC = "validation NDCG@10"
 _WAYS = {"ids alone": "id", "words and ids": "text+id"}
 _LIMIT = 0.2  # of RecTools' seconds
+_DATA = ("amazon-scientific", "amazon-beauty")
+_THEIRS = "RecTools SASRec"
 
 
 def main(small: bool) -> list[Figure]:
     if not PEERS_PYTHON.exists():
         raise SystemExit("RecTools' environment is missing: make bench-peers-setup")
-    cell = Cell(DATA["amazon-scientific"], PROTOCOLS["P1"])
-    n_epochs, n_theirs = (1, 2) if small else (10, 30)
+    folder = results_folder(small)
+    figures: list[Figure] = []
+    every: dict[str, dict[str, Course]] = {}
+    for data in _DATA[:1] if small else _DATA:
+        series, slow = courses_on(data, *((1, 2) if small else (10, 30)), own_loss=not small)
+        every[data] = series
+        title = f"{data}, leave-last-out, items of the history excluded"
+        draw_course(folder / f"training_{data}.png", series, "seconds of one processor", _METRIC, title)
+        theirs = series[_THEIRS]
+        for name in _WAYS:
+            figures += figures_of(f"{data}, {name}", series[f"lmrec, {name}"], theirs, slow)
+    (folder / "training_courses.json").write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def courses_on(data: str, n_epochs: int, n_theirs: int, own_loss: bool) -> tuple[dict[str, Course], Course | None]:
+    """Quality against seconds of RecTools and of both ways of ours; and one epoch of RecTools with its own loss."""
+    cell = Cell(DATA[data], PROTOCOLS["P1"])
     ways = {name: the_recipe(cell, source, n_epochs) for name, source in _WAYS.items()}
     prepared = cell.prepare(next(iter(ways.values())))
     with tempfile.TemporaryDirectory() as folder:
         write_split(prepared, None, Path(folder) / "split")
         theirs = rectools_course(Path(folder), n_theirs, own_loss=False)
-        slow = None if small else rectools_course(Path(folder), 1, own_loss=True)
+        slow = rectools_course(Path(folder), 1, own_loss=True) if own_loss else None
         courses = {name: own_course(recipe, prepared, Path(folder) / name, n_epochs) for name, recipe in ways.items()}
-    series = {"RecTools SASRec": theirs} | {f"lmrec, {name}": course for name, course in courses.items()}
-    folder_of_results = results_folder(small)
-    (folder_of_results / "training_courses.json").write_text(json.dumps(series, indent=1) + "\n", encoding="utf-8")
-    title = "Scientific, leave-last-out, items of the history excluded"
-    draw_course(folder_of_results / "training.png", series, "seconds of one processor", _METRIC, title)
-    return [figure for name, course in courses.items() for figure in figures_of(name, course, theirs, slow)]
+    return {_THEIRS: theirs} | {f"lmrec, {name}": course for name, course in courses.items()}, slow
 
 
 def figures_of(name: str, own: Course, theirs: Course, slow: Course | None) -> list[Figure]:

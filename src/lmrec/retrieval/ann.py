@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from lmrec.errors import InputError
 from lmrec.fields import BoolArray, FloatArray, IntArray
 from lmrec.retrieval.exact import Float32, Rows
 from lmrec.retrieval.index import LEVELS, ItemIndex, encode_rows
@@ -19,6 +20,7 @@ _CHUNK = 65_536  # rows coded at once
 _PER_LIST = 50  # rows that k-means sees for each list
 _ROUNDS = 8  # of k-means
 _SEED = 0
+_REBUILT_QUERIES = 64  # rows that ask a sketch that was built anew while answers go on
 _DEPTH = 100  # recall is measured of the first 100
 _NEIGHBOURS = 16  # links of a row on each floor of a graph
 _BUILD_VIEW = 100  # rows in view while a row's neighbours are looked for (efConstruction)
@@ -58,9 +60,9 @@ def build_index(
     if queries is None or not len(queries):
         queries = _sample(matrix, 200)
     if config.kind in ("auto", "sketch") and len(matrix) >= _LEAST:
-        index = choose_depth(_build_sketch(matrix), matrix, queries, config.recall)
-        assert index.sketch is not None
-        if config.kind == "sketch" or index.sketch.depth <= _MOST_CANDIDATES * len(matrix):
+        most = len(matrix) if config.kind == "sketch" else int(_MOST_CANDIDATES * len(matrix))
+        index = choose_depth(_build_sketch(matrix), matrix, queries, config.recall, most)
+        if config.kind == "sketch" or index.recall >= config.recall:
             return index
     built = _build_graph(matrix, _step(matrix)) if config.kind == "graph" else _build_lists(matrix)
     return choose_n_probe(built, matrix, queries, config.recall)
@@ -68,35 +70,51 @@ def build_index(
 
 def choose_n_probe(index: ItemIndex, matrix: FloatArray, queries: FloatArray, recall: float) -> ItemIndex:
     """The index with the smallest `n_probe` at which the queries find `recall` of their true first 100."""
-    return _with_least(lambda n: replace(index, n_probe=n), 1, index.n_lists, matrix, queries, recall)
+    return _with_least(lambda n: replace(index, n_probe=n, wanted=recall), 1, index.n_lists, matrix, queries)
 
 
-def choose_depth(index: ItemIndex, matrix: FloatArray, queries: FloatArray, recall: float) -> ItemIndex:
-    """The index whose sketch names as few candidates as find `recall` of the queries' true first 100."""
+def choose_depth(
+    index: ItemIndex, matrix: FloatArray, queries: FloatArray, recall: float, most: int | None = None
+) -> ItemIndex:
+    """The index whose sketch names as few candidates as find `recall` of the queries' true first 100, or `most`."""
     sketch = index.sketch
     assert sketch is not None
-    least, most = min(_DEPTH, len(matrix)), len(matrix)
-    return _with_least(lambda n: replace(index, sketch=replace(sketch, depth=n)), least, most, matrix, queries, recall)
+    return _with_least(
+        lambda n: replace(index, sketch=replace(sketch, depth=n), wanted=recall),
+        _DEPTH,
+        max(_DEPTH, len(matrix) if most is None else most),
+        matrix,
+        queries,
+    )
 
 
 def _with_least(
-    index_of: Callable[[int], ItemIndex], low: int, high: int, matrix: FloatArray, queries: FloatArray, recall: float
+    index_of: Callable[[int], ItemIndex], low: int, high: int, matrix: FloatArray, queries: FloatArray
 ) -> ItemIndex:
-    """The index of the smallest effort in low..high that finds `recall` of the true first 100; recall grows with the effort."""
+    """The index of the smallest effort in low..high that finds the wanted share of the true first 100, or of the highest.
+
+    Recall grows with the effort, and so does what measuring it costs: efforts are doubled until one is enough, then halved.
+    """
     truth = true_first(matrix, queries, _DEPTH)
 
-    def recall_at(effort: int) -> float:
-        rows, _ = index_of(effort).search(queries, truth.shape[1], lambda at: _read(matrix, at))
-        return mean_overlap(rows, truth)
+    def measured(effort: int) -> ItemIndex:
+        index = index_of(effort)
+        rows, _ = index.search(queries, truth.shape[1], lambda at: _read(matrix, at))
+        return replace(index, recall=mean_overlap(rows, truth))
 
-    while low < high:
-        middle = (low * high) ** 0.5 if high > 4 * low else (low + high) / 2
-        at = min(max(int(middle), low), high - 1)
-        if recall_at(at) >= recall:
-            high = at
+    below, effort = low - 1, low
+    best = measured(effort)
+    while best.recall < best.wanted and effort < high:
+        below, effort = effort, min(2 * effort, high)
+        best = measured(effort)
+    while best.recall >= best.wanted and effort - below > max(1, effort // 16):
+        middle = (below + effort) // 2
+        found = measured(middle)
+        if found.recall >= found.wanted:
+            best, effort = found, middle
         else:
-            low = at + 1
-    return replace(index_of(high), recall=recall_at(high))
+            below = middle
+    return best
 
 
 def true_first(matrix: FloatArray, queries: FloatArray, k: int) -> Rows:
@@ -122,14 +140,21 @@ def mean_overlap(found: IntArray, truth: IntArray) -> float:
 def rebuilt(index: ItemIndex, living: BoolArray, matrix: FloatArray) -> ItemIndex:
     """The index of `matrix` (N, Q): the index's rows that live (living: (n_rows,)), in their order, and then new rows.
 
-    Lists keep their centres and codes, a sketch its letters; only new rows are coded and given to lists. A graph takes new rows
-    too, but cannot forget: where rows have gone it is built anew.
+    Lists keep their centres and codes: only new rows are coded and given to lists. A graph takes new rows too, but cannot
+    forget: where rows have gone it is built anew. A sketch always is, in some ten seconds a million rows, for letters that were
+    learnt from other rows say less and less; it names at least as many candidates as it did.
     """
     import faiss
 
+    if index.sketch is not None and len(matrix) >= _LEAST:
+        fresh = choose_depth(_build_sketch(matrix), matrix, _sample(matrix, _REBUILT_QUERIES), index.wanted)
+        assert fresh.sketch is not None
+        return replace(fresh, sketch=replace(fresh.sketch, depth=max(fresh.sketch.depth, index.sketch.depth)))
     if index.is_graph:
         if not living.all():
-            return replace(_build_graph(matrix, index.step), n_probe=index.n_probe, recall=index.recall)
+            return replace(
+                _build_graph(matrix, index.step), n_probe=index.n_probe, recall=index.recall, wanted=index.wanted
+            )
         # Not `clone_index`: what is mapped from a file stays so, and cannot grow.
         grown = replace(index, codes=faiss.deserialize_index(faiss.serialize_index(index.codes)))
         _add(grown, matrix[index.n_rows :], index.n_rows)
@@ -152,7 +177,7 @@ def rebuilt(index: ItemIndex, living: BoolArray, matrix: FloatArray) -> ItemInde
     codes.ntotal = n_kept
     grown = replace(index, codes=codes)
     _add(grown, matrix[n_kept:], n_kept)
-    return grown if index.sketch is None else replace(grown, sketch=index.sketch.rebuilt(living, matrix[n_kept:]))
+    return replace(grown, sketch=None)
 
 
 def _build_sketch(matrix: FloatArray) -> ItemIndex:
@@ -216,6 +241,10 @@ def _add(index: ItemIndex, rows: FloatArray, first: int) -> None:
 def _step(matrix: FloatArray) -> float:
     """What one step of a code is worth: the largest value is the last level."""
     largest = max(float(np.abs(matrix[start : start + _CHUNK]).max()) for start in range(0, len(matrix), _CHUNK))
+    if not np.isfinite(largest):
+        raise InputError(
+            "item vectors hold values that are not finite, so no index can be made. Fit with a smaller learning rate"
+        )
     return max(largest, 1e-12) / LEVELS
 
 

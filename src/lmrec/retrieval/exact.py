@@ -13,10 +13,17 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 RowsReader: TypeAlias = Callable[[IntArray], Float32]  # (M,) row numbers -> (M, Q) float rows
 
 
+_READ_VALUES = 16_000_000  # floats read at a time
+
+
 def scores_of(query: Float32, rows: Rows, read_rows: RowsReader) -> Float32:
-    """(B, Q), (B, M) -> (B, M) exact scores, -inf for row -1."""
-    vectors = read_rows(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
-    scores: Float32 = np.matmul(vectors, query[:, :, None])[:, :, 0]
+    """(B, Q), (B, M) -> (B, M) exact scores, -inf for row -1; rows are read for some queries at a time, in bounded memory."""
+    scores = np.empty(rows.shape, np.float32)
+    at_once = max(1, _READ_VALUES // max(1, rows.shape[1] * query.shape[1]))
+    for start in range(0, len(rows), at_once):
+        asked = rows[start : start + at_once]
+        vectors = read_rows(np.maximum(asked, 0).ravel()).reshape(*asked.shape, query.shape[1])
+        scores[start : start + at_once] = np.matmul(vectors, query[start : start + at_once, :, None])[:, :, 0]
     scores[rows < 0] = -np.inf
     return scores
 

@@ -59,14 +59,15 @@ class ItemIndex:
     """Finds rows of a matrix (n_rows, Q) that it holds as codes alone: value / step, rounded.
 
     n_probe: how many lists each query reads; of a graph, how many rows its walk keeps in view (efSearch). recall: of the first
-    100, as measured when it was built. sketch: where there is one it is asked, and the codes where a filter leaves few
-    rows.
+    100, as measured when it was built; wanted: what it should be. sketch: where there is one it is asked, and the codes where a
+    filter leaves few rows.
     """
 
     codes: "faiss.IndexIVFScalarQuantizer | faiss.IndexHNSWSQ"
     step: float
     n_probe: int
     recall: float = 1.0
+    wanted: float = 1.0
     sketch: Sketch | None = None
 
     @property
@@ -90,6 +91,8 @@ class ItemIndex:
         read_rows: the float rows that were coded. mask: over the first n_rows rows, who may be answered.
         """
         query = np.ascontiguousarray(query, np.float32)
+        if not self.n_rows:
+            return nothing_found(len(query), k)
         if mask is not None and mask.n_shown <= max(k, _SELECTIVE):
             return score_all(query, np.flatnonzero(mask.shown[: self.n_rows]), k, read_rows)
         found, scores = nothing_found(len(query), k)
@@ -136,6 +139,7 @@ class ItemIndex:
                     "step": self.step,
                     "n_probe": self.n_probe,
                     "recall": self.recall,
+                    "wanted": self.wanted,
                     "depth": None if self.sketch is None else self.sketch.depth,
                 },
             )
@@ -155,11 +159,12 @@ class ItemIndex:
             sketch = (
                 None if values["depth"] is None else Sketch.open(folder / _SKETCH, int(values["depth"]), codes.ntotal)
             )
-            return cls(codes, float(values["step"]), int(values["n_probe"]), float(values["recall"]), sketch)
+            found = {name: float(values[name]) for name in ("step", "recall", "wanted")}
+            return cls(codes, n_probe=int(values["n_probe"]), sketch=sketch, **found)
         except (KeyError, TypeError, ValueError, RuntimeError, RunFolderError) as error:
             reason = str(error).splitlines()[0]
             raise RunFolderError(
-                f"the index in {folder} cannot be used ({reason}). Remove it, it is made anew"
+                f"the index in {folder} cannot be used ({reason}). Remove the folder: every item is scored then, or fit anew"
             ) from error
 
     def _scan(self, query: Float32, depth: int, mask: RowMask | None) -> tuple[Float32, Rows]:

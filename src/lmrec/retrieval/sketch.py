@@ -6,7 +6,7 @@ where 32 rows are summed at once (fast scan, André et al. 2015, https://www.vld
 it). Half a byte for two columns says too little to rank by, so the candidates' exact scores come from the float rows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -23,6 +23,7 @@ _COLUMNS = 2  # that share a letter
 _SAMPLE = 8_192  # rows that letters are learnt from
 _MEASURED_K = 100  # of so many first rows `depth` was chosen
 _CHUNK = 65_536  # rows given to faiss at once
+_DEVIATIONS = 3.0  # of the number of candidates that a filter leaves
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +65,6 @@ class Sketch:
 
         faiss.write_index(self.plain, str(file))
 
-    def rebuilt(self, living: BoolArray, later: FloatArray) -> Self:
-        """Rows that live (living: (n_rows,)) keep their letters; `later` (M, Q) stand after them."""
-        import faiss
-
-        size = self.plain.sa_code_size()
-        letters = faiss.rev_swig_ptr(self.plain.codes.data(), self.plain.ntotal * size).reshape(-1, size)[living]
-        plain = faiss.IndexPQ(self.plain.d, self.plain.pq.M, _LETTER_BITS, faiss.METRIC_INNER_PRODUCT)
-        plain.pq = self.plain.pq
-        plain.is_trained = True
-        plain.add_sa_codes(letters)
-        return replace(self, plain=plain, packed=_add(plain, later))
-
     def search(
         self, query: Float32, k: int, read_rows: RowsReader, shown: BoolArray | None
     ) -> tuple[Rows, Float32, BoolArray]:
@@ -84,22 +73,32 @@ class Sketch:
         shown: (at least n_rows,) who may be answered. Where those that may be are fewer among the candidates than in the
         whole, too few are met, and the answer is not to be trusted.
         """
-        n_rows, wanted = self.plain.ntotal, min(self.depth_of(k), self.plain.ntotal)
-        n_shown = n_rows if shown is None else max(int(np.count_nonzero(shown[:n_rows])), 1)
-        depth = min(-(-wanted * n_rows // n_shown), n_rows)
+        n_rows = self.plain.ntotal
+        wanted = self.depth_of(k)
+        n_shown = n_rows if shown is None else int(np.count_nonzero(shown[:n_rows]))
+        # How many of the candidates a filter leaves is partly luck: some more are named, and some fewer do.
+        margin = 0.0 if n_shown == n_rows else _DEVIATIONS * np.sqrt(wanted)
+        depth = min(int(np.ceil((wanted + margin) * n_rows / max(n_shown, 1))), n_rows)
         _, rows = self.packed.search(query, depth)
-        scores = scores_of(query, rows, read_rows)
+        if shown is not None:
+            rows[(rows >= 0) & ~shown[rows]] = -1
         n_met = np.count_nonzero(rows >= 0, axis=1)
         if shown is not None:
-            scores[(rows >= 0) & ~shown[rows]] = -np.inf
-            n_met = np.count_nonzero(np.isfinite(scores), axis=1)
+            rows = _first_named(rows, int(n_met.max(initial=0)))  # what may not be answered need not be read
         found, found_scores = nothing_found(len(query), k)
-        best = best_of(rows, scores, k)
+        best = best_of(rows, scores_of(query, rows, read_rows), k)
         found[:, : best[0].shape[1]], found_scores[:, : best[1].shape[1]] = best
-        return found, found_scores, n_met >= (wanted if depth < n_rows else 0)
+        return found, found_scores, (n_met >= wanted - margin) | (depth == n_rows)
 
     def depth_of(self, k: int) -> int:
-        return int(np.ceil(self.depth * max(k, _MEASURED_K) / _MEASURED_K))
+        """How many candidates the first k take, if there are as many rows."""
+        return max(int(np.ceil(self.depth * max(k, _MEASURED_K) / _MEASURED_K)), k)
+
+
+def _first_named(rows: Rows, width: int) -> Rows:
+    """(B, M) -> (B, width): each row's numbers that are not -1, in their order, then -1."""
+    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :width]
+    return np.take_along_axis(rows, order, axis=1)
 
 
 def _add(plain: "faiss.IndexPQ", rows: FloatArray) -> "faiss.IndexPQFastScan":

@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from lmrec.errors import RunFolderError
+from lmrec.errors import InputError, RunFolderError
 from lmrec.fields import IntArray
+from lmrec.retrieval import exact
 from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, rebuilt, true_first
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.index import ItemIndex, RowMask
@@ -162,6 +163,72 @@ def test_candidates_that_a_filter_mostly_hides_are_not_trusted(matrix: Matrix, q
         assert (rows == plain(matrix, query[None], K, shown)).all()
 
 
+@pytest.mark.parametrize("hidden", [0.001, 0.05, 0.5, 0.7])
+def test_a_filter_that_hides_rows_at_random_is_answered_by_the_sketch(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, hidden: float
+) -> None:
+    sketch = indices["sketch"].sketch
+    assert sketch is not None
+    shown = np.random.default_rng(6).random(N) > hidden
+    rows, _, enough = sketch.search(queries, K, lambda at: matrix[at], shown)
+    assert enough.mean() > 0.9
+    assert mean_overlap(rows, plain(matrix, queries, K, shown)) > 0.97
+
+
+def test_an_index_of_few_rows_answers_in_full_when_they_are_many(matrix: Matrix, queries: Matrix) -> None:
+    few = build_index(matrix[:20], IndexConfig(kind="sketch"))
+    assert few is not None
+    grown = rebuilt(few, np.ones(20, np.bool_), matrix)
+    assert grown.recall >= grown.wanted == IndexConfig().recall
+    for k in (5, 100, 300):
+        rows, _ = grown.search(queries, k, lambda at: matrix[at])
+        assert (rows >= 0).all()
+        assert mean_overlap(rows, plain(matrix, queries, k)) > 0.97
+
+
+def test_letters_are_learnt_anew_from_rows_of_another_kind(matrix: Matrix) -> None:
+    index = build_index(matrix, IndexConfig(kind="sketch"))
+    assert index is not None
+    rng = np.random.default_rng(7)
+    others = np.asarray(matrix[rng.permutation(N)] * 4 + rng.normal(size=(N, WIDTH)), np.float32)
+    both = np.concatenate([matrix, others])
+    grown = rebuilt(index, np.ones(N, np.bool_), both)
+    rows, _ = grown.search(others[:50], 100, lambda at: both[at])
+    assert mean_overlap(rows, true_first(both, others[:50], 100)) > 0.98
+
+
+def test_rows_that_are_not_finite_are_refused_and_none_answers_nothing(matrix: Matrix, queries: Matrix) -> None:
+    broken = matrix.copy()
+    broken[7, 3] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        build_index(broken, IndexConfig(kind="sketch"))
+    for kind in (IndexConfig(kind="sketch"), LISTS):
+        index = build_index(matrix[:300], kind)
+        assert index is not None
+        gone = rebuilt(index, np.zeros(300, np.bool_), matrix[:0])
+        rows, scores = gone.search(queries, 3, lambda at: matrix[at])
+        assert (rows == -1).all()
+        assert np.isneginf(scores).all()
+
+
+def test_rows_are_read_in_bounded_memory(
+    indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = indices["sketch"].search(queries, K, lambda at: matrix[at])
+    monkeypatch.setattr(exact, "_READ_VALUES", 20_000)
+    most = 0
+
+    def read(at: IntArray) -> Matrix:
+        nonlocal most
+        most = max(most, len(at) * WIDTH)
+        return matrix[at]
+
+    rows, scores = indices["sketch"].search(queries, K, read)
+    np.testing.assert_array_equal(rows, wanted[0])
+    np.testing.assert_allclose(scores, wanted[1], rtol=1e-6)
+    assert most <= 20_000
+
+
 @pytest.mark.parametrize("read", READS)
 def test_rows_leave_and_join_without_a_rebuild(
     indices: dict[str, ItemIndex], matrix: Matrix, queries: Matrix, read: str
@@ -172,6 +239,7 @@ def test_rows_leave_and_join_without_a_rebuild(
     index = rebuilt(indices[read], living, changed)
     assert index.n_rows == len(changed)
     assert index.n_probe == indices[read].n_probe
+    assert index.wanted == indices[read].wanted
     rows, scores = index.search(queries, K, lambda at: changed[at])
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ changed.T, rows, axis=1), rtol=1e-4, atol=1e-5)
     assert mean_overlap(rows, plain(changed, queries, K)) > (0.999 if read in EXACT else 0.97)
