@@ -22,6 +22,7 @@ BEGIN, END = "<!-- scaling: begin -->", "<!-- scaling: end -->"
 
 _WIDTH = 128
 _TEXT_WIDTH = 384
+_CODE_BYTES = 1.56  # a value: 8-bit code, letters as they are kept and as they are scanned, and the row's number
 _JUDGED_USERS = 10_000  # of a billion: intervals are as narrow with more of them as anybody needs
 _EVENT_BYTES = 100  # in an event store, index included
 _EPOCHS = 3
@@ -120,7 +121,8 @@ def lines_of(size: Size, unit: Measured) -> list[Line]:
         ),
         Line(
             "one answer, by a sketch of every item",
-            f"{1e3 * size.items * unit.search_s:,.1f} ms of one core, {size_of(size.items * _WIDTH * 1.25)} of codes",
+            f"{1e3 * size.items * unit.search_s:,.1f} ms of one core, {size_of(size.items * _WIDTH * _CODE_BYTES)} of codes "
+            f"and {size_of(size.items * _WIDTH * 4)} of vectors",
             "an index sharded over machines (Milvus, Vespa): each shard answers, the best are merged",
         ),
         Line(
