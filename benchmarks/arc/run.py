@@ -63,10 +63,13 @@ def table(seconds: dict[str, float], record: dict[str, Any]) -> str:
     place = where()
     whole = sum(seconds.values())
     stages = record["training"].get("costs", {})
+    fitted = sum(record["laps"].values())
     rows = [
         *((name, value) for name, value in seconds.items()),
         ("all", whole),
-        *((f"of fit: an epoch, {regime} language model", cost["seconds"]) for regime, cost in stages.items()),
+        ("of fit: start, read, check and split", seconds["fit"] - fitted),
+        *((f"of fit: {name}", value) for name, value in record["laps"].items()),
+        *((f"of train: an epoch, {regime} language model", cost["seconds"]) for regime, cost in stages.items()),
     ]
     return "\n".join(
         [

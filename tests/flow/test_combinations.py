@@ -145,7 +145,10 @@ def test_what_trains_is_what_answers(
     items, events = world_folder / "items.csv", world_folder / "events.csv"
     run = fit_run(items, events, out=tmp_path / "run", overrides=choices, show=False).run
     assert all(np.isfinite(row["loss"]) for row in run.read_metrics())
-    assert run.read_record()["training"]["costs"]["tuned"]["encoder_parameters"] > 0
+    record = run.read_record()
+    assert record["training"]["costs"]["tuned"]["encoder_parameters"] > 0
+    assert ["encode texts", "train"] == list(record["laps"])[:2]
+    assert sum(record["laps"].values()) <= record["training"]["seconds"] + 1
     recommender = Recommender.load(tmp_path / "run")
     known, newcomer = recommender.recommend(users=["user0", "stranger"], k=5)
     assert len(known.items) == len(newcomer.items) == 5

@@ -25,6 +25,7 @@ from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import Calibration, judge_pairs
 from lmrec.fields import IntArray, Ragged
+from lmrec.laps import Laps
 from lmrec.models.encoder import TextEncoder
 from lmrec.models.two_tower import TwoTower
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
@@ -153,6 +154,7 @@ def _train(
     notes: list[str],
     watch: Watch | None = None,
 ) -> TrainingReport:
+    laps = Laps()
     catalog, split = prepared.dataset.catalog, prepared.split
     template = build_template(recipe.template, catalog)
     source = read_texts(catalog, template, recipe.encoder)
@@ -171,6 +173,7 @@ def _train(
             "training.snapshots are of towers on fixed text vectors, and without a validation part what is served comes from "
             "the second stage. Set training.tuned_epochs to 0, or split so that something is left to validate on"
         )
+    laps.end("encode texts")
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head)
     categories = read_categories(catalog, recipe.objective.auxiliary)
     words = Words(encoder, source, template)
@@ -196,6 +199,7 @@ def _train(
         )
         report = trainer.run(plan_stages(recipe.training, can_tune), resume=resume)
         learner.to("cpu")
+        laps.end("train")
         if categories is not None:
             run.update_record(auxiliary=judge_categories(learner, recipe, split.validation, categories))
         n_again = refit_epochs(recipe, split, report)
@@ -216,6 +220,7 @@ def _train(
             whole = split.train_and_validation
             fresh = build_learner(recipe, learner.text_vec, whole, variants=variants, categories=categories)
             final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
+            laps.end("train again with validation")
     weights, fused_metric = search_weights(
         learner_scorer("validation", learner, recipe),
         split.train,
@@ -226,6 +231,7 @@ def _train(
         show,
         recipe.trains,
     )
+    laps.end("weigh what is fused")
     run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
     # The judge shows both stages, as far as what is served is not one of them. A history read as text would need the
     # language model too: that one is told in words.
@@ -256,6 +262,8 @@ def _train(
         validated = _bare(_towers_of(report.snapshots[number])) if n_again else None
         save_snapshot(run, number + 1, final.towers, validated, final.text_vec, catalog.fingerprint, kept)
     remove_training_state(run)
+    laps.end("vectors, index and files")
+    run.update_record(laps=laps.seconds)
     return report
 
 
