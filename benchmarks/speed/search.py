@@ -42,7 +42,7 @@ SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 SMALL_SIZES = (1_500, 10_000)
 MOST_MIXED = 10  # times the encoded texts: with more the rows would be mixes of few
 _FEW = 2_000  # texts that a small run encodes where none are
-_GRAPH_ITEMS = 100_000  # above, building takes minutes
+_MOST_OF_OTHERS = 100_000  # items; above, building lists or a graph takes minutes
 Vectors = npt.NDArray[np.float32]
 Search = Callable[[Vectors], IntArray]  # (1, Q) -> (K,)
 IndexKind = Literal["sketch", "lists", "graph"]
@@ -106,7 +106,7 @@ def measure_size(
     indices = {
         kind: index_of(kind, matrix, queries[: N_QUERIES // 2], folder)
         for kind in KINDS
-        if kind != "graph" or n <= _GRAPH_ITEMS
+        if kind == "sketch" or n <= _MOST_OF_OTHERS
     }
     for kind, indexed in indices.items():
         arms[kind] = partial(first_of, indexed.opened, matrix)

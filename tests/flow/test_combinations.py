@@ -147,7 +147,7 @@ def test_what_trains_is_what_answers(
     assert all(np.isfinite(row["loss"]) for row in run.read_metrics())
     record = run.read_record()
     assert record["training"]["costs"]["tuned"]["encoder_parameters"] > 0
-    assert ["encode texts", "train"] == list(record["laps"])[:2]
+    assert list(record["laps"])[:2] == ["encode texts", "train"]
     assert sum(record["laps"].values()) <= record["training"]["seconds"] + 1
     recommender = Recommender.load(tmp_path / "run")
     known, newcomer = recommender.recommend(users=["user0", "stranger"], k=5)

@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lmrec.artifacts.pretrained import cache_folder
 from lmrec.fields import FloatArray, IntArray, Ragged
@@ -345,7 +346,8 @@ class Learner(nn.Module):
             read = ~batch.hidden.cpu().numpy()
             histories = [items[row, :state][read[row, :state]] for row, state in zip(rows, states, strict=True)]
         with torch.set_grad_enabled(self.regime == "tuned" and torch.is_grad_enabled()):
-            text_vec = encode_histories(self.encoder, self.history_tokens(histories), self.text_vec.device)
+            tokens, n_tokens = self.history_tokens(histories), self.encoder_config.batch_tokens
+            text_vec = encode_histories(self.encoder, tokens, self.text_vec.device, n_tokens)
         return self.towers.user_from_text(text_vec, batch.target_state > 0)
 
 
@@ -386,8 +388,23 @@ def seen_before(batch: TrainBatch) -> Seen:
     return Seen(batch.history_idx[batch.target_row], place < batch.target_state.unsqueeze(1))
 
 
-def encode_histories(encoder: TextEncoder, tokens: Ragged, device: torch.device) -> Tensor:
-    """(B, Dt) vectors of B histories' token ids, in order."""
-    ids, mask = pad_tokens(tokens)
-    vectors: Tensor = encoder(ids.to(device), mask.to(device))
+def encode_histories(encoder: TextEncoder, tokens: Ragged, device: torch.device, batch_tokens: int) -> Tensor:
+    """(B, Dt) vectors of B histories' token ids, in order, with gradient where it is enabled.
+
+    Histories are read by like length, `batch_tokens` padded tokens at a time. Where they do not fit one pass, nothing of a
+    pass but its vectors is kept: backward reads it again with the same dropout (Chen et al. 2016,
+    https://arxiv.org/abs/1604.06174), so memory is that of one pass however many histories a batch has.
+    """
+    batches = list(token_batches(tokens, np.arange(len(tokens)), batch_tokens))
+    parts = []
+    for batch in batches:
+        ids, mask = (tensor.to(device) for tensor in pad_tokens(tokens.take(batch)))
+        if len(batches) == 1 or not torch.is_grad_enabled():
+            parts.append(encoder(ids, mask))
+        else:
+            parts.append(checkpoint(encoder, ids, mask, use_reentrant=False))
+    if not parts:
+        return torch.zeros(0, encoder.width, device=device)
+    order = torch.from_numpy(np.argsort(np.concatenate(batches))).to(device)
+    vectors: Tensor = torch.cat(parts)[order]
     return vectors

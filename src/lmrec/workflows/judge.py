@@ -295,7 +295,7 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
     tokens_of = history_tokens(source, recommender.checkpoint.template)
 
     def encode(histories: list[IntArray]) -> torch.Tensor:
-        return encode_histories(encoder, tokens_of(histories), text_vec.device)
+        return encode_histories(encoder, tokens_of(histories), text_vec.device, recipe.encoder.batch_tokens)
 
     return Scorer(FROZEN, towers, build_bank(towers, text_vec), recipe.user_model.max_history, encode)
 

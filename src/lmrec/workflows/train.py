@@ -365,7 +365,8 @@ def learner_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
 
     def encode(histories: list[IntArray]) -> Tensor:
         assert learner.encoder is not None and learner.history_tokens is not None
-        return encode_histories(learner.encoder, learner.history_tokens(histories), bank.text_vec.device)
+        tokens = learner.history_tokens(histories)
+        return encode_histories(learner.encoder, tokens, bank.text_vec.device, recipe.encoder.batch_tokens)
 
     return Scorer(name, learner.towers, bank, recipe.user_model.max_history, encode)
 

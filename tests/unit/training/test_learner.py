@@ -13,7 +13,14 @@ from torch import Tensor
 from lmrec.fields import FloatArray, Ragged
 from lmrec.models.reading import Way, WholeReader
 from lmrec.training.batches import TrainBatch
-from lmrec.training.learner import DrawnItems, Learner, draw_items, one_target_a_window, seen_before
+from lmrec.training.learner import (
+    DrawnItems,
+    Learner,
+    draw_items,
+    encode_histories,
+    one_target_a_window,
+    seen_before,
+)
 from lmrec.training.objectives import full_softmax_plain
 
 Batches = Callable[[int, int], list[TrainBatch]]
@@ -278,3 +285,42 @@ def test_masking_of_seen_items_can_be_turned_off(make_learner: Callable[..., Lea
     batch = world_batches(0, 0)[0]
     with_mask, without = (make_learner(dropout=0.0, mask_seen=mask)(batch, rng()) for mask in (True, False))
     assert with_mask < without  # fewer rivals
+
+
+def test_histories_that_do_not_fit_one_pass_have_the_same_vectors_and_gradients(
+    make_learner: Callable[..., Learner], world_tokens: Ragged
+) -> None:
+    encoder = make_learner(dropout=0.0).encoder
+    assert encoder is not None
+    encoder.train()
+    tokens, device = world_tokens.take(np.array([3, 0, 5, 3, 1, 7, 2])), torch.device("cpu")
+    found = {}
+    for n_tokens in (4096, 12):
+        encoder.zero_grad()
+        vectors = encode_histories(encoder, tokens, device, n_tokens)
+        (vectors * torch.arange(vectors.numel()).reshape(vectors.shape)).sum().backward()  # type: ignore[no-untyped-call]
+        found[n_tokens] = vectors.detach(), [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+    torch.testing.assert_close(found[12][0], found[4096][0], rtol=1e-4, atol=1e-5)
+    for few, whole in zip(found[12][1], found[4096][1], strict=True):
+        torch.testing.assert_close(few, whole, rtol=1e-3, atol=1e-3)
+    assert encode_histories(encoder, tokens.take(np.zeros(0, np.int64)), device, 12).shape == (0, encoder.width)
+
+
+def test_nothing_of_a_pass_is_kept_where_histories_are_read_in_several(
+    make_learner: Callable[..., Learner], world_tokens: Ragged
+) -> None:
+    encoder = make_learner(dropout=0.2).encoder
+    assert encoder is not None
+    encoder.train()
+    kept = {}
+    for n_tokens in (4096, 12):
+        saved: list[int] = []
+
+        def keep(tensor: Tensor, saved: list[int] = saved) -> Tensor:
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            encode_histories(encoder, world_tokens, torch.device("cpu"), n_tokens)
+        kept[n_tokens] = sum(saved)
+    assert kept[12] < kept[4096] / 10
