@@ -27,7 +27,7 @@ from benchmarks.speed.pictures import draw_growth
 from benchmarks.speed.run import results_folder
 from benchmarks.speed.vectors import encode_shards, text_vectors
 from lmrec.fields import IntArray
-from lmrec.retrieval.ann import IndexConfig, build_index, mean_overlap, true_first
+from lmrec.retrieval.ann import IndexConfig, build_index, share_found, true_kth
 from lmrec.retrieval.bank import BankView, GrowingBank
 from lmrec.retrieval.codes import quickest_codes
 from lmrec.retrieval.index import ItemIndex, RowMask
@@ -97,7 +97,7 @@ def measure_size(
     matrix: Vectors, queries: Vectors, n_real: int, folder: Path
 ) -> tuple[dict[str, object], list[Figure]]:
     n, width = matrix.shape
-    truth = true_first(matrix, queries, K)
+    kth = true_kth(matrix, queries, K)
     view = bank_view(matrix)
     arms: dict[str, Search] = {
         "plain": lambda query: torch.topk(torch.from_numpy(query) @ view.base.matrix.T, K).indices[0].numpy(),
@@ -111,7 +111,7 @@ def measure_size(
     for kind, indexed in indices.items():
         arms[kind] = partial(first_of, indexed.opened, matrix)
     latency = {name: latency_of(arms[name], queries if name in indices else queries[:N_SLOW]) for name in arms}
-    recall = {kind: recall_of(arms[kind], queries, truth) for kind in indices}
+    recall = {kind: recall_of(arms[kind], matrix, queries, kth) for kind in indices}
     size = f"{n:,} x {width}, {n_real:,} of them encoded texts, the rest mixes of two"
     # The quickest is judged, which is what a fit takes by itself; the others stand in the table of sizes.
     best = min(indices, key=lambda kind: latency[kind].busy_p50)
@@ -173,8 +173,7 @@ def hidden_figures(
             return np.asarray(index.search(query, K, lambda at: matrix[at], mask)[0][0])
 
         found = latency_of(search, queries)
-        truth = np.flatnonzero(shown)[true_first(matrix[shown], queries, K)]
-        recall = recall_of(search, queries, truth)
+        recall = recall_of(search, matrix, queries, true_kth(matrix[shown], queries, K))
         name = f"{100 * share:g} % hidden"
         row |= {f"{name}_ms": found.busy_p50, f"{name}_p99_ms": found.busy_p99, f"{name}_recall": recall}
         note = f"recall@{K} {recall:.4f}, wall p50 {found.wall_p50:.2f} ms; {size}"
@@ -275,10 +274,11 @@ def latency_of(search: Search, queries: Vectors) -> Latency:
     return Latency(percentile(wall, 0.5), percentile(wall, 0.99), percentile(busy, 0.5), percentile(busy, 0.99))
 
 
-def recall_of(search: Search, queries: Vectors, truth: IntArray) -> float:
-    """Over the second half of the queries: the lists were chosen on the first."""
+def recall_of(search: Search, matrix: Vectors, queries: Vectors, kth: Vectors) -> float:
+    """Over the second half of the queries: the effort was chosen on the first."""
     half = len(queries) // 2
-    return mean_overlap(np.stack([search(query[None]) for query in queries[half:]]), truth[half:])
+    scores = np.stack([matrix[search(query[None])] @ query for query in queries[half:]])
+    return share_found(scores, kth[half:])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmrec.errors import InputError
 from lmrec.fields import BoolArray, FloatArray, IntArray
-from lmrec.retrieval.exact import Float32, Rows
+from lmrec.retrieval.exact import Float32
 from lmrec.retrieval.index import LEVELS, ItemIndex, encode_rows
 from lmrec.retrieval.sketch import Sketch
 
@@ -24,6 +24,7 @@ _REBUILT_QUERIES = 64  # rows that ask a sketch that was built anew while answer
 _DEPTH = 100  # recall is measured of the first 100
 _NEIGHBOURS = 16  # links of a row on each floor of a graph
 _BUILD_VIEW = 100  # rows in view while a row's neighbours are looked for (efConstruction)
+_ROUNDING = 1e-5  # that products of one row may differ by, as a share
 _LEAST = 16  # rows that letters are learnt from
 _MOST_CANDIDATES = 0.1  # a sketch that has to name a larger share of the rows says too little
 
@@ -97,12 +98,13 @@ def _with_least(
 
     Recall grows with the effort, and so does what measuring it costs: efforts are doubled until one is enough, then halved.
     """
-    truth = true_first(matrix, queries, _DEPTH)
+    k = min(_DEPTH, len(matrix))
+    kth = true_kth(matrix, queries, k)
 
     def measured(effort: int) -> ItemIndex:
         index = index_of(effort)
-        rows, _ = index.search(queries, truth.shape[1], lambda at: _read(matrix, at))
-        return replace(index, recall=mean_overlap(rows, truth))
+        _, scores = index.search(queries, k, lambda at: _read(matrix, at))
+        return replace(index, recall=share_found(scores, kth))
 
     below, effort = low - 1, low
     best = measured(effort)
@@ -119,24 +121,27 @@ def _with_least(
     return best
 
 
-def true_first(matrix: FloatArray, queries: FloatArray, k: int) -> Rows:
-    """(M, k) the rows with the highest products, in no order; the plain way."""
-    k = min(k, len(matrix))
-    firsts = []
+def true_kth(matrix: FloatArray, queries: FloatArray, k: int) -> Float32:
+    """(M,) the k-th highest product of each query, or the lowest where there are fewer; the plain way."""
+    place = max(len(matrix) - k, 0)
+    kth = np.zeros(len(queries), np.float32)
     for start in range(0, len(queries), 16):
         scores = queries[start : start + 16] @ matrix.T
-        firsts.append(np.argpartition(scores, len(matrix) - k, axis=1)[:, len(matrix) - k :])
-    return np.concatenate(firsts)
+        kth[start : start + 16] = np.partition(scores, place, axis=1)[:, place]
+    return kth
 
 
-def mean_overlap(found: IntArray, truth: IntArray) -> float:
-    """The mean share of each row of `truth` (M, k) that stands in the same row of `found`.
+def share_found(scores: Float32, kth: Float32) -> float:
+    """The mean share of places (M, K) that are taken by a row as good as the true k-th (M,), to rounding.
 
-    >>> mean_overlap(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [3, 9]]))
+    Rows of one score are one as good as another, so rows themselves are not compared: texts that were cut at the same word have
+    the same vector, and there are many of them in a large catalog.
+
+    >>> share_found(np.array([[3.0, 2.0], [5.0, 1.0]], np.float32), np.array([2.0, 4.0], np.float32))
     0.75
     """
-    shares = [len(np.intersect1d(own, true)) / len(true) for own, true in zip(found, truth, strict=True)]
-    return float(np.mean(shares))
+    slack = _ROUNDING * np.maximum(np.abs(kth), 1e-30)
+    return float(np.mean(scores >= (kth - slack)[:, None]))
 
 
 def rebuilt(index: ItemIndex, living: BoolArray, matrix: FloatArray) -> ItemIndex:
