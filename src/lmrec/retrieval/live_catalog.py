@@ -26,6 +26,7 @@ from lmrec.retrieval.popularity import recent_popularity
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import ItemBank
 from lmrec.retrieval.snapshot import Borrowers, RowCache, RowsById, Snapshot
+from lmrec.retrieval.threads import bound_faiss
 
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 64
@@ -156,6 +157,8 @@ class LiveCatalog:
         old = self.snapshot
         living = np.flatnonzero(old.alive)
         bank = old.bank.take(living)
+        if old.index is not None:
+            bound_faiss()
         index = old.index and rebuilt(old.index, old.alive[: old.index.n_rows], bank.matrix.numpy())
         ids = [old.ids[int(row)] for row in living]
         return Compaction(

@@ -9,6 +9,7 @@ from lmrec.fields import FloatArray, IntArray
 from lmrec.retrieval.bank import BankView
 from lmrec.retrieval.exact import Float32, Rows, best_of
 from lmrec.retrieval.index import ItemIndex, RowMask
+from lmrec.retrieval.threads import bound_faiss
 
 
 def nearest_rows(
@@ -18,6 +19,7 @@ def nearest_rows(
 
     mask: over the bank's rows, who may be answered.
     """
+    bound_faiss()
     rows, scores = index.search(query.numpy(), k, lambda at: bank.matrix_rows(at).numpy(), mask)
     n_later = bank.n_rows - index.n_rows
     if not n_later:

@@ -96,7 +96,8 @@ class ServiceState:
         log("stopped")
 
     def _load(self) -> None:
-        # Threads that wait for each other spin: where cores are short, two are far slower than one.
+        # Threads that wait for each other spin: where cores are short, two are far slower than one. faiss follows torch
+        # (lmrec.retrieval.threads).
         torch.set_num_threads(self.settings.threads or max(1, free_cores() // 2))
         try:
             self.serving.start_rules()

@@ -117,8 +117,20 @@ def test_a_missing_extra_says_what_to_type() -> None:
 
 @pytest.mark.parametrize(("text", "cores"), [("200000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", 1 << 16)])
 def test_a_control_groups_quota_is_read_as_whole_cores(tmp_path: Path, text: str, cores: int) -> None:
-    file = tmp_path / "cpu.max"
-    file.write_text(text)
-    assert quota_of(file) == cores
+    (tmp_path / "cpu.max").write_text(text)
+    assert quota_of(tmp_path) == cores
     assert quota_of(tmp_path / "none") == 1 << 16
     assert free_cores() >= 1
+
+
+@pytest.mark.parametrize("controller", ["cpu", "cpu,cpuacct"])
+@pytest.mark.parametrize(("quota", "cores"), [("350000", 3), ("20000", 1), ("-1", 1 << 16), ("", 1 << 16)])
+def test_the_first_version_of_control_groups_has_a_file_a_number(
+    tmp_path: Path, controller: str, quota: str, cores: int
+) -> None:
+    folder = tmp_path / controller
+    folder.mkdir()
+    (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    assert quota_of(tmp_path) == 1 << 16  # without its other file the number says nothing
+    (folder / "cpu.cfs_period_us").write_text("100000\n")
+    assert quota_of(tmp_path) == cores

@@ -1,9 +1,12 @@
 """A catalog that is asked through an index gives the very lists that scoring it whole gives, whatever changes."""
 
+from threading import Thread
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
+import torch
 
 from lmrec.retrieval import index as index_module
 from lmrec.retrieval.ann import IndexConfig, build_index
@@ -126,3 +129,25 @@ def test_the_offline_lists_are_the_same(make_live: MakeLive) -> None:
             np.testing.assert_allclose(
                 [item.score for item in one.items], [item.score for item in other.items], rtol=1e-4, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_search_takes_as_many_threads_as_torch_may_in_whatever_thread_it_runs(
+    make_live: MakeLive, n_threads: int
+) -> None:
+    searched, _ = pair(make_live, {})
+    before, found = torch.get_num_threads(), []
+
+    def ask() -> None:
+        faiss.omp_set_num_threads(7)  # as a thread begins that was told nothing, on a machine of seven cores
+        searched.recommend([LiveQuery(history=("3",), k=5)])
+        found.append(faiss.omp_get_max_threads())
+
+    torch.set_num_threads(n_threads)
+    try:
+        thread = Thread(target=ask)
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert found == [n_threads]
