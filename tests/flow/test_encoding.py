@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from lmrec.artifacts.encoder_files import fingerprint_encoder
 from lmrec.artifacts.vector_cache import VectorCache
 from lmrec.cli.app import app
 from lmrec.data.dataset import Dataset
@@ -108,6 +110,48 @@ def test_vectors_of_another_model_or_pooling_are_not_taken(world: Dataset, tiny_
     mean = vectors_of(source_of(world, tiny_bert, 8))
     first = vectors_of(source_of(world, tiny_bert, 8, pooling="cls"))
     assert not np.allclose(mean, first, atol=1e-3)
+
+
+def test_vectors_of_a_changed_config_are_not_taken(
+    world: Dataset, tiny_bert: Path, encoded: list[int], tmp_path: Path
+) -> None:
+    """The weights stay as they are: what changed is how they are read."""
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+    before = vectors_of(source_of(world, folder, 8))
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "hidden_act": "relu"}))
+    after = vectors_of(source_of(world, folder, 8))
+    assert not np.allclose(before, after, atol=1e-3)
+    assert sum(encoded) == 2 * n_unique(source_of(world, folder, 8))
+
+
+def test_a_models_fingerprint_covers_what_is_cut_off_and_the_revision_of_a_hub(tiny_bert: Path, tmp_path: Path) -> None:
+    """Two revisions may hold the very same files; then the vectors are the same too, but nobody need prove that."""
+    revisions = [tmp_path / "snapshots" / name for name in ("a1", "b2")]
+    for revision in revisions:
+        shutil.copytree(tiny_bert, revision)
+    plain, first, second = (fingerprint_encoder(folder, "mean") for folder in (tiny_bert, *revisions))
+    assert len({plain, first, second, fingerprint_encoder(tiny_bert, "cls")}) == 4
+    assert fingerprint_encoder(str(revisions[0]), "mean") == first
+    (revisions[0] / "pruned.json").write_text("[]")
+    assert fingerprint_encoder(revisions[0], "mean") != first
+
+
+def test_a_hub_name_is_known_by_the_revision_in_the_hubs_cache(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    unknown = fingerprint_encoder("someone/bert", "mean")
+    found = []
+    for revision in ("a" * 40, "b" * 40):
+        shutil.copytree(tiny_bert, tmp_path / "models--someone--bert" / "snapshots" / revision)
+        reference = tmp_path / "models--someone--bert" / "refs" / "main"
+        reference.parent.mkdir(exist_ok=True)
+        reference.write_text(revision)
+        found.append(fingerprint_encoder("someone/bert", "mean"))
+    assert len({unknown, *found}) == 3
+    assert fingerprint_encoder("no such/hub/name", "mean") not in (unknown, *found)
 
 
 def test_the_bench_shows_every_runtime_and_writes_the_fastest_faithful_one(

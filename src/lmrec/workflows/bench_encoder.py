@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lmrec.artifacts.encoder_files import exported_folder
 from lmrec.data.catalog import Catalog
 from lmrec.data.sources.synthetic import planted_world
 from lmrec.errors import RecipeError
@@ -15,7 +16,7 @@ from lmrec.models.encoder import RuntimeName
 from lmrec.models.runtime import FAITHFUL, RUNTIMES, EncoderRuntime, build_runtime, encode_batches, measure_error
 from lmrec.recipe import Recipe
 from lmrec.text.template import build_template
-from lmrec.workflows.encode import PretrainedText, exported_folder, read_texts
+from lmrec.workflows.encode import PretrainedText, read_texts
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def best_runtime(speeds: list[RuntimeSpeed]) -> RuntimeName:
 def _measure(name: RuntimeName, source: PretrainedText, tokens: Ragged) -> RuntimeSpeed:
     encoder = source.load_encoder()
     try:
-        runtime = build_runtime(name, encoder, exported_folder(source))
+        runtime = build_runtime(name, encoder, exported_folder(source.location, source.config.pooling))
     except RecipeError as error:
         return RuntimeSpeed(name, trouble=str(error))
     texts_per_s, one_ms = time_runtime(runtime, tokens, source.config.batch_tokens)

@@ -1,6 +1,5 @@
 """The catalog's words as vectors of a language model, encoded once and kept in the cache by fingerprint."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmrec.artifacts.files import fingerprint_files
+from lmrec.artifacts.encoder_files import exported_folder, fingerprint_encoder
 from lmrec.artifacts.pretrained import cache_folder, locate_pretrained
 from lmrec.artifacts.vector_cache import VectorCache, text_keys
 from lmrec.data.catalog import Catalog
@@ -81,16 +80,16 @@ def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) ->
     Each text is encoded once and kept: a grown catalog costs its new texts, and an interrupted call what is left.
     """
     config, tokens = source.config, source.tokens.ids
-    weights = _fingerprint(source)
+    model = fingerprint_encoder(source.location, config.pooling)
     unique, place = unique_rows(tokens)
     keys = text_keys(tokens.take(unique))
     for name in candidates(config.runtime):
-        cache = VectorCache(cache_folder() / "vectors" / f"{weights}-{name}", encoder.width)
+        cache = VectorCache(cache_folder() / "vectors" / f"{model}-{name}", encoder.width)
         missing = np.flatnonzero(cache.find(keys) < 0)
         if len(missing):
             texts = tokens.take(unique[missing])
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            runtime = build_runtime(name, encoder.to(device), exported_folder(source))
+            runtime = build_runtime(name, encoder.to(device), exported_folder(source.location, config.pooling))
             if name != "torch-fp32" and not is_faithful(runtime, encoder, texts):
                 continue
             with progress_bar("encode catalog", show) as bar:
@@ -99,17 +98,3 @@ def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) ->
                     bar(int(rows[-1]) + 1, len(texts))
         return torch.from_numpy(cache.read(cache.find(keys))[place])
     raise AssertionError("torch-fp32 is the last candidate and is never refused")
-
-
-def exported_folder(source: PretrainedText) -> Path:
-    """Where a model's exported forms are kept."""
-    return cache_folder() / "exported" / _fingerprint(source)
-
-
-def _fingerprint(source: PretrainedText) -> str:
-    """Of all that decides a text's vector but the text: weights (or hub name) and pooling."""
-    folder = Path(source.location)
-    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    digest = hashlib.sha256(f"{source.location if not weights else fingerprint_files(*weights)}".encode())
-    digest.update(source.config.pooling.encode())
-    return digest.hexdigest()[:32]
