@@ -71,7 +71,7 @@ def main(small: bool) -> list[Figure]:
             runtime = build_runtime(name, encoder, Path(exported))
             for kind, texts in (
                 ("short", composed_texts(400 if small else 10_000)),
-                ("long", _long(30 if small else 1_000)),
+                ("long", _long(10 if small else 1_000)),
             ):
                 peer.max_seq_length = max_tokens = _LENGTHS[kind]
                 (own_s, own), (peer_s, found) = _take_turns(

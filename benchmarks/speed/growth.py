@@ -61,7 +61,7 @@ Costs = dict[str, Cost]  # step -> what it took
 def main(small: bool) -> list[Figure]:
     from benchmarks.speed.run import results_folder
 
-    base = World(items=256, users=300, events=6) if small else World(items=640, users=2_000, events=20)
+    base = World(items=256, users=200, events=6) if small else World(items=640, users=2_000, events=20)
     factors = (10,) if small else (3, 10)
     first = measure_world(base)
     grown = {axis: {factor: measure_world(base.times(axis, factor)) for factor in factors} for axis in AXES}

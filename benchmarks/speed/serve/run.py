@@ -51,7 +51,7 @@ def main(small: bool) -> list[Figure]:
                 for scene, choices in scenes.items():
                     name = scene if workers == 1 else f"{workers} workers, {scene}"
                     tally = service.load(
-                        seconds=2.0 if small else 10.0, n_items=world.n_items, n_users=len(world.store_users), **choices
+                        seconds=1.5 if small else 10.0, n_items=world.n_items, n_users=len(world.store_users), **choices
                     )
                     figures += _answers(name, tally, note)
                     curves[f"{name}, {width} wide"] = tally["ms"]["recommend"]
