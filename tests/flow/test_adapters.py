@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +21,7 @@ from lmrec.feedback.store import Store
 from lmrec.retrieval.answers import LiveQuery
 from lmrec.retrieval.live import LiveRecommender
 from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.words import WordEncoder
 from lmrec.workflows import train
 from lmrec.workflows.judge import FROZEN, frozen_scorer, judge_run
 from lmrec.workflows.train import fit_run
@@ -99,6 +101,24 @@ def test_the_adapter_alone_is_kept_and_gives_the_vectors_that_were_learnt(kind: 
     assert bool(served.adapter_names) == (kind == "houlsby")  # the others are merged into the base
     ids, mask = torch.tensor([[2, 9, 8, 3]]), torch.ones(1, 4, dtype=torch.bool)
     torch.testing.assert_close(served(ids, mask), learning(ids, mask), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("runtime", ["torch-bf16", "onnx"])
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_a_quicker_runtime_runs_the_model_with_what_its_adapter_has_learnt(
+    kind: str, runtime: str, runs: dict[str, Path]
+) -> None:
+    if runtime == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    recommender = Recommender.load(runs[kind])
+    checkpoint = recommender.checkpoint
+    config = checkpoint.configs.encoder.model_copy(update={"runtime": runtime})
+    words = WordEncoder(replace(checkpoint, configs=replace(checkpoint.configs, encoder=config)), recommender.catalog)
+    assert words.runtime.name == runtime
+    error = 1 - (words.encode(texts_of(recommender)) * recommender.vectors.text_vec).sum(1)
+    assert float(error.abs().max()) < (1e-6 if runtime == "onnx" else 2e-4)
 
 
 def test_the_record_says_what_it_cost(runs: dict[str, Path]) -> None:

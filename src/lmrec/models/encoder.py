@@ -46,7 +46,8 @@ class EncoderConfig(BaseModel):
     batch_tokens: int = Field(default=4096, ge=1, description="Padded tokens in one pass; bounds memory.")
     runtime: RuntimeChoice = Field(
         default="auto",
-        description="What encodes a catalog where nothing is learnt; auto: torch-bf16 where the CPU has it, else torch-fp32. "
+        description="What encodes where nothing is learnt: a catalog, and words where the run answers. auto: a catalog by "
+        "torch-bf16 where the CPU has it, else torch-fp32; answers by torch-fp32, as tuning leaves a catalog's vectors. "
         "`lmrec bench-encoder` measures all on this machine. One that is unfaithful to fp32 is refused.",
     )
     checkpointing: bool = Field(

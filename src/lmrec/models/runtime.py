@@ -8,7 +8,7 @@ always pooled, scaled to length one and kept in fp32: in bf16 near-duplicate ite
 import copy
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lmrec.cores import free_cores
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
-from lmrec.models.encoder import RuntimeChoice, RuntimeName, TextEncoder, pad_tokens, pool, token_batches
+from lmrec.models.encoder import RuntimeChoice, RuntimeName, TextEncoder, pad_tokens, pool, token_batches, unique_rows
 
 _LOG = logging.getLogger(__name__)
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
@@ -99,7 +99,8 @@ def _finish(hidden: Tensor, token_mask: Tensor, pooling: Any) -> Tensor:
 
 
 def build_runtime(name: RuntimeName, encoder: TextEncoder, folder: Path) -> EncoderRuntime:
-    """folder: where an exported model is kept. Raises RecipeError where the extra that it needs is missing."""
+    """folder: where an exported model is kept. Raises RecipeError where it cannot be had here: an extra is missing, or the
+    model cannot be exported."""
     match name:
         case "torch-fp32":
             return TorchRuntime(encoder)
@@ -116,6 +117,33 @@ def candidates(choice: RuntimeChoice) -> list[RuntimeName]:
     if choice != "auto":
         return [choice] if choice == "torch-fp32" else [choice, "torch-fp32"]
     return ["torch-bf16", "torch-fp32"] if computes_bf16() else ["torch-fp32"]
+
+
+def answering_candidates(choice: RuntimeChoice) -> list[RuntimeName]:
+    """The same where words are answered; auto is torch-fp32 there.
+
+    Tuning leaves a catalog's vectors in fp32, and whitening makes more of what bf16 is off by: an item with the words of a
+    known one would score nearly a hundredth off. Whoever wants answers quicker names a runtime.
+    """
+    return candidates("torch-fp32" if choice == "auto" else choice)
+
+
+def choose_runtime(names: Sequence[RuntimeName], encoder: TextEncoder, folder: Path, tokens: Ragged) -> EncoderRuntime:
+    """The first of these that can be had here and is faithful on these texts; what is passed over is said.
+
+    folder: where an exported model is kept. The last name must be torch-fp32.
+    """
+    for name in names:
+        if name == "torch-fp32":
+            break
+        try:
+            runtime = build_runtime(name, encoder, folder)
+        except RecipeError as error:
+            _LOG.warning("encoder.runtime '%s' cannot be had here: %s. Until then the next is taken", name, error)
+            continue
+        if is_faithful(runtime, encoder, tokens):
+            return runtime
+    return TorchRuntime(encoder)
 
 
 def computes_bf16() -> bool:
@@ -148,7 +176,9 @@ def measure_error(runtime: EncoderRuntime, encoder: TextEncoder, tokens: Ragged)
 
 
 def export_onnx(encoder: TextEncoder, file: Path) -> Path:
-    """The backbone as an ONNX file of any batch and length, by torch.onnx.export; kept, and made once."""
+    """The backbone as an ONNX file of any batch and length, by torch.onnx.export; kept, and made once.
+
+    Raises RecipeError where the exporter cannot do it."""
     if file.exists():
         return file
     need("onnxscript", "onnx")
@@ -156,16 +186,23 @@ def export_onnx(encoder: TextEncoder, file: Path) -> Path:
     axes = {0: torch.export.Dim("texts", min=1, max=65536), 1: torch.export.Dim("tokens", min=1, max=8192)}
     ids, mask = (torch.ones(3, 7, dtype=torch.int64) for _ in range(2))  # one tensor twice would become one input
     was_training = encoder.training
-    program = torch.onnx.export(
-        _Hidden(encoder.backbone).eval(),
-        (ids, mask),
-        input_names=["token_ids", "token_mask"],
-        output_names=["hidden"],
-        dynamic_shapes=(axes, axes),
-        dynamo=True,
-        verbose=False,
-    )
-    encoder.train(was_training)
+    try:
+        program = torch.onnx.export(
+            _Hidden(encoder.backbone).eval(),
+            (ids, mask),
+            input_names=["token_ids", "token_mask"],
+            output_names=["hidden"],
+            dynamic_shapes=(axes, axes),
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise RecipeError(
+            f"this encoder.runtime needs the language model as an ONNX file, and it cannot be exported "
+            f"({str(error).splitlines()[0]}). Set encoder.runtime to 'torch-bf16' or 'torch-fp32'"
+        ) from error
+    finally:
+        encoder.train(was_training)
     assert program is not None
     fresh = file.with_name(f".{file.name}.new")
     program.save(str(fresh), external_data=False)
@@ -191,6 +228,15 @@ def need(package: str, extra: str) -> Any:
         raise RecipeError(
             f"this encoder.runtime needs the package '{package}', which is missing. Type: pip install 'lmrec[{extra}]'"
         ) from None
+
+
+def encode_unique(runtime: EncoderRuntime, tokens: Ragged, batch_tokens: int) -> FloatArray:
+    """(N, D) fp32 vectors of N texts; equal texts are encoded once."""
+    unique, place = unique_rows(tokens)
+    vectors = np.zeros((len(tokens), runtime.width), np.float32)
+    for rows, found in encode_batches(runtime, tokens, unique, batch_tokens):
+        vectors[rows] = found
+    return vectors[unique[place]]
 
 
 def encode_batches(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,6 @@ from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.errors import DataError, InputError, RunFolderError
 from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, IntArray, ItemId, Ragged, UserId
-from lmrec.models.encoder import encode_tokens
 from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.bank import GrowingBank
@@ -28,16 +27,10 @@ from lmrec.retrieval.index import ItemIndex, RowMask
 from lmrec.retrieval.nearest import merged, nearest_rows
 from lmrec.retrieval.reranker import Reranker
 from lmrec.retrieval.scorer import Scorer, build_bank
-from lmrec.text.tokens import tokenize_texts
+from lmrec.retrieval.words import WordEncoder
 from lmrec.topk import exclude_items, top_k
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from lmrec.models.encoder import TextEncoder
-
 ItemFilter: TypeAlias = pl.Expr | Collection[ItemId]
-_CPU = torch.device("cpu")
 _BLOCK = 256  # users scored at once
 
 
@@ -105,6 +98,7 @@ class Recommender:
     towers: TwoTower
     vectors: ItemVectors
     fusion: Fusion
+    words: WordEncoder
     ensemble: "Ensemble | None" = None
     reranker: Reranker | None = None
 
@@ -131,6 +125,7 @@ class Recommender:
             towers=checkpoint.load_towers(),
             vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
             fusion=checkpoint.load_fusion(),
+            words=WordEncoder(checkpoint, catalog),
             reranker=_open_reranker(run, checkpoint),
         )
 
@@ -152,6 +147,7 @@ class Recommender:
             towers=first.towers,
             vectors=ItemVectors(text_vec, item_vec),
             fusion=Fusion(),
+            words=first.words,
             ensemble=Ensemble(members, description.weights, description.by),
             reranker=_open_reranker(run, first.checkpoint),
         )
@@ -314,14 +310,6 @@ class Recommender:
         return self.scorer.query(self._all_histories)
 
     @cached_property
-    def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        return self.checkpoint.load_tokenizer()
-
-    @cached_property
-    def _encoder(self) -> "TextEncoder":
-        return self.checkpoint.load_encoder()
-
-    @cached_property
     def texts(self) -> list[str]:
         """The words of each item, in catalog order."""
         return self.checkpoint.template.render_items(self.catalog.frame)
@@ -431,9 +419,7 @@ class Recommender:
                 "this run was fitted with item.source 'id' and knows no words. Fit with 'text+id' to answer words or to "
                 "add items"
             )
-        config = self.checkpoint.configs.encoder
-        tokens = tokenize_texts(self._tokenizer, texts, config.max_tokens)
-        return torch.from_numpy(encode_tokens(self._encoder, tokens.ids, config.batch_tokens, _CPU))
+        return self.words.encode(texts)
 
     def _item_vec_of_text(self, text: str) -> Tensor:
         return self.scorer.bank_rows(self._text_vec_of(text)).item_vec
