@@ -123,7 +123,7 @@ def answering_candidates(choice: RuntimeChoice) -> list[RuntimeName]:
     """The same where words are answered; auto is torch-fp32 there.
 
     Tuning leaves a catalog's vectors in fp32, and whitening makes more of what bf16 is off by: an item with the words of a
-    known one would score nearly a hundredth off. Whoever wants answers quicker names a runtime.
+    known one would score visibly off. Whoever wants answers quicker names a runtime.
     """
     return candidates("torch-fp32" if choice == "auto" else choice)
 
