@@ -100,6 +100,8 @@ class Ragged:
 
     values: IntArray
     offsets: IntArray
+    profile: "Ragged | None" = None
+    """Of histories, what else is known of whom each row is of: lmrec.data.users."""
 
     @classmethod
     def from_rows(cls, rows: "Sequence[Sequence[int] | IntArray]") -> Self:
@@ -136,13 +138,31 @@ class Ragged:
     def slice(self, start: int, stop: int) -> "Ragged":
         """Rows `start` to `stop`, sharing memory with this one's values."""
         offsets = self.offsets[start : stop + 1]
-        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        profile = None if self.profile is None else self.profile.slice(start, stop)
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0], profile)
 
     def take(self, rows: IntArray) -> "Ragged":
         """The named rows, in the order given."""
         chosen = np.asarray(rows, np.int64)
-        return gather_ranges(self.values, self.offsets[chosen], self.offsets[chosen + 1])
+        found = gather_ranges(self.values, self.offsets[chosen], self.offsets[chosen + 1])
+        return found if self.profile is None else found.of(self.profile.take(chosen))
 
     def last(self, n: int) -> "Ragged":
         """At most the last `n` values of each row."""
-        return gather_ranges(self.values, np.maximum(self.offsets[:-1], self.offsets[1:] - n), self.offsets[1:])
+        found = gather_ranges(self.values, np.maximum(self.offsets[:-1], self.offsets[1:] - n), self.offsets[1:])
+        return found.of(self.profile)
+
+    def of(self, profile: "Ragged | None") -> "Ragged":
+        """The same rows of people with this profile."""
+        return Ragged(self.values, self.offsets, profile)
+
+    def padded(self) -> npt.NDArray[np.int64]:
+        """(B, W) the rows, at least one wide, with 0 after their ends.
+
+        >>> Ragged.from_rows([[3, 1], []]).padded().tolist()
+        [[3, 1], [0, 0]]
+        """
+        lengths = self.lengths
+        found = np.zeros((len(self), max(1, int(lengths.max(initial=0)))), np.int64)
+        found[np.arange(found.shape[1]) < lengths[:, None]] = self.values
+        return found

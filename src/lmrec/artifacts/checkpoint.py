@@ -10,7 +10,7 @@ checkpoint.json          configs, template, shapes, fingerprint of the weights
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lmrec.artifacts.adapter import Purpose, load_adapted, save_adapter
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
+from lmrec.data.users import ProfileVocabulary
 from lmrec.errors import RunFolderError
 from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder, save_encoder
 from lmrec.models.factors import ItemFactors
@@ -56,6 +57,7 @@ class ModelConfigs:
     item: ItemTowerConfig
     user_model: UserModelConfig
     head: HeadConfig
+    profile: ProfileVocabulary = field(default_factory=ProfileVocabulary)
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def build_towers(n_items: int, text_width: int, configs: ModelConfigs) -> TwoTow
         configs.item.model_copy(update={"whiten": rank}),
         configs.user_model,
         configs.head,
+        configs.profile.n_values,
     )
 
 
@@ -190,6 +193,7 @@ def save_checkpoint(
                 "item": configs.item.model_dump(mode="json"),
                 "user_model": configs.user_model.model_dump(mode="json"),
                 "head": configs.head.model_dump(mode="json"),
+                **({"profile": configs.profile.as_dict()} if configs.profile.n_values else {}),
                 "template": {
                     "pattern": template.pattern,
                     "history_separator": template.history_separator,
@@ -233,6 +237,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 item=ItemTowerConfig(**values["item"]),
                 user_model=UserModelConfig(**values["user_model"]),
                 head=HeadConfig(**values["head"]),
+                profile=ProfileVocabulary.from_dict(values["profile"]) if "profile" in values else ProfileVocabulary(),
             ),
             template=Template(**template),
             n_items=values["n_items"],

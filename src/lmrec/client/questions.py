@@ -20,6 +20,7 @@ class Asking(TypedDict, total=False):
     exclude_seen: bool
     diversity: float
     segment: str | None
+    profile: Mapping[str, str | int | float | bool | None] | None
     context: Mapping[str, str | int | float | bool | None] | None
     explain: bool
     fields: Sequence[str] | None
@@ -71,6 +72,7 @@ class Explaining(TypedDict, total=False):
     exclude_seen: bool
     words: bool
     segment: str | None
+    profile: Mapping[str, str | int | float | bool | None] | None
 
 
 class Happening(TypedDict, total=False):

@@ -22,6 +22,7 @@ class HistoryIndex:
     item_idx: npt.NDArray[np.int32]  # (E,)
     time_ts: npt.NDArray[np.float64]  # (E,)
     weight: npt.NDArray[np.float32]  # (E,)
+    profile: Ragged | None = None  # (n_users,) rows: what else is known of each user, for histories to carry along
 
     @classmethod
     def from_interactions(cls, interactions: Interactions) -> Self:
@@ -33,6 +34,7 @@ class HistoryIndex:
             item_idx=interactions.item_idx[order],
             time_ts=interactions.time_ts[order],
             weight=interactions.weight[order],
+            profile=None if interactions.profiles is None else interactions.profiles.ids,
         )
 
     @property
@@ -47,12 +49,17 @@ class HistoryIndex:
     def before(self, user_idx: IntArray, instants: npt.NDArray[np.float64]) -> Ragged:
         """Items of each user (B,) strictly before the instant (B,) beside it, oldest first."""
         users = np.asarray(user_idx, np.int64)
-        return gather_ranges(self.item_idx, self.offsets[users], self.positions_before(users, instants))
+        found = gather_ranges(self.item_idx, self.offsets[users], self.positions_before(users, instants))
+        return found.of(self.profile_of(users))
 
     def all(self, user_idx: IntArray) -> Ragged:
         """Every item of each user (B,), oldest first."""
         users = np.asarray(user_idx, np.int64)
-        return gather_ranges(self.item_idx, self.offsets[users], self.offsets[users + 1])
+        return gather_ranges(self.item_idx, self.offsets[users], self.offsets[users + 1]).of(self.profile_of(users))
+
+    def profile_of(self, user_idx: IntArray) -> Ragged | None:
+        """(B,) rows: what else is known of these users; None where nothing is of anybody."""
+        return None if self.profile is None else self.profile.take(np.asarray(user_idx, np.int64))
 
     def positions_before(self, user_idx: IntArray, instants: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """(B,) the first place in the flat arrays, within each user's part, that is not strictly before the instant."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from lmrec.data.fingerprint import fingerprint_arrays
+from lmrec.data.users import Profiles
 from lmrec.errors import DataError
 from lmrec.fields import KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, BoolArray, TimeKind, UserId, stable_order
 
@@ -34,6 +35,7 @@ class Interactions:
     weight: npt.NDArray[np.float32]  # (E,)
     rating: npt.NDArray[np.float32] | None = None  # (E,)
     kind: npt.NDArray[np.object_] | None = None  # (E,) texts such as "view"
+    profiles: Profiles | None = None  # of user_ids, where a model is to know them; neither saved nor fingerprinted
 
     @classmethod
     def from_arrays(

@@ -1,15 +1,21 @@
-"""User attributes: an optional table. Kept and saved with the data; a user is otherwise known by what they did."""
+"""User attributes: an optional table, and the values in it as numbers that a user model can learn vectors of."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Final, Self
 
+import numpy as np
 import polars as pl
 
 from lmrec.data.fingerprint import fingerprint_of
-from lmrec.errors import DataError
-from lmrec.fields import USER_ID
+from lmrec.errors import DataError, InputError, RecipeError, nearest
+from lmrec.fields import USER_ID, Ragged, UserId
+
+TAG_SEPARATOR: Final = "|"  # between several values in one cell, such as interests
+_BANDS: Final = 8  # that a column of numbers is cut into, about equally many users in each
+_MIN_USERS: Final = 2  # with a value, for it to be learnt: a value of one user is that user
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +36,147 @@ class UserTable:
     def fingerprint(self) -> str:
         return fingerprint_of(self.frame.get_columns())
 
+    @cached_property
+    def rows(self) -> Mapping[UserId, int]:
+        return {user_id: row for row, user_id in enumerate(self.frame[USER_ID].to_list())}
+
+    def attributes(self, user_id: UserId) -> dict[str, Any]:
+        """The user's row without the id; nothing for a user that the table lacks."""
+        row = self.rows.get(user_id)
+        if row is None:
+            return {}
+        return {name: value for name, value in self.frame.row(row, named=True).items() if name != USER_ID}
+
     def save_parquet(self, path: Path | str) -> None:
         self.frame.write_parquet(path)
 
     @classmethod
     def from_parquet(cls, path: Path | str) -> Self:
         return cls(pl.read_parquet(path))
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """ids: for each user of a log the numbers of what is known of them, from 1; n_values: how many there are."""
+
+    ids: Ragged
+    n_values: int
+
+
+@dataclass(frozen=True)
+class ProfileVocabulary:
+    """The values of a user table's columns as numbers from 1; unknown values have none. values: column -> its texts or tags.
+    edges: column of numbers -> where its bands begin, the first one excepted.
+
+    >>> known = ProfileVocabulary({"likes": ("jazz", "tea")}, {"age": (20.0, 40.0)})
+    >>> known.ids_of({"likes": "tea|golf", "age": 57}), known.ids_of({"age": ""}), known.n_values
+    ([2, 5], [], 5)
+    """
+
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.values, *self.edges)
+
+    @cached_property
+    def _first(self) -> dict[str, int]:
+        """Column -> the number of its first value."""
+        sizes = [*map(len, self.values.values()), *(len(edges) + 1 for edges in self.edges.values())]
+        return dict(zip(self.columns, np.cumsum([1, *sizes]).tolist(), strict=False))
+
+    @cached_property
+    def _places(self) -> dict[str, dict[str, int]]:
+        return {name: {value: at for at, value in enumerate(values)} for name, values in self.values.items()}
+
+    @property
+    def n_values(self) -> int:
+        return sum(map(len, self.values.values())) + sum(len(edges) + 1 for edges in self.edges.values())
+
+    def ids_of(self, profile: Mapping[str, object]) -> list[int]:
+        """Of what is known: other columns, blanks and values that nobody had are passed over."""
+        ids = []
+        for name, places in self._places.items():
+            ids += [self._first[name] + places[tag] for tag in _tags(profile.get(name)) if tag in places]
+        for name, edges in self.edges.items():
+            number = _number(profile.get(name))
+            if number is not None:
+                ids.append(self._first[name] + int(np.searchsorted(edges, number, side="right")))
+        return ids
+
+    def profiles(self, table: UserTable | None, user_ids: Sequence[UserId]) -> Profiles | None:
+        """Of these users, nothing of those that the table lacks; None where the vocabulary is empty."""
+        if not self.n_values:
+            return None
+        return Profiles(
+            Ragged.from_rows([self.ids_of(table.attributes(user)) if table else [] for user in user_ids]),
+            self.n_values,
+        )
+
+    def checked(self, profile: Mapping[str, object]) -> Mapping[str, object]:
+        """Raises InputError for a column that was not learnt."""
+        for name in profile:
+            if name not in self.columns:
+                way = nearest(name, self.columns) if self.columns else "Leave it out, or fit with user_model.profile"
+                raise InputError(f"profile: nothing was learnt of '{name}'. {way}")
+        return profile
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "values": {k: list(v) for k, v in self.values.items()},
+            "edges": {k: list(v) for k, v in self.edges.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        return cls({k: tuple(v) for k, v in saved["values"].items()}, {k: tuple(v) for k, v in saved["edges"].items()})
+
+
+def learn_vocabulary(table: UserTable | None, names: Sequence[str]) -> ProfileVocabulary:
+    """Of these columns: numbers in bands of about equally many users, texts and tags (`TAG_SEPARATOR`) that at least two have.
+
+    Raises RecipeError where there is no table or no such column.
+    """
+    if not names:
+        return ProfileVocabulary()
+    if table is None:
+        raise RecipeError(
+            f"user_model.profile names {', '.join(names)}, and there is no user table. Give one with --users, or leave it out"
+        )
+    values: dict[str, tuple[str, ...]] = {}
+    edges: dict[str, tuple[float, ...]] = {}
+    for name in names:
+        if name not in table.frame.columns or name == USER_ID:
+            columns = [column for column in table.frame.columns if column != USER_ID]
+            raise RecipeError(f"user_model.profile names '{name}', which users lack. {nearest(name, columns)}")
+        cells = table.frame[name].to_list()
+        numbers = [_number(cell) for cell in cells if str(cell if cell is not None else "").strip()]
+        known = [number for number in numbers if number is not None]
+        if numbers and len(known) == len(numbers) and len(set(known)) > _BANDS:
+            cuts = np.quantile(known, np.arange(1, _BANDS) / _BANDS)
+            edges[name] = tuple(float(cut) for cut in np.unique(cuts))
+            continue
+        tags, counts = np.unique([tag for cell in cells for tag in set(_tags(cell))] or [""], return_counts=True)
+        values[name] = tuple(
+            str(tag) for tag, count in zip(tags, counts, strict=True) if count >= _MIN_USERS and str(tag)
+        )
+    return ProfileVocabulary(values, edges)
+
+
+def _tags(cell: object) -> list[str]:
+    """The values of a cell: a list's, or a text's between separators, or what else it is, as text."""
+    if cell is None:
+        return []
+    found = cell if isinstance(cell, list | tuple) else str(cell).split(TAG_SEPARATOR)
+    return list(dict.fromkeys(text for one in found if one is not None and (text := str(one).strip())))
+
+
+def _number(cell: object) -> float | None:
+    if cell is None or isinstance(cell, bool | list | tuple):
+        return None
+    try:
+        number = float(str(cell))
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None

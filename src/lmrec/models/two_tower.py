@@ -89,32 +89,46 @@ class TwoTower(nn.Module):
         item: ItemTowerConfig,
         user: UserModelConfig,
         head: HeadConfig,
+        n_profile_values: int = 0,
     ) -> None:
         super().__init__()
         self.item_tower = ItemTower(text_vec, item_seen, item)
         self.user_model: UserModel | None = build_user_model(item.width, user)
         self.item_dropout = user.item_dropout
         self.head: CosineHead | DotHead = build_head(head, item.width)
+        self.profile: nn.EmbeddingBag | None = None
+        if n_profile_values:  # 0 is no value
+            self.profile = nn.EmbeddingBag(n_profile_values + 1, item.width, mode="sum", padding_idx=0)
+            nn.init.zeros_(self.profile.weight)
         if self.user_model is None:
             self.no_history = nn.Parameter(torch.randn(item.width) * 0.02)
 
-    def user_states(self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor) -> Tensor:
+    def with_profile(self, user_vec: Tensor, profile: Tensor | None) -> Tensor:
+        """(B, ..., D) with what was learnt of people's attributes added. profile: (B, P) numbers of values, 0 for none."""
+        if self.profile is None or profile is None:
+            return user_vec
+        known: Tensor = self.profile(profile).to(user_vec.dtype)
+        return user_vec + (known if user_vec.dim() == 2 else known.unsqueeze(1))
+
+    def user_states(
+        self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor, profile: Tensor | None = None
+    ) -> Tensor:
         """(N, D) item vectors, (B, H) rows of items, (B, H) mask -> (B, H + 1, D) states after every prefix."""
         assert self.user_model is not None, "a text user model has no states: use user_from_text"
         history_vec = nn.functional.dropout1d(_directions(item_vec[history_idx]), self.item_dropout, self.training)
-        states: Tensor = self.user_model(history_vec, history_mask)
-        return states
+        return self.with_profile(self.user_model(history_vec, history_mask), profile)
 
-    def final_state(self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor) -> Tensor:
+    def final_state(
+        self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor, profile: Tensor | None = None
+    ) -> Tensor:
         """As `user_states`, but only those that know the whole history: (B, D)."""
         assert self.user_model is not None, "a text user model has no states: use user_from_text"
-        state: Tensor = self.user_model.final(_directions(item_vec[history_idx]), history_mask)
-        return state
+        return self.with_profile(self.user_model.final(_directions(item_vec[history_idx]), history_mask), profile)
 
-    def user_from_text(self, history_text_vec: Tensor, known: Tensor) -> Tensor:
+    def user_from_text(self, history_text_vec: Tensor, known: Tensor, profile: Tensor | None = None) -> Tensor:
         """(B, Dt) vectors of histories written as text, (B,) False where a history is empty -> (B, D)."""
         projected = self.item_tower.project(history_text_vec)
-        return torch.where(known.unsqueeze(-1), projected, self.no_history)
+        return self.with_profile(torch.where(known.unsqueeze(-1), projected, self.no_history), profile)
 
 
 def _directions(item_vec: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ class UserModelConfig(BaseModel):
     item_dropout: Annotated[
         float, Field(ge=0.0, lt=1.0, description="Share of a history's items that vanish whole while training.")
     ] = 0.0
+    profile: tuple[str, ...] = Field(
+        default=(),
+        description="Columns of the user table (age, interests, ...) whose values are added to a user's vector. Numbers are "
+        "cut into 8 bands, several values in a cell stand between '|'; unknown ones add nothing.",
+    )
 
 
 class MeanUserModel(nn.Module):

@@ -11,7 +11,7 @@ from lmrec.fields import ItemId
 from lmrec.retrieval.casting import Fields
 from lmrec.retrieval.filters import Filter
 
-Basis: TypeAlias = Literal["history", "text", "history+text", "popular"]
+Basis: TypeAlias = Literal["history", "text", "history+text", "profile", "popular"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class LiveQuery:
     `exclude` is never shown; `exclude_seen` leaves out the history too. `diversity` 0 keeps the plain order of scores, 1
     thinks of nothing but variety. With `popular`, someone of whom nothing is known gets what is popular now, else an
     empty list. `segment` chooses the rules that were written for one group of users. `columns`: whether items bring the
-    catalog's columns along.
+    catalog's columns along. `profile`: what else is known of them, columns of user_model.profile; what was not learnt adds
+    nothing.
     """
 
     history: tuple[ItemId, ...] = ()
@@ -35,6 +36,7 @@ class LiveQuery:
     popular: bool = True
     segment: str | None = None
     columns: bool = True
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Why this item: what each item of the history and each word gave, and what would have kept the item off the list.
 
-Contributions add up: base + their sum = score. The base is the score for someone of whom nothing is known. Items join the
+Contributions add up: base + their sum = score. The base is the score for someone without a history; a profile,
+where one is known, is part of it. Items join the
 history one by one, and each is credited with the change of the score; this is done twice, once from the oldest to the
 newest and once the other way round (each part-history being read in its own order of time), and the two are averaged: a
 Shapley value over two of the H! orders, at 2 H scores instead of 2^H. Words are credited with what the score loses when
@@ -12,6 +13,7 @@ without that word.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,11 +81,12 @@ def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: b
     wish = wish_of(snapshot, query.text)
     wanted = wish.wanted or None
     others = _Others(live, state, row, wanted, without_unwanted(snapshot, query, wish), frozenset(rows))
-    if not rows and wanted is None:
+    profile = live.scorer.profile.ids_of(query.profile)
+    if not rows and wanted is None and not profile:
         popularity = float(snapshot.popularity[row])
         return Explanation(item_id, snapshot.titles[row], popularity, popularity, others.place([]), (), (), None, None)
     recent = rows[-live.scorer.scorer.reach :]
-    scores, gained = contributions(live, snapshot, recent, [row], wanted)
+    scores, gained = contributions(live, snapshot, recent, [row], wanted, profile)
     values, base, score = gained[: len(recent), 0], float(scores[0, 0]), float(scores[-1, 0])
     credited = tuple(
         Contribution(snapshot.ids[at], snapshot.titles[at], float(value))
@@ -102,16 +105,21 @@ def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: b
         base=base,
         place=place,
         contributions=credited,
-        words=_words(live, state, recent, wanted, row) if words else (),
+        words=_words(live, state, recent, wanted, row, profile) if words else (),
         smallest_change=None if change is None else tuple(credited[at] for at in change),
         because=f"because of {strongest}" if most > 0 else None,
         text=None if wanted is None else float(gained[-1, 0]),
-        text_words=_text_words(live, snapshot, recent, wanted, row) if words and wanted is not None else (),
+        text_words=_text_words(live, snapshot, recent, wanted, row, profile) if words and wanted is not None else (),
     )
 
 
 def contributions(
-    live: "LiveRecommender", snapshot: "Snapshot", history: Sequence[int], rows: Sequence[int], text: str | None = None
+    live: "LiveRecommender",
+    snapshot: "Snapshot",
+    history: Sequence[int],
+    rows: Sequence[int],
+    text: str | None = None,
+    profile: Sequence[int] = (),
 ) -> tuple[FloatArray, FloatArray]:
     """(H + 1, K) the scores of K rows for each beginning of the history, from none of it to all, and (H, K) what each
     item of the history gave each of them. With a text, which stands after the newest item, one more of each."""
@@ -119,24 +127,29 @@ def contributions(
     forward = [(history[:end], None) for end in range(n + 1)] + [(history, end) for end in ends[1:]]
     backward = [(history[n:], end) for end in ends[:-1]] + [(history[start:], ends[-1]) for start in range(n, -1, -1)]
     asked, texts = zip(*forward, *backward, strict=True)
-    scores = live.scorer.scores_of_rows(snapshot, asked, rows, texts)
+    scores = live.scorer.scores_of_rows(snapshot, asked, rows, texts, profile)
     joined_last, joined_first = scores[: len(forward)], scores[len(forward) :]
     return joined_last, (np.diff(joined_last, axis=0) + np.diff(joined_first, axis=0)[::-1]) / 2.0
 
 
 def _text_words(
-    live: "LiveRecommender", snapshot: "Snapshot", history: list[int], text: str, row: int
+    live: "LiveRecommender", snapshot: "Snapshot", history: list[int], text: str, row: int, profile: Sequence[int]
 ) -> tuple[WordAttribution, ...]:
     """Each word that somebody typed, and what the score loses without it."""
     said = text.split()[:MAX_WORDS]
     without = [" ".join([*said[:at], *said[at + 1 :]]) or None for at in range(len(said))]
     asked = [" ".join(said), *without]
-    scores = live.scorer.scores_of_rows(snapshot, [history] * len(asked), [row], asked)[:, 0]
+    scores = live.scorer.scores_of_rows(snapshot, [history] * len(asked), [row], asked, profile)[:, 0]
     return tuple(WordAttribution(word, float(scores[0] - lost)) for word, lost in zip(said, scores[1:], strict=True))
 
 
 def _words(
-    live: "LiveRecommender", state: "LiveState", history: list[int], text: str | None, row: int
+    live: "LiveRecommender",
+    state: "LiveState",
+    history: list[int],
+    text: str | None,
+    row: int,
+    profile: Sequence[int],
 ) -> tuple[WordAttribution, ...]:
     """Each word of the item's text, in order, and what the score loses without it; one batch for all of them."""
     if live.recommender.checkpoint.configs.item.source == "id":
@@ -149,7 +162,7 @@ def _words(
     without = [" ".join([*said[:at], *said[at + 1 :]]) for at in range(len(said))]
     text_vec = live.scorer.catalog.encode_texts([" ".join(said), *without])
     learnt = snapshot.bank.take(np.array([row])).item_vec - live.scorer.scorer.bank_rows(text_vec[:1]).item_vec
-    scores = live.scorer.scores_of_words(snapshot, history, text, text_vec, learnt)
+    scores = live.scorer.scores_of_words(snapshot, history, text, text_vec, learnt, profile)
     return tuple(WordAttribution(word, float(scores[0] - lost)) for word, lost in zip(said, scores[1:], strict=True))
 
 
@@ -190,10 +203,11 @@ class _Others:
 
     def _standings(self, histories: list[list[int]]) -> list[Standing]:
         snapshot, rules = self.state.snapshot, self.state.rules.of(self.query.segment)
-        by_model = iter(self._by_model([history for history in histories if history or self.text is not None]))
+        known = self.text is not None or bool(self._profile)
+        by_model = iter(self._by_model([history for history in histories if history or known]))
         standings = [
             next(by_model).lifted(rules.adjustment)
-            if history or self.text is not None
+            if history or known
             else Standing.of(popularity_now(snapshot, rules, self.query.popular))
             for history in histories
         ]
@@ -206,7 +220,13 @@ class _Others:
         if not histories:
             return []
         scorer, snapshot = self.live.scorer, self.state.snapshot
-        return scorer.standings(snapshot, scorer.query(snapshot, histories, [self.text] * len(histories)), histories)
+        n = len(histories)
+        query = scorer.query(snapshot, histories, [self.text] * n, [self._profile] * n)
+        return scorer.standings(snapshot, query, histories)
+
+    @cached_property
+    def _profile(self) -> list[int]:
+        return self.live.scorer.profile.ids_of(self.query.profile)
 
 
 def _smallest_change(others: _Others, history: list[int], values: FloatArray, k: int) -> list[int] | None:

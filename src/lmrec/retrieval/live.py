@@ -50,7 +50,9 @@ class LiveRecommender:
         self._catalog = LiveCatalog(recommender)
         template, schema = recommender.checkpoint.template, recommender.catalog.frame.schema
         text_column = next((name for name in template.columns if schema[name] == pl.String), template.columns[0])
-        self.scorer = LiveScorer(recommender.scorer, template, self._catalog, text_column)
+        self.scorer = LiveScorer(
+            recommender.scorer, template, self._catalog, text_column, recommender.checkpoint.configs.profile
+        )
         self._lists = ListMaker(self.scorer, recommender.reranker)
         self._rules: Mapping[str, Rule] = dict(rules or {})
         self._review = Review()

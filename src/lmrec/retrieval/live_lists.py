@@ -56,7 +56,7 @@ class ListMaker:
             words = self._words_read(snapshot, known[at], texts[at])
             rows, scores = self._choose(snapshot, standing, query, in_force, words)
             items = self.items(snapshot, rows, scores, rules.rule_ids, in_force, columns=query.columns)
-            basis = _basis(known[at], texts[at])
+            basis = _basis(known[at], texts[at], bool(self.scorer.profile.ids_of(query.profile)))
             answers.append(LiveAnswer(tuple(items), basis, len(known[at]), wishes[at].unwanted))
         return answers
 
@@ -140,8 +140,12 @@ class ListMaker:
     ) -> list[Standing | Searched]:
         """(B,) by the model, with boosts; of those of whom nothing is known, by popularity. What may not be shown is
         hidden."""
-        asked = [at for at in range(len(known)) if known[at] or texts[at] is not None]
-        users = self.scorer.query(snapshot, [known[at] for at in asked], [texts[at] for at in asked]) if asked else None
+        profiles = [self.scorer.profile.ids_of(query.profile) for query in queries]
+        asked = [at for at in range(len(known)) if known[at] or texts[at] is not None or profiles[at]]
+        users = None
+        if asked:
+            histories, words = [known[at] for at in asked], [texts[at] for at in asked]
+            users = self.scorer.query(snapshot, histories, words, [profiles[at] for at in asked])
         asks = [
             Ask(known[at], in_forces[at], query.filter, excluded[at], self._pool(query))
             for at, query in enumerate(queries)
@@ -268,9 +272,9 @@ def popularity_now(snapshot: Snapshot, rules: SegmentRules, popular: bool) -> np
     return snapshot.popularity if rules.adjustment is None else snapshot.popularity * np.exp(rules.adjustment)
 
 
-def _basis(history: Sequence[int], text: str | None) -> Basis:
+def _basis(history: Sequence[int], text: str | None, has_profile: bool) -> Basis:
     if text is None:
-        return "history" if history else "popular"
+        return "history" if history else "profile" if has_profile else "popular"
     return "history+text" if history else "text"
 
 

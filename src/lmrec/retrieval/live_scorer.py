@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lmrec.data.users import ProfileVocabulary
 from lmrec.fields import ITEM_ID, IntArray, Ragged
 from lmrec.retrieval.ensemble import EnsembleScorer
 from lmrec.retrieval.live_catalog import LiveCatalog
@@ -25,10 +26,18 @@ class LiveScorer:
     template: Template
     catalog: LiveCatalog
     text_column: str  # where typed words go: the template's first column of text
+    profile: ProfileVocabulary
 
     @torch.no_grad()
-    def query(self, snapshot: Snapshot, histories: Sequence[Sequence[int]], texts: Sequence[str | None]) -> Tensor:
-        """(B, Q) of histories as rows of the snapshot, oldest first; a text beside a history is its newest item.
+    def query(
+        self,
+        snapshot: Snapshot,
+        histories: Sequence[Sequence[int]],
+        texts: Sequence[str | None],
+        profiles: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
+        """(B, Q) of histories as rows of the snapshot, oldest first; a text beside a history is its newest item. profiles:
+        `profile.ids_of` each.
 
         Only the rows that histories name are looked at, however large the bank is.
         """
@@ -49,7 +58,7 @@ class LiveScorer:
                 [place_of[row] for row in history] + ([word_place[text]] if text is not None else [])
                 for history, text in zip(recent, texts, strict=True)
             ]
-        )
+        ).of(None if profiles is None else Ragged.from_rows(profiles))
 
         def encode_histories(places: list[IntArray]) -> Tensor:
             read = [*self.texts_of(snapshot, rows), *(self.words(text) for text in words)]
@@ -112,9 +121,10 @@ class LiveScorer:
         histories: Sequence[Sequence[int]],
         rows: Sequence[int],
         texts: Sequence[str | None] | None = None,
+        profile: Sequence[int] = (),
     ) -> npt.NDArray[np.float64]:
-        """(B, M) the scores that the histories, with the texts beside them, give to some rows."""
-        query = self.query(snapshot, histories, texts or [None] * len(histories))
+        """(B, M) the scores that the histories, with the texts beside them, give to some rows; all are of one profile."""
+        query = self.query(snapshot, histories, texts or [None] * len(histories), [profile] * len(histories))
         chosen = np.asarray(rows, np.int64)
         scores: npt.NDArray[np.float64] = (query @ snapshot.bank.take(chosen).matrix.T).double().numpy()
         for at, history in enumerate(histories):
@@ -125,11 +135,17 @@ class LiveScorer:
 
     @torch.no_grad()
     def scores_of_words(
-        self, snapshot: Snapshot, history: Sequence[int], text: str | None, text_vec: Tensor, learnt: Tensor
+        self,
+        snapshot: Snapshot,
+        history: Sequence[int],
+        text: str | None,
+        text_vec: Tensor,
+        learnt: Tensor,
+        profile: Sequence[int] = (),
     ) -> npt.NDArray[np.float64]:
         """(n,) the product of the history, with the text beside it, and items of these text vectors (n, Dt), to whose item
         vectors `learnt` (1, D) is added: an item's own rows if its words were others."""
-        query = self.query(snapshot, [history], [text])
+        query = self.query(snapshot, [history], [text], [profile])
         item_vec = self.scorer.bank_rows(text_vec).item_vec + learnt
         bank = self.scorer.bank_rows(text_vec, item_vec)
         scores: npt.NDArray[np.float64] = (bank.matrix @ query[0]).double().numpy()

@@ -1,6 +1,6 @@
 """Recommendations from a run folder, for known users, for histories never seen, and for words."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
+from lmrec.data.users import UserTable
 from lmrec.errors import DataError, InputError, RunFolderError
 from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, IntArray, ItemId, Ragged, UserId
 from lmrec.models.fusion import Fusion
@@ -52,8 +53,8 @@ class ScoredUser:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One answer. `basis` says what it rests on: "history" (n_history items of it), "text", or "nothing": a user of
-    whom nothing is known gets what the model shows a newcomer."""
+    """One answer. `basis` says what it rests on: "history" (n_history items of it), "text", "profile" (no history,
+    but attributes that were learnt), or "nothing": a user of whom nothing is known gets what the model shows a newcomer."""
 
     user_id: UserId | None
     basis: str
@@ -101,6 +102,7 @@ class Recommender:
     words: WordEncoder
     ensemble: "Ensemble | None" = None
     reranker: Reranker | None = None
+    users: UserTable | None = None
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -117,10 +119,13 @@ class Recommender:
         if run.ensemble_file.exists():
             return cls._load_ensemble(run, catalog, interactions)
         checkpoint = read_checkpoint(run.checkpoint)
+        users = read_users(run) if checkpoint.configs.profile.n_values else None
+        profiles = checkpoint.configs.profile.profiles(users, interactions.user_ids)
         return cls(
             run=run,
             catalog=catalog,
-            interactions=interactions,
+            interactions=replace(interactions, profiles=profiles),
+            users=users,
             checkpoint=checkpoint,
             towers=checkpoint.load_towers(),
             vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
@@ -142,7 +147,8 @@ class Recommender:
         return cls(
             run=run,
             catalog=catalog,
-            interactions=interactions,
+            interactions=first.interactions,
+            users=first.users,
             checkpoint=replace(first.checkpoint, fingerprint=description.fingerprint),
             towers=first.towers,
             vectors=ItemVectors(text_vec, item_vec),
@@ -156,6 +162,7 @@ class Recommender:
         self,
         users: UserId | Iterable[UserId] | None = None,
         histories: Sequence[Sequence[ItemId]] | None = None,
+        profiles: Sequence[Mapping[str, object]] | None = None,
         k: int = 10,
         exclude_seen: bool = True,
         filter: ItemFilter | None = None,
@@ -163,6 +170,8 @@ class Recommender:
     ) -> list[Recommendation]:
         """The k best items for each user, or for each history (item ids, oldest first) of users never seen.
 
+        profiles: beside each history what else is known, such as {"age": 30, "likes": "jazz|tea"}: columns of
+        user_model.profile, of which others than those learnt add nothing. Users of the user table have theirs.
         rerank: let the run's reranker, where it has one, put the best in order.
         filter: a polars expression over the catalog's columns, such as `pl.col("year") > "1990"`, or the allowed item
         ids. A user id that the run does not know gets a newcomer's list (`basis` is "nothing").
@@ -178,7 +187,10 @@ class Recommender:
                 )
             known = [[self.catalog.index_of(str(item)) for item in history] for history in histories]
             names: list[UserId | None] = [None] * len(known)
-            return self._answer(names, Ragged.from_rows(known), k, exclude_seen, filter, rerank)
+            asked = Ragged.from_rows(known).of(self._profile_of(profiles, len(known)))
+            return self._answer(names, asked, k, exclude_seen, filter, rerank)
+        if profiles is not None:
+            raise InputError("profiles stand beside histories; users have theirs in the user table")
         ids = [str(user) for user in ([users] if users is None or isinstance(users, str | int) else users)]
         return self._answer(list(ids), self._histories_of(ids), k, exclude_seen, filter, rerank)
 
@@ -321,9 +333,26 @@ class Recommender:
         return next((name for name in columns if self.catalog.frame.schema[name] == pl.String), columns[0])
 
     def _histories_of(self, ids: Sequence[UserId]) -> Ragged:
-        empty = np.zeros(0, np.int64)
+        vocabulary, empty = self.checkpoint.configs.profile, np.zeros(0, np.int64)
+        profile = None
+        if vocabulary.n_values:
+            profile = Ragged.from_rows(
+                [vocabulary.ids_of(self.users.attributes(user) if self.users else {}) for user in ids]
+            )
         rows = [self._user_rows.get(user) for user in ids]
-        return Ragged.from_rows([empty if row is None else self._histories.all(np.array([row]))[0] for row in rows])
+        return Ragged.from_rows([empty if row is None else self._histories.all(np.array([row]))[0] for row in rows]).of(
+            profile
+        )
+
+    def _profile_of(self, profiles: Sequence[Mapping[str, object]] | None, n: int) -> Ragged | None:
+        if profiles is None:
+            return None
+        if len(profiles) != n:
+            raise InputError(
+                f"there are {len(profiles)} profiles for {n} histories; give one beside each, {{}} for nothing"
+            )
+        vocabulary = self.checkpoint.configs.profile
+        return Ragged.from_rows([vocabulary.ids_of(vocabulary.checked(profile)) for profile in profiles])
 
     def _answer(
         self,
@@ -348,8 +377,10 @@ class Recommender:
             if reranker is not None:
                 lists = [self._reordered(reranker, block[at], found)[:k] for at, found in enumerate(lists)]
             answers += [
-                Recommendation(name, "history" if n else "nothing", int(n), items)
-                for name, n, items in zip(names[start : start + _BLOCK], block.lengths, lists, strict=True)
+                Recommendation(name, "history" if n else "profile" if known else "nothing", int(n), items)
+                for name, n, known, items in zip(
+                    names[start : start + _BLOCK], block.lengths, _has_profile(block), lists, strict=True
+                )
             ]
         return answers
 
@@ -437,6 +468,22 @@ class Recommender:
     def _encode_histories(self, histories: list[IntArray]) -> Tensor:
         template = self.checkpoint.template
         return self.encode_texts([template.render_history([self.texts[i] for i in items]) for items in histories])
+
+
+def read_users(run: RunFolder) -> UserTable | None:
+    """The users' attributes, None where the run has none. Raises RunFolderError where they are damaged."""
+    file = run.data / "users.parquet"
+    try:
+        return UserTable.from_parquet(file) if file.exists() else None
+    except (pl.exceptions.PolarsError, DataError) as error:
+        raise RunFolderError(f"{file} is damaged ({error}). Fit the run again") from error
+
+
+def _has_profile(histories: Ragged) -> BoolArray:
+    """(B,) of whom something is known beside the history."""
+    if histories.profile is None:
+        return np.zeros(len(histories), np.bool_)
+    return np.asarray(histories.profile.lengths > 0)
 
 
 def _open_reranker(run: RunFolder, checkpoint: Checkpoint) -> Reranker | None:

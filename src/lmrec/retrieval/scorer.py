@@ -168,7 +168,7 @@ class Scorer:
         vectors = self.bank.item_vec.new_zeros(len(history), self.bank.item_vec.shape[1])
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]
-            vectors[torch.from_numpy(rows)] = self._users([recent[int(row)] for row in rows])
+            vectors[torch.from_numpy(rows)] = self._users(recent.take(rows))
         scaled: Tensor = self.fusion.weights.towers * self.towers.head.scale * self.towers.head.prepare(vectors)
         weights, columns = self.fusion.weights, [scaled]
         if weights.content:
@@ -221,12 +221,14 @@ class Scorer:
         sums = text_vec.new_zeros(len(history), text_vec.shape[1])
         return nn.functional.normalize(sums.index_add_(0, rows, texts * weight.to(text_vec.device)), dim=-1)
 
-    def _users(self, histories: list[IntArray]) -> Tensor:
+    def _users(self, block: Ragged) -> Tensor:
         device = self.bank.item_vec.device
+        histories = [block[row] for row in range(len(block))]
+        profile = None if block.profile is None else torch.from_numpy(block.profile.padded()).to(device)
         if self.towers.user_model is None:
             assert self.encode_histories is not None, "a text user model needs the language model"
             known = torch.tensor([len(items) > 0 for items in histories], device=device)
-            return self.towers.user_from_text(self.encode_histories(histories), known)
+            return self.towers.user_from_text(self.encode_histories(histories), known, profile)
         longest = max(1, max(len(items) for items in histories))
         history_idx = np.zeros((len(histories), longest), np.int64)
         history_mask = np.zeros((len(histories), longest), np.bool_)
@@ -234,7 +236,7 @@ class Scorer:
             history_idx[row, : len(items)] = items
             history_mask[row, : len(items)] = True
         mask = torch.from_numpy(history_mask).to(device)
-        return self.towers.final_state(self.bank.item_vec, torch.from_numpy(history_idx).to(device), mask)
+        return self.towers.final_state(self.bank.item_vec, torch.from_numpy(history_idx).to(device), mask, profile)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Reasons for a whole list at once, where `/explanations` says everything about one item."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,11 @@ _SHOWN = 3  # contributions of each reason
 
 
 def find_reasons(
-    live: LiveRecommender, history: Sequence[ItemId], text: str | None, item_ids: Sequence[ItemId]
+    live: LiveRecommender,
+    history: Sequence[ItemId],
+    text: str | None,
+    item_ids: Sequence[ItemId],
+    profile: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """For each item the past items that speak most for it, or against it, credited as lmrec.retrieval.explain does; words
     that somebody asked with may be the reason too. An item that is twice in the history is credited once, with both.
@@ -29,7 +33,7 @@ def find_reasons(
     wanted = [row for row in rows if row is not None]
     if (not past and wish is None) or not wanted:
         return [_reason([], None) for _ in item_ids]
-    _, gained = contributions(live, snapshot, past, wanted, wish)
+    _, gained = contributions(live, snapshot, past, wanted, wish, live.scorer.profile.ids_of(profile))
     found = iter(gained.T)
     nothing = np.zeros(len(gained))  # of an item that was deleted a moment ago
     reasons = []

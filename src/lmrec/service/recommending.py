@@ -121,6 +121,7 @@ def query_of(question: RecommendationQuestion | ExplanationQuestion, known: User
         exclude=exclude,
         exclude_seen=question.exclude_seen,
         segment=question.segment,
+        profile={**known.attributes, **served.live.scorer.profile.checked(question.profile or {})},
     )
 
 
@@ -128,7 +129,9 @@ def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> L
     columns = columns_of(ask.question.fields, served)
     items = [item_body(item, columns) for item in answer.items]
     if ask.question.explain:
-        reasons = find_reasons(served.live, query.history, query.text, [item.item_id for item in answer.items])
+        reasons = find_reasons(
+            served.live, query.history, query.text, [item.item_id for item in answer.items], query.profile
+        )
         for item, reason in zip(items, reasons, strict=True):
             item["reason"] = reason
     body: dict[str, Any] = {

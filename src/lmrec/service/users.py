@@ -7,10 +7,10 @@ store's events too, and those must not count twice.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from heapq import merge
 from threading import Lock
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,12 @@ from lmrec.artifacts.run import RunFolder
 from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
+from lmrec.data.users import UserTable
 from lmrec.errors import DataError, RunFolderError
 from lmrec.feedback.events import Tally
 from lmrec.feedback.store import Store
 from lmrec.fields import TIMESTAMP, ItemId, UserId
+from lmrec.retrieval.recommender import read_users
 
 MAX_KEPT: Final = 20_000
 MAX_SEEN: Final = 1_000
@@ -42,6 +44,7 @@ class TrainingLog:
     item_ids: list[ItemId]
     index: HistoryIndex
     has_times: bool
+    users: UserTable | None = None
 
     @classmethod
     def load(cls, run: RunFolder) -> Self:
@@ -56,6 +59,7 @@ class TrainingLog:
             item_ids=catalog.ids,
             index=HistoryIndex.from_interactions(events),
             has_times=events.time_kind == TIMESTAMP,
+            users=read_users(run),
         )
 
     def of_user(self, user_id: UserId) -> list[tuple[float, ItemId]]:
@@ -72,11 +76,12 @@ class TrainingLog:
 @dataclass(frozen=True)
 class UserHistory:
     """positive: what counts as history, oldest first. seen: all that the user had to do with. dismissed: not
-    wanted, by a dismissal or a low rating that nothing positive followed."""
+    wanted, by a dismissal or a low rating that nothing positive followed. attributes: what the user table says."""
 
     positive: tuple[ItemId, ...] = ()
     seen: frozenset[ItemId] = frozenset()
     dismissed: frozenset[ItemId] = frozenset()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Users:
@@ -116,9 +121,12 @@ class Users:
         return self._kept.read(user_ids, self._read)
 
     def _read(self, user_id: UserId) -> UserHistory:
-        return join_history(
+        history = join_history(
             self.logged(user_id), self._store.history(user_id, MAX_SEEN, MAX_DENIALS), self._max_history
         )
+        if self.log.users is None or user_id in self._forgotten:
+            return history
+        return replace(history, attributes=self.log.users.attributes(user_id))
 
 
 class KeptHistories:

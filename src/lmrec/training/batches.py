@@ -33,7 +33,8 @@ class Windows:
 class TrainBatch:
     """history_idx, history_mask: (B, H). Targets, T of them: target_row (T,) in B, target_state (T,) in H + 1,
     target_idx (T,) the right item, target_weight (T,); shown: what stood beside each in a list, where lists are known;
-    hidden: (B, H) events whose item is not read, where an augmentation hides some."""
+    hidden: (B, H) events whose item is not read, where an augmentation hides some; profile: (B, P) what else is known of the
+    user, 0 for nothing."""
 
     history_idx: Tensor
     history_mask: Tensor
@@ -43,6 +44,7 @@ class TrainBatch:
     target_weight: Tensor
     shown: Shown | None = None
     hidden: Tensor | None = None
+    profile: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainBatch":
         return TrainBatch(**{name: value.to(device) for name, value in vars(self).items() if value is not None})
@@ -100,6 +102,7 @@ def make_batch(
     begins[1:] = (times[1:] != times[:-1]) | (row[1:] != row[:-1])
     state = place[np.maximum.accumulate(np.where(begins, np.arange(len(times)), 0))]
     usable = (state > 0) | windows.opens[chosen][row]
+    profile = index.profile_of(index.user_idx[windows.start[chosen]])
     weight = index.weight[events.values][usable].astype(np.float32)
     if not weight.sum() > 0:
         return None
@@ -111,6 +114,7 @@ def make_batch(
         target_idx=torch.from_numpy(items[usable].astype(np.int64)),
         target_weight=torch.from_numpy(weight),
         shown=None if shown is None else _beside(shown.take(events.values[usable])),
+        profile=None if profile is None else torch.from_numpy(profile.padded()),
     )
 
 

@@ -106,7 +106,9 @@ def _loss(
 ) -> Tensor:
     item_vec = towers.item_tower(text_vec)
     history_idx, history_mask = pad_tokens(lists.history.take(rows))
-    users = towers.head.prepare(towers.final_state(item_vec, history_idx, history_mask))
+    known = lists.history.profile
+    profile = None if known is None else torch.from_numpy(known.take(rows).padded())
+    users = towers.head.prepare(towers.final_state(item_vec, history_idx, history_mask, profile))
     items = towers.head.prepare(item_vec)
     chosen = torch.from_numpy(lists.chosen[rows])
     seen = Seen(history_idx, history_mask) if mask_seen else None

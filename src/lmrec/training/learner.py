@@ -200,7 +200,7 @@ class Learner(nn.Module):
             if self.towers.user_model is None:
                 user_vec = self._users_from_text(batch)
             else:
-                states = self.towers.user_states(*read_items(item_vec, batch), batch.history_mask)
+                states = self.towers.user_states(*read_items(item_vec, batch), batch.history_mask, batch.profile)
                 user_vec = states[batch.target_row, batch.target_state]
         head = self.towers.head
         return Asked(
@@ -348,7 +348,8 @@ class Learner(nn.Module):
         with torch.set_grad_enabled(self.regime == "tuned" and torch.is_grad_enabled()):
             tokens, n_tokens = self.history_tokens(histories), self.encoder_config.batch_tokens
             text_vec = encode_histories(self.encoder, tokens, self.text_vec.device, n_tokens)
-        return self.towers.user_from_text(text_vec, batch.target_state > 0)
+        profile = None if batch.profile is None else batch.profile[batch.target_row]
+        return self.towers.user_from_text(text_vec, batch.target_state > 0, profile)
 
 
 def read_items(item_vec: Tensor, batch: TrainBatch) -> tuple[Tensor, Tensor]:

@@ -77,6 +77,7 @@ def check_together(runs: Sequence[RunFolder], members: Sequence[Recommender]) ->
             ("other events", member.interactions.fingerprint == first.interactions.fingerprint),
             ("another split", _split_of(run) == _split_of(runs[0])),
             ("another template", member.checkpoint.template == first.checkpoint.template),
+            ("another profile of users", member.checkpoint.configs.profile == first.checkpoint.configs.profile),
             ("no words where the first has some", _knows_words(member) == _knows_words(first)),
         ):
             if not same:

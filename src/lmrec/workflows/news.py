@@ -1,22 +1,20 @@
 """The generation that is served beside what its store has heard since: what update and drift both begin with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import polars as pl
 
 from lmrec.artifacts.generation import generation_path, how_far, read_serving
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.dataset import Dataset
 from lmrec.data.history import HistoryIndex
-from lmrec.data.users import UserTable
 from lmrec.errors import InputError
 from lmrec.evaluation.drift import Drift, measure_drift
 from lmrec.feedback.store import Store
 from lmrec.fields import FloatArray, IntArray, Ragged
-from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.recommender import Recommender, read_users
 from lmrec.workflows.merge import Heard, Merged, hear, merge
 
 _SQLITE: Final = "sqlite:///"
@@ -54,15 +52,13 @@ def read_news(run: Path | str, url: str | None = None) -> News:
     seq, items_version = how_far(folder)
     with Store.open(store_url(run, url)) as store:
         heard = hear(store, seq, items_version)
-    users_file = folder.data / "users.parquet"
-    try:
-        users = UserTable.from_parquet(users_file) if users_file.exists() else None
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{users_file} is damaged ({error}). Roll back to an earlier generation") from error
+    users = read_users(folder)
     source = str(folder.read_record().get("source", ""))
-    return News(
-        name, folder, served, heard, merge(Dataset(served.catalog, served.interactions, users, source=source), heard)
-    )
+    merged = merge(Dataset(served.catalog, served.interactions, users, source=source), heard)
+    log = merged.dataset.interactions
+    profiles = served.checkpoint.configs.profile.profiles(merged.dataset.users, log.user_ids)
+    dataset = replace(merged.dataset, interactions=replace(log, profiles=profiles))
+    return News(name, folder, served, heard, replace(merged, dataset=dataset))
 
 
 def drift_of(news: News, seed: int = 0) -> Drift:
@@ -99,4 +95,4 @@ def _known_rows(history: Ragged, old_rows: IntArray) -> Ragged:
     rows = old_rows[np.asarray(history.values, np.int64)]
     known = rows >= 0
     lengths = np.bincount(history.row_of_value[known], minlength=len(history))
-    return Ragged(rows[known], np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+    return Ragged(rows[known], np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), history.profile)

@@ -1,7 +1,7 @@
 """Read, check and split: everything before the first tensor."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmrec.artifacts.files import replaced_folder, write_json
@@ -10,6 +10,7 @@ from lmrec.data.sources.formats import read_source
 from lmrec.data.sources.tables import read_dataset
 from lmrec.data.split import Split, SplitConfig, split_interactions
 from lmrec.data.summary import DataSummary, summarize
+from lmrec.data.users import learn_vocabulary
 from lmrec.errors import RunFolderError
 from lmrec.recipe import Recipe
 
@@ -35,6 +36,10 @@ def prepare_source(name: str, path: Path | str, recipe: Recipe) -> Prepared:
 
 
 def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
+    profiles = learn_vocabulary(dataset.users, recipe.user_model.profile).profiles(
+        dataset.users, dataset.interactions.user_ids
+    )
+    dataset = replace(dataset, interactions=replace(dataset.interactions, profiles=profiles))
     config, notes = choose_split(dataset, recipe.split)
     if config.kind == "none" and not recipe.refits:
         config = config.model_copy(update={"validation": 0.0})  # what is held out would never be learnt

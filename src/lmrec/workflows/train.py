@@ -21,6 +21,7 @@ from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split
+from lmrec.data.users import learn_vocabulary
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import Calibration, judge_pairs
@@ -174,7 +175,8 @@ def _train(
             "the second stage. Set training.tuned_epochs to 0, or split so that something is left to validate on"
         )
     laps.end("encode texts")
-    configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head)
+    vocabulary = learn_vocabulary(prepared.dataset.users, recipe.user_model.profile)
+    configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head, vocabulary)
     categories = read_categories(catalog, recipe.objective.auxiliary)
     words = Words(encoder, source, template)
     learner = build_learner(recipe, text_vec, split.train, words, variants, categories)
@@ -319,7 +321,8 @@ def build_learner(
     objective = build_objective(recipe.objective, counts)
     if categories is not None:
         objective = WithCategory(objective, categories, recipe.item.width, recipe.objective.auxiliary.weight)
-    towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head)
+    n_values = 0 if train.profiles is None else train.profiles.n_values
+    towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head, n_values)
     return Learner(
         towers,
         words.encoder if words else None,

@@ -142,3 +142,23 @@ def test_a_text_user_is_the_projection_of_their_words_and_a_newcomer_is_learnt()
     users = towers.user_from_text(texts, torch.tensor([True, False]))
     torch.testing.assert_close(users[0], towers.item_tower.project(texts)[0])
     torch.testing.assert_close(users[1], towers.no_history)
+
+
+def test_attributes_begin_as_nothing_and_unknown_ones_stay_so() -> None:
+    config = UserModelConfig(heads=2, dropout=0.0)
+    towers = TwoTower(
+        text_vectors(), SEEN, ItemTowerConfig(width=WIDTH), config, HeadConfig(), n_profile_values=3
+    ).eval()
+    item_vec = towers.item_tower(torch.from_numpy(text_vectors()))
+    history, mask = torch.tensor([[0, 1], [2, 0]]), torch.tensor([[True, True], [True, False]])
+    profile = torch.tensor([[1, 3], [0, 0]])
+    plain = towers.user_states(item_vec, history, mask)
+    torch.testing.assert_close(towers.user_states(item_vec, history, mask, profile), plain)
+    assert towers.profile is not None
+    torch.nn.init.normal_(towers.profile.weight)
+    known = towers.user_states(item_vec, history, mask, profile)
+    added = towers.profile.weight[1] + towers.profile.weight[3]
+    torch.testing.assert_close(known[0], plain[0] + added)
+    torch.testing.assert_close(known[1], plain[1])
+    final = towers.final_state(item_vec, history, mask, profile)
+    torch.testing.assert_close(final[0], known[0, 2], atol=1e-5, rtol=1e-5)

@@ -92,6 +92,16 @@ _Excluded = Annotated[Annotated[list[Id], Field(max_length=10_000)] | None, Fiel
 _ExcludeSeen = Annotated[bool, Field(description="Leave out items of the history, and all the user had to do with.")]
 
 
+_Profile = Annotated[
+    Annotated[dict[Name, Scalar | None], Field(max_length=20, json_schema_extra=ONLY_NAMES)] | None,
+    Field(
+        description="What else is known of them: columns of user_model.profile, several values in one between '|'. It comes "
+        "before what the user table says. Not kept.",
+        examples=[{"age": 34, "interests": "jazz|chess"}],
+    ),
+]
+
+
 class RecommendationQuestion(Words):
     """Who or what to recommend for. With nothing at all, or somebody unknown, the answer is what is popular now."""
 
@@ -115,6 +125,7 @@ class RecommendationQuestion(Words):
         default=0.0, description="0 takes the best scores; towards 1, items that differ from one another."
     )
     segment: _Segment = None
+    profile: _Profile = None
     context: Annotated[dict[Name, Scalar | None], Field(max_length=20, json_schema_extra=ONLY_NAMES)] | None = Field(
         default=None, description="Kept with the list that was shown, such as page or device. Nothing personal, please."
     )
@@ -203,6 +214,7 @@ class ExplanationQuestion(Words):
     exclude_seen: _ExcludeSeen = True
     words: bool = Field(default=True, description="Also which words of the item's text moved the score.")
     segment: _Segment = None
+    profile: _Profile = None
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -208,6 +208,7 @@ function basis(answer) {
     history: `From ${past} of history.`,
     text: "From the words alone.",
     "history+text": `From ${past} of history, and the words.`,
+    profile: "From what is known of them beside a history.",
     popular: "Nothing is known here, so this is what is popular now.",
   }[answer.basis];
 }

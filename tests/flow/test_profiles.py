@@ -1,0 +1,160 @@
+"""Users whose attributes say what they will choose: learnt, judged, and answered for somebody without a history."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lmrec.artifacts.run import RunFolder
+from lmrec.errors import InputError, RecipeError
+from lmrec.feedback.events import Event
+from lmrec.feedback.store import Store
+from lmrec.fields import Ragged
+from lmrec.retrieval.recommender import Recommender
+from lmrec.workflows.ensemble import ensemble_runs
+from lmrec.workflows.judge import judge_run
+from lmrec.workflows.train import fit_run
+from lmrec.workflows.update import update_run
+
+from .running import running, until
+
+N_USERS, N_ITEMS, N_GROUPS = 160, 40, 4
+TASTES = ("jazz", "chess", "rugby", "opera")
+
+
+def write_world(folder: Path) -> None:
+    """The taste of a user, which only the user table tells, decides each choice: in order of time, whatever came before."""
+    rng = np.random.default_rng(0)
+    items = [{"item_id": f"i{at}", "title": f"film {at}", "description": f"tale {at % 7}"} for at in range(N_ITEMS)]
+    users, events = [], []
+    for user in range(N_USERS):
+        taste = user % N_GROUPS
+        users.append({"user_id": f"u{user}", "interests": f"{TASTES[taste]}|tea", "age": 20 + 10 * taste + user % 9})
+        for place, item in enumerate(rng.permutation(N_ITEMS // N_GROUPS)[:4] * N_GROUPS + taste):
+            time_ts = 1_700_000_000 + 1000 * (place * N_USERS + int(rng.integers(N_USERS)))
+            events.append({"user_id": f"u{user}", "item_id": f"i{item}", "timestamp": time_ts})
+    for taste, name in enumerate(TASTES):  # nothing but attributes is known of these
+        users.append({"user_id": f"new {name}", "interests": name, "age": 20 + 10 * taste})
+    for name, rows in (("items", items), ("users", users), ("events", events)):
+        pl.DataFrame(rows).write_csv(folder / f"{name}.csv")
+
+
+@pytest.fixture(scope="module")
+def folder(quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = tmp_path_factory.mktemp("profiles")
+    write_world(made)
+    for name, profile in (("with", '["interests", "age"]'), ("without", "[]")):
+        fit(made, name, [*quick_choices, f"user_model.profile={profile}"])
+    return made
+
+
+def fit(folder: Path, name: str, choices: Sequence[str]) -> Path:
+    quick = (
+        "training.frozen_epochs=6", "training.tuned_epochs=0", "training.learning_rate=2e-2", "item.id_dropout=0",
+        "fusion.transitions=false", "fusion.popularity=false", "fusion.content=false", "training.patience=6",
+    )  # fmt: skip
+    tables = (folder / f"{table}.csv" for table in ("items", "events", "users"))
+    fit_run(*tables, out=folder / name, overrides=[*choices, *quick], show=False)
+    return folder / name
+
+
+def share_of_taste(items: Sequence[Any], taste: int) -> float:
+    return float(np.mean([int(item.item_id[1:]) % N_GROUPS == taste for item in items]))
+
+
+def test_attributes_are_learnt_and_judged(folder: Path) -> None:
+    found = {}
+    for name in ("with", "without"):
+        rows = judge_run(folder / name, show=False).table.rows
+        (found[name],) = [row.metrics["ndcg@10"].value for row in rows if row.name.startswith("lmrec")][-1:]
+    assert found["with"] > found["without"] + 0.03, found
+
+
+def test_who_has_no_history_is_answered_by_attributes(folder: Path) -> None:
+    recommender = Recommender.load(folder / "with")
+    answers = recommender.recommend([f"new {name}" for name in TASTES], k=5)
+    shares = [share_of_taste(answer.items, taste) for taste, answer in enumerate(answers)]
+    assert np.mean(shares) > 0.8, shares
+    assert {answer.basis for answer in answers} == {"profile"}
+    (stranger,) = recommender.recommend("nobody", k=5)
+    assert stranger.basis == "nothing"
+    profiles: list[dict[str, object]] = [{"interests": name} for name in TASTES]
+    said = recommender.recommend(histories=[[]] * N_GROUPS, profiles=profiles, k=5)
+    assert np.mean([share_of_taste(one.items, taste) for taste, one in enumerate(said)]) > 0.5, "chance is 0.25"
+    (plain, blank, unknown) = recommender.recommend(
+        histories=[["i1"]] * 3, profiles=[{}, {"interests": None}, {"interests": "golf"}], k=5
+    )
+    assert plain.items == blank.items == unknown.items, "unknown values add nothing"
+    with pytest.raises(InputError, match="'age'"):
+        recommender.recommend(histories=[[]], profiles=[{"agee": 30}])
+    with pytest.raises(InputError, match="2 profiles for 1"):
+        recommender.recommend(histories=[[]], profiles=[{}, {}])
+
+
+def test_a_run_without_attributes_knows_none(folder: Path) -> None:
+    recommender = Recommender.load(folder / "without")
+    assert recommender.recommend("new jazz", k=3)[0].basis == "nothing"
+    with pytest.raises(InputError, match="nothing was learnt of 'interests'"):
+        recommender.recommend(histories=[[]], profiles=[{"interests": "jazz"}])
+    with pytest.raises(InputError, match="another profile of users"):
+        ensemble_runs([folder / "with", folder / "without"], folder / "both")
+
+
+def test_it_is_saved_and_loaded_with_equal_scores(folder: Path) -> None:
+    first, second = Recommender.load(folder / "with"), Recommender.load(folder / "with")
+    vocabulary = first.checkpoint.configs.profile
+    asked = Ragged.from_rows([[1, 2], []]).of(Ragged.from_rows([vocabulary.ids_of({"interests": "opera"}), [1]]))
+    np.testing.assert_array_equal(first.scorer.score(asked), second.scorer.score(asked))
+    assert not np.allclose(first.scorer.score(asked), first.scorer.score(asked.of(None)))
+
+
+def test_it_is_served_as_it_answers_offline(folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(folder / "with", tmp_path / "run"))
+    offline = Recommender.load(run)
+    (expected,) = offline.recommend("new opera", k=5)
+    with running(run) as service:
+        known = service.recommend(user_id="new opera", k=5)
+        assert known["basis"] == "profile"
+        assert [item["item_id"] for item in known["items"]] == [item.item_id for item in expected.items]
+        assert service.recommend(user_id="nobody", k=5)["basis"] == "popular"
+        (said,) = offline.recommend(histories=[["i1"]], profiles=[{"interests": "rugby", "age": 40}], k=5)
+        asked = {"history": ["i1"], "profile": {"interests": "rugby", "age": 40}}
+        answer = service.recommend(**asked, k=5, explain=True)
+        assert [item["item_id"] for item in answer["items"]] == [item.item_id for item in said.items]
+        alone = {"profile": {"interests": "rugby"}}
+        first = service.recommend(**alone, k=5)["items"][0]
+        for question, item_id in ((asked, answer["items"][0]["item_id"]), (alone, first["item_id"])):
+            found = service.post("/v1/explanations", {**question, "item_id": item_id})
+            given = sum(one["contribution"] for one in found["contributions"])
+            assert found["base"] + given == pytest.approx(found["score"], abs=1e-4)
+            assert found["place"] == 1
+        assert found["score"] == pytest.approx(first["score"], abs=1e-4)
+        refused = service.client.post("/v1/recommendations", json={"profile": {"agee": 3}})
+        assert refused.status_code == 422, refused.text
+        assert "'age'" in refused.text
+        service.delete("/v1/users/new opera")
+        until(lambda: service.recommend(user_id="new opera", k=5)["basis"] == "popular")
+
+
+def test_an_update_keeps_what_is_known_of_users(folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(folder / "with", tmp_path / "run"))
+    (run / "service").mkdir()
+    events = [Event(f"e{n}", f"later {n % 40}", f"i{(n // 40) % 6}", "click", 1_750_000_000.0 + n) for n in range(240)]
+    with Store.open(f"sqlite:///{run / 'service' / 'store.db'}") as store:
+        store.add_events(events)
+    result = update_run(run, show=False, force=True)
+    assert result.generation is not None, result
+    after = Recommender.load(run / "generations" / str(result.generation))
+    before = Recommender.load(run)
+    assert after.checkpoint.configs.profile == before.checkpoint.configs.profile
+    assert after.recommend("new opera", k=3)[0].basis == "profile"
+
+
+def test_a_column_that_users_lack_is_refused_before_anything_is_written(folder: Path, quick_choices: list[str]) -> None:
+    with pytest.raises(RecipeError, match="'interests'"):
+        fit(folder, "wrong", [*quick_choices, 'user_model.profile=["interest"]'])
+    assert not RunFolder(folder / "wrong").path.exists()

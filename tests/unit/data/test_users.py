@@ -1,0 +1,74 @@
+"""Attributes of users as numbers: bands of numbers, texts, tags; what was never seen is nothing."""
+
+import polars as pl
+import pytest
+
+from lmrec.data.users import ProfileVocabulary, UserTable, learn_vocabulary
+from lmrec.errors import InputError, RecipeError
+
+
+def table(n: int = 40) -> UserTable:
+    return UserTable(
+        pl.DataFrame(
+            {
+                "user_id": [f"u{at}" for at in range(n)],
+                "age": [str(10 + at) if at else " " for at in range(n)],  # a blank does not make it a text
+                "gender": ["F" if at % 2 else "M" for at in range(n)],
+                "likes": [["jazz", "tea"] if at % 2 else ["tea", f"only {at}"] for at in range(n)],
+                "tags": ["rock|film" if at % 3 else None for at in range(n)],
+                "children": [at % 3 for at in range(n)],
+            }
+        )
+    )
+
+
+def test_numbers_make_bands_and_texts_and_tags_values() -> None:
+    found = learn_vocabulary(table(), ["age", "gender", "likes", "tags", "children"])
+    assert found.values == {
+        "gender": ("F", "M"),
+        "likes": ("jazz", "tea"),
+        "tags": ("film", "rock"),
+        "children": ("0", "1", "2"),
+    }, "few numbers are values, and what only one user has is left out"
+    assert len(found.edges["age"]) == 7
+    assert found.n_values == 2 + 2 + 2 + 3 + 8
+    young, old = found.ids_of({"age": 11}), found.ids_of({"age": "99"})
+    assert young == [10]
+    assert old == [17]
+    assert found.ids_of({"gender": "F", "tags": "film|rock|polo", "children": 2}) == [1, 5, 6, 9]
+
+
+def test_every_number_belongs_to_one_value() -> None:
+    found = learn_vocabulary(table(), ["gender", "likes", "age"])
+    each = [found.ids_of({"gender": one}) for one in ("F", "M")]
+    each += [found.ids_of({"likes": [one]}) for one in ("jazz", "tea")]
+    each += [found.ids_of({"age": age}) for age in (11, 16, 21, 26, 31, 36, 41, 48)]
+    assert sorted(number for one in each for number in one) == list(range(1, found.n_values + 1))
+
+
+@pytest.mark.parametrize(
+    "profile", [{}, {"gender": None}, {"gender": "X"}, {"age": "old"}, {"age": float("nan")}, {"x": 1}]
+)
+def test_what_is_unknown_is_nothing(profile: dict[str, object]) -> None:
+    assert learn_vocabulary(table(), ["gender", "age"]).ids_of(profile) == []
+
+
+def test_users_of_a_log_get_theirs_and_others_nothing() -> None:
+    found = learn_vocabulary(table(), ["gender"]).profiles(table(), ["u1", "stranger", "u2"])
+    assert found is not None
+    assert [row.tolist() for row in (found.ids[0], found.ids[1], found.ids[2])] == [[1], [], [2]]
+    assert ProfileVocabulary().profiles(table(), ["u1"]) is None
+
+
+def test_it_comes_back_from_json() -> None:
+    found = learn_vocabulary(table(), ["age", "likes"])
+    assert ProfileVocabulary.from_dict(found.as_dict()) == found
+
+
+def test_wrong_columns_are_refused_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="'gender'"):
+        learn_vocabulary(table(), ["gendr"])
+    with pytest.raises(RecipeError, match="--users"):
+        learn_vocabulary(None, ["gender"])
+    with pytest.raises(InputError, match="'age'"):
+        learn_vocabulary(table(), ["age"]).checked({"agee": 3})
