@@ -14,10 +14,12 @@ from lmrec.errors import InputError, RecipeError
 from lmrec.feedback.events import Event
 from lmrec.feedback.store import Store
 from lmrec.fields import Ragged
+from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.ensemble import ensemble_runs
 from lmrec.workflows.judge import judge_run
-from lmrec.workflows.train import fit_run
+from lmrec.workflows.prepare import prepare
+from lmrec.workflows.train import fit_run, training_fingerprint
 from lmrec.workflows.update import update_run
 
 from .running import running, until
@@ -158,3 +160,13 @@ def test_a_column_that_users_lack_is_refused_before_anything_is_written(folder: 
     with pytest.raises(RecipeError, match="'interests'"):
         fit(folder, "wrong", [*quick_choices, 'user_model.profile=["interest"]'])
     assert not RunFolder(folder / "wrong").path.exists()
+
+
+def test_a_resume_tells_another_user_table_where_it_matters(folder: Path, quick_choices: list[str]) -> None:
+    tables = [folder / f"{table}.csv" for table in ("items", "events")]
+    users = pl.read_csv(folder / "users.csv")
+    older = users.with_columns(pl.col("age") + 1)
+    for profile, matters in (('["age"]', True), ("[]", False)):
+        recipe = load_recipe(None, [*quick_choices, f"user_model.profile={profile}"])
+        first, second = (training_fingerprint(recipe, prepare(*tables, table, recipe)) for table in (users, older))
+        assert (first != second) == matters

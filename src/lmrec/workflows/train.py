@@ -421,6 +421,9 @@ def batch_source(recipe: Recipe, train: Interactions, impressions: Impressions |
 def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
     """Of all that a resumed fit must agree on: every choice that can change weights, and the data."""
     text = recipe_toml(replace_judging(recipe)) + prepared.dataset.fingerprint
+    users = prepared.dataset.users
+    if recipe.user_model.profile and users is not None:
+        text += users.fingerprint
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
