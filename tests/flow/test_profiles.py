@@ -163,10 +163,12 @@ def test_a_column_that_users_lack_is_refused_before_anything_is_written(folder: 
 
 
 def test_a_resume_tells_another_user_table_where_it_matters(folder: Path, quick_choices: list[str]) -> None:
-    tables = [folder / f"{table}.csv" for table in ("items", "events")]
+    items, events = folder / "items.csv", folder / "events.csv"
     users = pl.read_csv(folder / "users.csv")
     older = users.with_columns(pl.col("age") + 1)
     for profile, matters in (('["age"]', True), ("[]", False)):
         recipe = load_recipe(None, [*quick_choices, f"user_model.profile={profile}"])
-        first, second = (training_fingerprint(recipe, prepare(*tables, table, recipe)) for table in (users, older))
+        first, second = (
+            training_fingerprint(recipe, prepare(items, events, table, recipe)) for table in (users, older)
+        )
         assert (first != second) == matters
