@@ -57,10 +57,14 @@ class UserTable:
 
 @dataclass(frozen=True)
 class Profiles:
-    """ids: for each user of a log the numbers of what is known of them, from 1; n_values: how many there are."""
+    """ids: for each user of a log the numbers of what is known of them, by a vocabulary that is not empty."""
 
     ids: Ragged
-    n_values: int
+    vocabulary: "ProfileVocabulary"
+
+    @property
+    def n_values(self) -> int:
+        return self.vocabulary.n_values
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,7 @@ class ProfileVocabulary:
         if not self.n_values:
             return None
         return Profiles(
-            Ragged.from_rows([self.ids_of(table.attributes(user)) if table else [] for user in user_ids]),
-            self.n_values,
+            Ragged.from_rows([self.ids_of(table.attributes(user)) if table else [] for user in user_ids]), self
         )
 
     def checked(self, profile: Mapping[str, object]) -> Mapping[str, object]:

@@ -283,9 +283,8 @@ class ALS:
         if not np.isfinite(model.item_factors).all():
             raise LmrecError(f"ALS ended with factors that are not finite ({self.config}). Raise its regularization.")
         vectors = np.array(model.item_factors, np.float32)
-        vectors[np.bincount(log.item_idx, minlength=log.n_items) == 0] = (
-            0.0  # nothing is known of them, whatever was drawn
-        )
+        # Of items without events nothing is known, whatever was drawn for them.
+        vectors[np.bincount(log.item_idx, minlength=log.n_items) == 0] = 0.0
         config = self.config
         self._factors = ItemFactors(vectors, config.regularization, config.alpha, config.max_history or WHOLE_HISTORY)
         self._tie_break = popularity_tie_break(log)

@@ -29,20 +29,21 @@ def scores_of(query: Float32, rows: Rows, read_rows: RowsReader) -> Float32:
 
 
 def best_of(rows: Rows, scores: Float32, k: int) -> tuple[Rows, Float32]:
-    """The first k by score, equal ones by row."""
+    """(B, M) -> (B, k) the first k by score, equal ones by row, and their scores; -1 and -inf where there are no more."""
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    best = np.take_along_axis(scores, order, axis=1)
-    return np.where(np.isneginf(best), -1, np.take_along_axis(rows, order, axis=1)), best
+    found, best = nothing_found(len(rows), k)
+    best[:, : order.shape[1]] = np.take_along_axis(scores, order, axis=1)
+    found[:, : order.shape[1]] = np.take_along_axis(rows, order, axis=1)
+    found[np.isneginf(best)] = -1
+    return found, best
 
 
 def score_all(query: Float32, rows: Rows, k: int, read_rows: RowsReader) -> tuple[Rows, Float32]:
-    """(B, k) the first k of a few rows (M,) by the plain product, and their scores; -1 and -inf where there are no more."""
-    found, scores = nothing_found(len(query), k)
-    if len(rows):
-        product = query @ read_rows(rows).T
-        best = best_of(np.broadcast_to(rows, product.shape), product, k)
-        found[:, : best[0].shape[1]], scores[:, : best[1].shape[1]] = best
-    return found, scores
+    """(B, k) the first k of a few rows (M,) by the plain product, and their scores, as `best_of`."""
+    if not len(rows):
+        return nothing_found(len(query), k)
+    product = query @ read_rows(rows).T
+    return best_of(np.broadcast_to(rows, product.shape), product, k)
 
 
 def nothing_found(n_queries: int, k: int) -> tuple[Rows, Float32]:

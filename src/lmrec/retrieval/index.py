@@ -110,10 +110,10 @@ class ItemIndex:
             if dropped is not None:
                 exact[(rows >= 0) & ~dropped[rows]] = -np.inf
             best = best_of(rows, exact, k)
-            found[open_queries, : best[0].shape[1]], scores[open_queries, : best[1].shape[1]] = best
+            found[open_queries], scores[open_queries] = best
             if depth == self.n_rows:
                 break
-            open_queries = open_queries[~_deep_enough(coded, exact, best[1], k)]
+            open_queries = open_queries[~_deep_enough(coded, exact, best[1])]
             depth = min(4 * depth, self.n_rows)
         return found, scores
 
@@ -194,11 +194,10 @@ def encode_rows(rows: FloatArray, step: float) -> Float32:
     return np.clip(levels, -LEVELS, LEVELS, out=levels)
 
 
-def _deep_enough(coded: Float32, exact: Float32, best: Float32, k: int) -> BoolArray:
+def _deep_enough(coded: Float32, exact: Float32, best: Float32) -> BoolArray:
     """(B,) whether nothing better can be expected below the last candidate. Where one is missing there are no more."""
     exhausted = np.isneginf(coded[:, -1])
     with np.errstate(invalid="ignore"):
         off = np.where(np.isfinite(exact), exact - coded, 0.0)
     deviation = np.sqrt(np.mean(np.square(off), axis=1))
-    kth = best[:, k - 1] if best.shape[1] >= k else np.full(len(best), -np.inf)
-    return np.asarray(exhausted | (coded[:, -1] + _MARGIN * deviation <= kth))
+    return np.asarray(exhausted | (coded[:, -1] + _MARGIN * deviation <= best[:, -1]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from lmrec.fields import BoolArray, FloatArray
-from lmrec.retrieval.exact import Float32, Rows, RowsReader, best_of, nothing_found, scores_of
+from lmrec.retrieval.exact import Float32, Rows, RowsReader, best_of, scores_of
 
 if TYPE_CHECKING:
     import faiss
@@ -81,24 +81,21 @@ class Sketch:
         depth = min(int(np.ceil((wanted + margin) * n_rows / max(n_shown, 1))), n_rows)
         _, rows = self.packed.search(query, depth)
         if shown is not None:
-            rows[(rows >= 0) & ~shown[rows]] = -1
+            rows = _without(rows, shown)
         n_met = np.count_nonzero(rows >= 0, axis=1)
-        if shown is not None:
-            rows = _first_named(rows, int(n_met.max(initial=0)))  # what may not be answered need not be read
-        found, found_scores = nothing_found(len(query), k)
-        best = best_of(rows, scores_of(query, rows, read_rows), k)
-        found[:, : best[0].shape[1]], found_scores[:, : best[1].shape[1]] = best
-        return found, found_scores, (n_met >= wanted - margin) | (depth == n_rows)
+        found, scores = best_of(rows, scores_of(query, rows, read_rows), k)
+        return found, scores, (n_met >= wanted - margin) | (depth == n_rows)
 
     def depth_of(self, k: int) -> int:
         """How many candidates the first k take, if there are as many rows."""
         return max(int(np.ceil(self.depth * max(k, _MEASURED_K) / _MEASURED_K)), k)
 
 
-def _first_named(rows: Rows, width: int) -> Rows:
-    """(B, M) -> (B, width): each row's numbers that are not -1, in their order, then -1."""
-    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :width]
-    return np.take_along_axis(rows, order, axis=1)
+def _without(rows: Rows, shown: BoolArray) -> Rows:
+    """(B, M) row numbers -> (B, at most M) those that may be answered, in their order, then -1: others need not be read."""
+    may = (rows >= 0) & shown[rows]
+    order = np.argsort(~may, axis=1, kind="stable")[:, : may.sum(axis=1).max(initial=0)]
+    return np.take_along_axis(np.where(may, rows, -1), order, axis=1)
 
 
 def _add(plain: "faiss.IndexPQ", rows: FloatArray) -> "faiss.IndexPQFastScan":

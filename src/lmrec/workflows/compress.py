@@ -39,6 +39,7 @@ from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
 from lmrec.workflows.students import Candidate, Plan, Workshop
+from lmrec.workflows.teachable import require_teachable
 
 _Number = TypeVar("_Number", int, float)
 
@@ -100,16 +101,13 @@ def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
 
 def _checked(recommender: Recommender, recipe: Recipe, path: str) -> Split:
     """The run's split. Raises InputError for a run that cannot be compressed."""
-    if recommender.ensemble is not None:
-        raise InputError(f"'{path}' is an ensemble; compress its members")
-    if recommender.fusion.weights.ranks:
-        raise InputError(f"'{path}' puts its parts together by ranks. Fit it with another fusion.method")
-    if not recommender.checkpoint.fusion.towers:
-        raise InputError(
-            f"what is counted and bare words answer alone in '{path}', and towers count nothing there, "
-            "so a smaller model has none to keep. Fit with a smaller language model (encoder.name), or train it: "
-            "training.frozen_epochs above 0"
-        )
+    require_teachable(
+        recommender,
+        path,
+        "compress",
+        "a smaller model has none to keep. Fit with a smaller language model (encoder.name), or train it: "
+        "training.frozen_epochs above 0",
+    )
     if recommender.towers.user_model is None:
         raise InputError(
             f"'{path}' reads histories as text (user_model.kind 'text'): a student of items' texts would not know them. Fit "

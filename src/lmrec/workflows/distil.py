@@ -29,6 +29,7 @@ from lmrec.training.losses import build_objective
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import training_scorer
+from lmrec.workflows.teachable import require_teachable
 
 _BLOCK = 16  # histories read between two steps of the bar
 
@@ -108,15 +109,12 @@ def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
 
 def _checked(recommender: Recommender, path: str) -> Reranker:
     """The reranker. Raises InputError for a run that cannot be distilled."""
-    if recommender.ensemble is not None:
-        raise InputError(f"'{path}' is an ensemble; distil its members")
-    if recommender.fusion.weights.ranks:
-        raise InputError(f"'{path}' puts its parts together by ranks. Fit it with another fusion.method")
-    if not recommender.checkpoint.fusion.towers:
-        raise InputError(
-            f"what is counted and bare words answer alone in '{path}', and towers count nothing there, "
-            "so nothing that they were taught would be heard. Train it: training.frozen_epochs above 0"
-        )
+    require_teachable(
+        recommender,
+        path,
+        "distil",
+        "nothing that they were taught would be heard. Train it: training.frozen_epochs above 0",
+    )
     if recommender.towers.user_model is None:
         raise InputError(
             f"'{path}' reads histories as text (user_model.kind 'text'): it has no towers to teach. Fit another user model"

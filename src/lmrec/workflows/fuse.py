@@ -8,6 +8,7 @@ import torch
 
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.interactions import Interactions
+from lmrec.data.split import Split
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import TIMESTAMP, Ragged
 from lmrec.models.bm25 import BM25KNNConfig
@@ -27,6 +28,7 @@ from lmrec.models.fusion import (
 from lmrec.models.stacking import fit_stack
 from lmrec.models.transitions import ItemTransitionsConfig
 from lmrec.progress import Progress, progress_bar
+from lmrec.recipe import Recipe
 from lmrec.retrieval.ensemble import answering
 from lmrec.retrieval.scorer import Scorer
 from lmrec.workflows.counting import Counted
@@ -76,6 +78,14 @@ _NEW_SHARE = 0.1
 _DRAWS = 2
 _NEW_ITEMS = 1  # a stream of random numbers of its own
 _UNIT_CASES = 200
+
+
+def weights_by_recipe(scorer: Scorer, split: Split, recipe: Recipe, show: bool) -> tuple[FusionWeights, float | None]:
+    """`search_weights` as the recipe asks. scorer: towers that learnt from the training part alone."""
+    seed = recipe.training.seed
+    return search_weights(
+        scorer, split.train, split.validation, recipe.fusion, recipe.evaluation, seed, show, recipe.trains
+    )
 
 
 def search_weights(
@@ -151,7 +161,7 @@ class _Search:
         """How much there is to try, about; 0 where nothing is asked for."""
         kinds = _searched_kinds(self.config)
         return (
-            sum(map(len, self._grids()))
+            sum(map(len, (*self._first_grids, *self._last_grids)))
             + sum(len(_FIRST_BEST) * len(_FITS[kind]) + len(_BEST) for kind in kinds)
             + (len(self._parts) * len(_AGAIN) if kinds else 0)
         )
@@ -164,11 +174,11 @@ class _Search:
             start = start.model_copy(update={"pairs": pairs})
         self.best = start.model_copy(update={"borrowed": BORROWED if self.config.new_items else 0.0})
         self.found = self.measure(self.best)
-        for grid in self._grids(before=True):
+        for grid in self._first_grids:
             self._try(grid)
         for kind in _searched_kinds(self.config):
             self._try_kind(kind)
-        for grid in self._grids(before=False):
+        for grid in self._last_grids:
             if not self.trained and ("content" in grid[0] or "half_life_days" in grid[0]):
                 self.found = -math.inf  # nothing else can answer who asks with words, or of whom nothing is known
             self._try(grid)
@@ -254,24 +264,28 @@ class _Search:
         asked = [part for part in ("popularity", "content") if getattr(self.config, part)]
         return [*self.config.collaborative, *asked]
 
-    def _grids(self, before: bool | None = None) -> list[list[Change]]:
-        """What is tried, part by part: each entry is laid over the best weights so far. before: only what comes before, or
-        after, the kinds that are fitted in several ways."""
-        config, grids = self.config, list[tuple[bool, list[Change]]]()
-        if config.repeats and not self.judging.exclude_seen:
-            grids.append((True, [{"repeated": constant} for constant in _REPEATED]))
-        if config.transitions:
-            grids.append((True, [{"transitions": weight} for weight in _TRANSITIONS]))
-        if config.popularity:
+    @property
+    def _first_grids(self) -> list[list[Change]]:
+        """What is tried before the kinds that are fitted in several ways: each entry is laid over the best weights so far."""
+        grids: list[list[Change]] = []
+        if self.config.repeats and not self.judging.exclude_seen:
+            grids.append([{"repeated": constant} for constant in _REPEATED])
+        if self.config.transitions:
+            grids.append([{"transitions": weight} for weight in _TRANSITIONS])
+        return grids
+
+    @property
+    def _last_grids(self) -> list[list[Change]]:
+        """What is tried after them."""
+        little = () if self.trained else (_LITTLE_POPULARITY,)
+        grids: list[list[Change]] = []
+        if self.config.popularity:
             half_lives = (None, *_HALF_LIVES) if self.has_times else (None,)
-            grids.append((False, [{"popularity": _FIRST_POPULARITY, "half_life_days": days} for days in half_lives]))
-            more = (*(() if self.trained else (_LITTLE_POPULARITY,)), *_POPULARITY)
-            grids.append((False, [{"popularity": weight} for weight in more if weight != _FIRST_POPULARITY]))
-        if config.content:
-            grids.append(
-                (False, [{"content": weight} for weight in (*(_LITTLE_CONTENT if not self.trained else ()), *_CONTENT)])
-            )
-        return [grid for comes_before, grid in grids if before in (None, comes_before)]
+            grids.append([{"popularity": _FIRST_POPULARITY, "half_life_days": days} for days in half_lives])
+            grids.append([{"popularity": one} for one in (*little, *_POPULARITY) if one != _FIRST_POPULARITY])
+        if self.config.content:
+            grids.append([{"content": one} for one in (_CONTENT if self.trained else (*_LITTLE_CONTENT, *_CONTENT))])
+        return grids
 
     @property
     def _joined(self) -> list[str]:

@@ -31,7 +31,7 @@ from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.ensemble import check_together
-from lmrec.workflows.fuse import search_weights
+from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
 
@@ -258,16 +258,7 @@ def _save(
     shutil.copytree(source.data, run.data)
     shutil.copy2(source.recipe_file, run.recipe_file)
     served, validated = kitchen.scorer(places, validated=False), kitchen.scorer(places, validated=True)
-    weights, _ = search_weights(
-        validated,
-        split.train,
-        split.validation,
-        recipe.fusion,
-        recipe.evaluation,
-        recipe.training.seed,
-        show,
-        recipe.trains,
-    )
+    weights, _ = weights_by_recipe(validated, split, recipe, show)
     answering = served.fused(fit_fusion(weights, member.interactions, member.catalog.n_items))
     text_vec = kitchen.text_vec(places)
     kitchen.put_encoder(places)

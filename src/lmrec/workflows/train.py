@@ -21,7 +21,7 @@ from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split
-from lmrec.data.users import learn_vocabulary
+from lmrec.data.users import ProfileVocabulary
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import Calibration, judge_pairs
@@ -44,7 +44,7 @@ from lmrec.training.views import view_batch
 from lmrec.workflows.augment import describe_augmentation, tuned_variants, untuned_variants, vary_texts
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
-from lmrec.workflows.fuse import search_weights
+from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
@@ -175,7 +175,8 @@ def _train(
             "the second stage. Set training.tuned_epochs to 0, or split so that something is left to validate on"
         )
     laps.end("encode texts")
-    vocabulary = learn_vocabulary(prepared.dataset.users, recipe.user_model.profile)
+    profiles = split.train.profiles
+    vocabulary = ProfileVocabulary() if profiles is None else profiles.vocabulary
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head, vocabulary)
     categories = read_categories(catalog, recipe.objective.auxiliary)
     words = Words(encoder, source, template)
@@ -223,16 +224,7 @@ def _train(
             fresh = build_learner(recipe, learner.text_vec, whole, variants=variants, categories=categories)
             final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
             laps.end("train again with validation")
-    weights, fused_metric = search_weights(
-        learner_scorer("validation", learner, recipe),
-        split.train,
-        split.validation,
-        recipe.fusion,
-        recipe.evaluation,
-        recipe.training.seed,
-        show,
-        recipe.trains,
-    )
+    weights, fused_metric = weights_by_recipe(learner_scorer("validation", learner, recipe), split, recipe, show)
     laps.end("weigh what is fused")
     run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
     # The judge shows both stages, as far as what is served is not one of them. A history read as text would need the
