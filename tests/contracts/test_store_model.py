@@ -195,16 +195,28 @@ class StoreModel(RuleBasedStateMachine):
         self.reviews[item_id] = "waiting"
         self.n_decisions += 1
 
-    @rule(flags=st.dictionaries(item_ids, texts, max_size=3))
-    def flag_many(self, flags: dict[str, str]) -> None:
-        self.store.flag_items(flags, "rule a")
-        self.reviews.update(dict.fromkeys(flags, "waiting"))
-        self.n_decisions += len(flags)
+    @rule(reasons=st.dictionaries(item_ids, texts, max_size=3), up_to_date=st.booleans())
+    def queue_many(self, reasons: dict[str, str], up_to_date: bool) -> None:
+        """Who does not know of an approval does not undo it."""
+        approvals = {row.item_id: row.decided_ts or 0.0 for row in self.store.reviews("approved")} if up_to_date else {}
+        self.store.queue_items(reasons, approvals=approvals, by="rule a")
+        news = [item for item in reasons if item not in self.reviews or item in approvals]
+        self.reviews.update(dict.fromkeys(news, "waiting"))
+        self.n_decisions += len(news)
 
-    @rule(ids=st.lists(item_ids, max_size=3))
-    def release(self, ids: list[str]) -> None:
-        self.store.release_items(ids, "no reason any more")
-        self.n_decisions += sum(self.reviews.pop(item_id, None) is not None for item_id in ids)
+    @rule(ids=st.sets(item_ids, max_size=3), decided=st.booleans())
+    def release(self, ids: set[str], decided: bool) -> None:
+        rows = [row for row in self.store.reviews("waiting") if row.item_id in ids]
+        if decided:
+            for row in rows:
+                self.store.decide_item(row.item_id, True, "eve", "")
+                self.reviews[row.item_id] = "approved"
+            self.n_decisions += len(rows)
+        self.store.release_items(rows, "no reason any more")
+        if not decided:
+            for row in rows:
+                del self.reviews[row.item_id]
+            self.n_decisions += len(rows)
 
     @rule(item_id=item_ids, approved=st.booleans())
     def decide(self, item_id: str, approved: bool) -> None:

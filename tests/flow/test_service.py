@@ -662,6 +662,29 @@ def test_an_approval_is_of_the_words_and_the_rules_of_its_time(own: Running) -> 
     assert {"new": "rule vines"}.items() <= queue(own).items()
 
 
+def test_a_decision_made_while_the_queue_is_looked_through_stands(
+    own: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reading of what was decided and the queueing of what a rule holds back, a person approves."""
+    serving = own.state.serving
+    own.put("/v1/rules/words", {"kind": "block_words", "words": ["reef"], "review": True})
+    own.put("/v1/items/new", NEW_ITEM)
+    read = serving._held
+
+    def approved_meanwhile() -> dict[str, str]:
+        monkeypatch.undo()
+        held = read()
+        own.state.store.decide_item("new", True, "eve", "")
+        return held
+
+    monkeypatch.setattr(serving, "_held", approved_meanwhile)
+    serving.sync_reviews()
+    until(lambda: own.state.store.reviews("approved") != [])
+    serving.sync_reviews()
+    assert "new" in own.shown()
+    assert "new" not in queue(own)
+
+
 def test_what_no_rule_holds_back_any_more_waits_no_longer(own: Running) -> None:
     own.put("/v1/items/new", NEW_ITEM)
     own.post("/v1/items/film3/flag", {"reason": "have a look"})

@@ -48,17 +48,28 @@ def flag_item(connection: Connection, item_id: ItemId, reason: str, by: str, now
     return ReviewRow(**cast(Any, values))
 
 
-def flag_items(connection: Connection, flags: Mapping[ItemId, str], by: str, now: float) -> None:
-    """`flag_item` of many: item -> reason."""
-    for item_id, reason in flags.items():
-        flag_item(connection, item_id, reason, by, now)
+def queue_items(
+    connection: Connection,
+    reasons: Mapping[ItemId, str],
+    approvals: Mapping[ItemId, float],
+    by: str,
+    now: float,
+) -> None:
+    """Flag items for reasons that a program found, where that is news: who decided or flagged since the program looked is
+    not overruled. approvals: those it knew of and found outdated, item -> `decided_ts`."""
+    for item_id, reason in reasons.items():
+        found = connection.execute(select(REVIEWS).where(REVIEWS.c.item_id == item_id)).one_or_none()
+        if found is None or (found.status == "approved" and found.decided_ts == approvals.get(item_id)):
+            flag_item(connection, item_id, reason, by, now)
 
 
-def release_items(connection: Connection, item_ids: Collection[ItemId], why: str, by: str, now: float) -> None:
-    """Take items out of the queue as if they had never been flagged; what was decided stays in the audit."""
-    for item_id in item_ids:
-        if connection.execute(delete(REVIEWS).where(REVIEWS.c.item_id == item_id)).rowcount:
-            add_audit(connection, by, "release_item", item_id, {"why": why}, now)
+def release_items(connection: Connection, rows: Collection[ReviewRow], why: str, by: str, now: float) -> None:
+    """Take items out of the queue as if they had never been flagged; what was decided stays in the audit. Those that were
+    flagged again or decided on since they were read stay as they are now."""
+    for row in rows:
+        as_read = (REVIEWS.c.item_id == row.item_id) & (REVIEWS.c.status == row.status)
+        if connection.execute(delete(REVIEWS).where(as_read & (REVIEWS.c.flagged_ts == row.flagged_ts))).rowcount:
+            add_audit(connection, by, "release_item", row.item_id, {"why": why}, now)
 
 
 def end_approvals(connection: Connection, item_ids: Collection[ItemId], why: str, by: str, now: float) -> None:

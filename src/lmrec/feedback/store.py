@@ -292,15 +292,21 @@ class Store:
         """Hold an item back until somebody decides; also one that was approved before. Returns what was written."""
         return self._write(lambda connection: reviews.flag_item(connection, item_id, reason, by, self._clock()))
 
-    def flag_items(self, flags: Mapping[ItemId, str], by: str = SYSTEM) -> None:
-        """`flag_item` of many, item -> reason, in one write."""
-        self._write(lambda connection: reviews.flag_items(connection, flags, by, self._clock()), n_rows=2 * len(flags))
-
-    def release_items(self, item_ids: Collection[ItemId], why: str, by: str = SYSTEM) -> None:
-        """Take items out of the queue as if they had never been flagged."""
+    def queue_items(
+        self, reasons: Mapping[ItemId, str], *, approvals: Mapping[ItemId, float], by: str = SYSTEM
+    ) -> None:
+        """Flag items, item -> reason, that nobody has flagged or decided on, or only approved as in approvals, item ->
+        `decided_ts`: who decides while a program looks for what to flag is not overruled."""
         self._write(
-            lambda connection: reviews.release_items(connection, item_ids, why, by, self._clock()),
-            n_rows=2 * len(item_ids),
+            lambda connection: reviews.queue_items(connection, reasons, approvals, by, self._clock()),
+            n_rows=2 * len(reasons),
+        )
+
+    def release_items(self, rows: Collection[reviews.ReviewRow], why: str, by: str = SYSTEM) -> None:
+        """Take items out of the queue as if they had never been flagged, where they still are as in rows."""
+        self._write(
+            lambda connection: reviews.release_items(connection, rows, why, by, self._clock()),
+            n_rows=2 * len(rows),
         )
 
     def decide_item(self, item_id: ItemId, approved: bool, by: str = SYSTEM, note: str = "") -> ReviewRow:

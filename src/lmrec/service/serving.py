@@ -132,9 +132,9 @@ class Serving:
             for served in lineup.all_served:
                 served.live.apply_changes(self._store.item_changes(served.live.version))
                 self._apply_rules(served.live)
-                self._apply_reviews(served.live)
+            review = self._apply_reviews(lineup)
             self._lineup = lineup
-            self._queue_held()
+            self._queue_held(review)
             self._problems.pop("generation", None)
 
     def follow(self) -> bool:
@@ -240,7 +240,9 @@ class Serving:
             for served in self.lineup.all_served:
                 changes = self._store.item_changes(served.live.version)
                 if changes:
-                    self._apply_reviews(served.live)  # first: an approval of other words must not cover these
+                    served.live.set_review(
+                        self._read_review()
+                    )  # first: an approval of other words must not cover these
                     served.live.apply_changes(changes)
                     changed = True
             if changed:
@@ -276,9 +278,7 @@ class Serving:
 
     def sync_reviews(self) -> None:
         with self._changing:
-            for served in self.lineup.all_served:
-                self._apply_reviews(served.live)
-            self._queue_held()
+            self._queue_held(self._apply_reviews(self.lineup))
 
     def start_rules(self) -> None:
         """Read the rules file for the first time: a broken one is an error here, and only a problem later."""
@@ -340,18 +340,23 @@ class Serving:
             self._problems.pop("stored rules", None)
         return rules
 
-    def _apply_reviews(self, live: LiveRecommender) -> None:
+    def _read_review(self) -> Review:
         approved = {row.item_id: row.decided_ts or 0.0 for row in self._store.reviews("approved")}
         file_ts = 0.0 if self._file_stamp is None else self._file_stamp[0] / 1e9
         made = {row.rule_id: row.created_ts for row in self._store.rules()} | dict.fromkeys(self._file_rules, file_ts)
-        live.set_review(Review(frozenset(self._store.waiting_items()), approved, made))
+        return Review(frozenset(self._store.waiting_items()), approved, made)
+
+    def _apply_reviews(self, lineup: Lineup) -> Review:
+        """What people have decided comes into force. Returns what that was."""
+        review = self._read_review()
+        for served in lineup.all_served:
+            served.live.set_review(review)
+        return review
 
     def _settle_queue(self) -> None:
         """After a change of items or rules: who waits for no reason any more is let go, who has to wait is queued."""
         self._release_unheld()
-        for served in self.lineup.all_served:
-            self._apply_reviews(served.live)
-        self._queue_held()
+        self._queue_held(self._apply_reviews(self.lineup))
 
     def _held(self) -> dict[ItemId, str]:
         """Items that a rule holds back in one of the generations in memory, and the rule's id."""
@@ -360,19 +365,19 @@ class Serving:
             held |= served.live.held_items()
         return held
 
-    def _queue_held(self) -> None:
-        """Items that a rule holds back go into the queue where people see them; those in it already stay as they are."""
+    def _queue_held(self, review: Review) -> None:
+        """Items that a rule holds back under this review go into the queue where people see them; those in it already stay
+        as they are, and so do those that somebody has decided on since the review was read."""
         self._say_whether_all_is_hidden()
-        held = self._held()
-        known = self._store.waiting_items() if held else set()
         fresh: dict[str, list[ItemId]] = {}
-        for item_id, rule_id in held.items():
-            if item_id not in known:
+        for item_id, rule_id in self._held().items():
+            if item_id not in review.waiting:
                 fresh.setdefault(rule_id, []).append(item_id)
         for rule_id, item_ids in fresh.items():
+            by = f"{_BY_RULE}{rule_id}"
             for start in range(0, len(item_ids), _MAX_FLAGS):  # nobody's write waits for all of a large catalog
-                flags = dict.fromkeys(item_ids[start : start + _MAX_FLAGS], f"{_BY_RULE}{rule_id}")
-                self._store.flag_items(flags, f"{_BY_RULE}{rule_id}")
+                reasons = dict.fromkeys(item_ids[start : start + _MAX_FLAGS], by)
+                self._store.queue_items(reasons, approvals=review.approved, by=by)
 
     def _say_whether_all_is_hidden(self) -> None:
         if self._lineup is not None and self._lineup.current.live.state.rules.everyone.hidden.all():
@@ -391,7 +396,7 @@ class Serving:
         if not waiting:
             return
         held = self._held()
-        freed = [row.item_id for row in waiting if row.item_id not in held]
+        freed = [row for row in waiting if row.item_id not in held]
         for start in range(0, len(freed), _MAX_FLAGS):
             self._store.release_items(freed[start : start + _MAX_FLAGS], "no rule holds it back any more")
 
