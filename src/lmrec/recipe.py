@@ -247,9 +247,14 @@ class Recipe(BaseModel):
 
 
 def load_recipe(
-    path: Path | str | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+    path: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    part: str | None = None,
 ) -> Recipe:
     """A recipe from a TOML file, `key=value` overrides and nested values, the later ones winning.
+
+    part: the only part that overrides may change, for what works on a run that is fitted.
 
     >>> load_recipe(overrides=["encoder.max_tokens=32"]).encoder.max_tokens
     32
@@ -261,6 +266,8 @@ def load_recipe(
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise RecipeError(f"--set '{override}' is not key=value. Example: --set encoder.max_tokens=64")
+        if part is not None and not key.strip().startswith(f"{part}."):
+            raise RecipeError(f"--set {key.strip()} cannot change here. {part}.* can; for the rest fit a new run")
         _assign(tree, key.strip().split("."), _parse_value(text.strip()), override)
     for key, value in (values or {}).items():
         _assign(tree, key.split("."), value, key)

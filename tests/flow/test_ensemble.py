@@ -1,11 +1,13 @@
 """Ensembles: made, judged, compared, asked and served as a run is; what cannot answer together is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lmrec.artifacts.generation import read_serving
 from lmrec.errors import InputError, RunFolderError
 from lmrec.models.blending import reciprocal_ranks
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
@@ -17,6 +19,7 @@ from lmrec.workflows.train import fit_run
 from lmrec.workflows.update import update_run
 
 from .conftest import Invoke
+from .running import NEW_ITEM, running, until
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,20 @@ def test_it_is_served_and_takes_new_items(ensemble: Path) -> None:
     assert "new" in [item.item_id for item in after.items]
     assert Recommender.load(ensemble).audience(text=known.items[0].title, k=3)
     assert Recommender.load(ensemble).similar(item="film3", k=3)
+
+
+def test_the_service_answers_with_it_and_takes_new_items_and_events(ensemble: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(ensemble, tmp_path / "served"))
+    known = Recommender.load(run).recommend(histories=[["film3", "film5"]], k=5)[0]
+    with running(run) as service:
+        assert service.shown(history=["film3", "film5"], k=5) == [item.item_id for item in known.items]
+        service.put("/v1/items/new", NEW_ITEM)
+        assert "new" in service.shown(history=["film3", "film5"])
+        service.post("/v1/events", {"event_id": "e1", "user_id": "stranger", "item_id": "film3", "kind": "view"})
+        until(lambda: service.recommend(user_id="stranger")["basis"] != "popular")
+    shutil.rmtree(run / "members" / "1" / "vectors")
+    with pytest.raises(RunFolderError, match="item_vectors.safetensors is missing"):
+        read_serving(run)
 
 
 def test_weights_are_learnt_on_validation(runs: list[Path]) -> None:

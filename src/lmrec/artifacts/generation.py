@@ -249,8 +249,10 @@ def _check_whole(run: Path | str, name: str) -> None:
     """Is all there that a recommender reads? The contents are checked when it reads them. Raises RunFolderError."""
     try:
         folder = open_run(generation_path(run, name))
-        files = ("catalog.parquet", "interactions.parquet")
-        needed = [*(folder.data / file for file in files), folder.checkpoint / "checkpoint.json", folder.vectors_file]
+        needed = [folder.data / file for file in ("catalog.parquet", "interactions.parquet")]
+        models = [RunFolder(path) for path in folder.member_paths] if folder.ensemble_file.exists() else [folder]
+        for model in models:
+            needed += [model.checkpoint / "checkpoint.json", model.vectors_file]
         missing = [file for file in needed if not file.exists()]
         if missing:
             raise RunFolderError(f"{missing[0]} is missing")

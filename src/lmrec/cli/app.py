@@ -12,6 +12,7 @@ from lmrec.cli.compressing import add_compressing
 from lmrec.cli.ensembling import add_ensembling
 from lmrec.cli.experimenting import add_experimenting
 from lmrec.cli.guard import GuardedGroup
+from lmrec.cli.indexing import add_indexing
 from lmrec.cli.rate_finding import add_rate_finding
 from lmrec.cli.reranking import add_reranking
 from lmrec.cli.serving import add_serving
@@ -333,6 +334,7 @@ def data_fetch(
 add_comparing(app)
 add_ensembling(app)
 add_souping(app)
+add_indexing(app)
 add_compressing(app)
 add_rate_finding(app)
 add_reranking(app)

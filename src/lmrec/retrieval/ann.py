@@ -203,7 +203,13 @@ def _build_lists(matrix: FloatArray) -> ItemIndex:
     n_lists = max(1, min(2 ** round(np.log2(2.0 * np.sqrt(n_items))), n_items // _PER_LIST))
     sample = encode_rows(_sample(matrix, n_lists * _PER_LIST), step)
     clustering = faiss.Kmeans(
-        width, n_lists, niter=_ROUNDS, seed=_SEED, spherical=True, max_points_per_centroid=_PER_LIST
+        width,
+        n_lists,
+        niter=_ROUNDS,
+        seed=_SEED,
+        spherical=True,
+        min_points_per_centroid=1,  # few rows are no reason to warn
+        max_points_per_centroid=_PER_LIST,
     )
     clustering.train(sample)
     index = ItemIndex(_empty_lists(clustering.centroids), step, n_probe=n_lists)

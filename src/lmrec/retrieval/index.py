@@ -164,7 +164,7 @@ class ItemIndex:
         except (KeyError, TypeError, ValueError, RuntimeError, RunFolderError) as error:
             reason = str(error).splitlines()[0]
             raise RunFolderError(
-                f"the index in {folder} cannot be used ({reason}). Remove the folder: every item is scored then, or fit anew"
+                f"the index in {folder} cannot be used ({reason}). Type: lmrec index {folder.parent}"
             ) from error
 
     def _scan(self, query: Float32, depth: int, mask: RowMask | None) -> tuple[Float32, Rows]:

@@ -63,7 +63,7 @@ def compress_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (
     started = time.monotonic()
     check_new(out)
     source = open_run(path)
-    recipe = _recipe_of(source, overrides)
+    recipe = load_recipe(source.recipe_file if source.recipe_file.exists() else None, overrides, part="compress")
     recommender = Recommender.load(path)
     split = _checked(recommender, recipe, str(path))
     teacher = recommender.checkpoint.load_encoder()
@@ -89,14 +89,6 @@ def compress_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
         raise
     return Compression(run, curve, tuple(notes), round(time.monotonic() - started, 1))
-
-
-def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if not key.startswith("compress."):
-            raise InputError(f"--set {key} cannot change here. compress.* can; for the rest fit a new run")
-    return load_recipe(run.recipe_file if run.recipe_file.exists() else None, overrides)
 
 
 def _checked(recommender: Recommender, recipe: Recipe, path: str) -> Split:

@@ -54,7 +54,7 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
     """
     started = time.monotonic()
     source = open_run(path)
-    recipe = _recipe_of(source, overrides)
+    recipe = load_recipe(source.recipe_file, overrides, part="distil")
     recommender = Recommender.load(path)
     reranker = _checked(recommender, str(path))
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
@@ -97,14 +97,6 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
     return Distilled(
         run, recipe.evaluation.metric, tuple(metrics), epoch, len(lists), round(time.monotonic() - started, 1)
     )
-
-
-def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if not key.startswith("distil."):
-            raise InputError(f"--set {key} cannot change here. distil.* can; for the rest fit a new run")
-    return load_recipe(run.recipe_file, overrides)
 
 
 def _checked(recommender: Recommender, path: str) -> Reranker:
