@@ -5,7 +5,7 @@ compositions of at most 16 tokens; long ones a title with the description of ano
 take turns and each is given its best of two, because the machine is not always quiet. Ours may be off by what the gate
 allows (1 - cosine, of every text). Also one text alone, as a new item or a question asks for it: by
 `Recommender.encode_texts` of a run fitted for this, whose recipe names the runtime. And how near all this comes to what the
-processor can multiply. The runtime that is taken by itself is measured, and OpenVINO's where it is installed.
+processor can multiply. The runtimes that are taken by themselves are measured, and OpenVINO's where it is installed.
 """
 
 import copy
@@ -35,6 +35,7 @@ from lmrec.models.encoder import EncoderConfig, RuntimeName, TextEncoder, load_e
 from lmrec.models.runtime import (
     FAITHFUL,
     EncoderRuntime,
+    answering_candidates,
     build_runtime,
     candidates,
     computes_bf16,
@@ -91,6 +92,7 @@ def main(small: bool) -> list[Figure]:
                 figures.append(Figure(f"encode, {kind} texts", *rates, "texts/s", _PEER, note))
                 if kind == "short":
                     figures.append(_of_the_limit(runtime, encoder, tokenizer, texts, own_s, peer_s))
+        for name in (answering_candidates("auto")[0], *names):
             own_ms = _median_ms(_answering(served, name), asked)
             note = f"median of {len(asked)} texts by Recommender.encode_texts, {name}"
             figures.append(Figure("one text alone", own_ms, _ONE_MS, "ms", "limit", note))

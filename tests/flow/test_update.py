@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,14 +107,11 @@ def walk(world: Dataset, n_users: int, n_steps: int, direction: int, seed: int =
     return events
 
 
-def stray(world: Dataset, n_users: int, n_steps: int, seed: int = 5) -> list[Event]:
-    """New users who take whatever comes."""
-    rng = np.random.default_rng(seed)
-    return [
-        Event(f"stray{user}-{step}", f"stray{user}", world.catalog.ids[item], "view", LATER_TS + step * 1000.0 + user)
-        for user in range(n_users)
-        for step, item in enumerate(rng.permutation(world.catalog.n_items)[:n_steps].tolist())
-    ]
+def misleading(world: Dataset) -> list[Event]:
+    """480 events of a taste that turns, then 160, the newest, of the old one: who learns from the first has unlearnt it."""
+    back = walk(world, 60, 8, -1)
+    forth = walk(world, 20, 8, 1, seed=1)
+    return [*back, *(replace(event, time_ts=event.time_ts + 100_000.0) for event in forth)]
 
 
 def names(run: Path) -> list[str]:
@@ -166,8 +163,8 @@ def test_a_shifted_taste_is_learnt_and_promoted(small: Small) -> None:
     assert read_serving(small.run) == "0"
 
 
-def test_random_events_are_refused_with_the_reason(small: Small) -> None:
-    small.hear(stray(small.world, 60, 8))
+def test_events_that_mislead_are_refused_with_the_reason(small: Small) -> None:
+    small.hear(misleading(small.world))
     result = update_run(small.run, overrides=["update.keep_refused=1"], show=False)
     assert (result.status, result.generation, result.serving) == ("kept", "0001", "0"), result.reason
     assert "not better" in result.reason or "not clear" in result.reason or "harms" in result.reason
@@ -180,7 +177,7 @@ def test_random_events_are_refused_with_the_reason(small: Small) -> None:
     assert same.status == "nothing new"
     assert f"since generation {result.generation} was made" in same.reason
     again = update_run(small.run, overrides=["update.keep_refused=1"], show=False)
-    assert again.counts.new_events == 480
+    assert again.counts.new_events == 640
     assert names(small.run) == ["0", "0002"]
 
 
