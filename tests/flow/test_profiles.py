@@ -1,5 +1,6 @@
 """Users whose attributes say what they will choose: learnt, judged, and answered for somebody without a history."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from lmrec.workflows.prepare import prepare
 from lmrec.workflows.train import fit_run, training_fingerprint
 from lmrec.workflows.update import update_run
 
+from .conftest import Invoke
 from .running import running, until
 
 N_USERS, N_ITEMS, N_GROUPS = 160, 40, 4
@@ -95,6 +97,36 @@ def test_who_has_no_history_is_answered_by_attributes(folder: Path) -> None:
         recommender.recommend(histories=[[]], profiles=[{"agee": 30}])
     with pytest.raises(InputError, match="2 profiles for 1"):
         recommender.recommend(histories=[[]], profiles=[{}, {}])
+
+
+def test_the_command_line_takes_a_profile(folder: Path, invoke: Invoke) -> None:
+    run, recommender = folder / "with", Recommender.load(folder / "with")
+    for words, history in (((), []), (("--history", "i1,i2"), ["i1", "i2"])):
+        said = invoke("recommend", run, *words, "--profile", "interests=opera|golf, age=55", "--k", "5", "--json")
+        (expected,) = recommender.recommend(histories=[history], profiles=[{"interests": "opera", "age": 55}], k=5)
+        answer = json.loads(said.stdout)
+        assert [item["item_id"] for item in answer["items"]] == [item.item_id for item in expected.items]
+        assert answer["basis"] == expected.basis == ("history" if history else "profile")
+    assert "newcomer" in invoke("recommend", run, "--profile", "interests=golf", "--k", "3").stderr
+    assert "beside a history" in invoke("recommend", run, "--user", "new jazz", "--k", "3").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "reason"),
+    [
+        ("with", ("--profile", "agee=3"), "Did you mean 'age'? What was: 'interests', 'age'"),
+        ("with", ("--profile", "shoe=3"), "nothing was learnt of 'shoe'. What was: 'interests', 'age'"),
+        ("with", ("--profile", "old"), "is not column=value"),
+        ("with", ("--profile", ""), "is not column=value"),
+        ("with", ("--profile", "age=3,age=4"), "names 'age' twice"),
+        ("with", ("--profile", "age=3", "--user", "u1"), "stands alone or beside --history, not beside --user"),
+        ("without", ("--profile", "age=3"), 'user_model.profile=["age"]'),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_refused(
+    folder: Path, invoke: Invoke, name: str, words: tuple[str, ...], reason: str
+) -> None:
+    assert reason in " ".join(invoke("recommend", folder / name, *words, code=2).stderr.split())
 
 
 def test_a_run_without_attributes_knows_none(folder: Path) -> None:

@@ -203,6 +203,15 @@ def recommend(
     history: Annotated[
         Optional[str], typer.Option("--history", help="Item ids, oldest first, of somebody never seen: ID,ID,...")
     ] = None,
+    profile: Annotated[
+        Optional[str],
+        typer.Option(
+            "--profile",
+            metavar="COLUMN=VALUE,...",
+            help="What is known of somebody never seen, such as 'age=30,likes=jazz|tea': columns of user_model.profile. Alone "
+            "or beside --history.",
+        ),
+    ] = None,
     text: Annotated[Optional[str], typer.Option("--text", help="Words: what somebody is looking for.")] = None,
     k: KOption = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Also items that the history holds.")] = False,
@@ -217,13 +226,20 @@ def recommend(
         Optional[Path], typer.Option("--out", help="Write user_id, item_id, rank, score: .csv, .parquet or .jsonl.")
     ] = None,
 ) -> None:
-    """Recommend items to a user, to many users, to a history, or to words. Needs only the run folder."""
+    """Recommend items to a user, to many users, to a history, to a profile, or to words. Needs only the run folder."""
     from lmrec.cli.recommending import Question, answer, load_recommender
     from lmrec.cli.show import print_recommendations
     from lmrec.cli.tables import writer_for
 
     question = Question(
-        user=user, users=users, history=history, text=text, k=k, exclude_seen=not include_seen, rerank=rerank
+        user=user,
+        users=users,
+        history=history,
+        text=text,
+        k=k,
+        exclude_seen=not include_seen,
+        rerank=rerank,
+        profile=profile,
     )
     write = writer_for(out) if out is not None else None  # a wrong ending is refused before any work
     answers = answer(load_recommender(run, new_items), question)

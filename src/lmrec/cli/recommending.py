@@ -1,7 +1,9 @@
 """From the options of `lmrec recommend` to an answer."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from lmrec.cli.show import say
 from lmrec.cli.tables import read_user_ids
@@ -9,10 +11,12 @@ from lmrec.data.sources.tables import read_new_items
 from lmrec.errors import InputError
 from lmrec.retrieval.recommender import Recommendation, Recommender
 
+_NEXT_COLUMN: Final = re.compile(r",(?=[^,=|]+=)")  # other commas are part of a value, as in "city=Portland, Oregon"
+
 
 @dataclass(frozen=True)
 class Question:
-    """One of user, users, history and text is given."""
+    """One of user, users, history and text is given; or a profile, alone or beside a history."""
 
     user: str | None
     users: Path | None
@@ -21,6 +25,7 @@ class Question:
     k: int
     exclude_seen: bool
     rerank: bool = True
+    profile: str | None = None
 
 
 def load_recommender(run: Path, new_items: Path | None) -> Recommender:
@@ -31,17 +36,27 @@ def load_recommender(run: Path, new_items: Path | None) -> Recommender:
 def answer(recommender: Recommender, question: Question) -> list[Recommendation]:
     """Raises InputError unless exactly one kind of question is asked."""
     asked = [name for name in ("user", "users", "history", "text") if getattr(question, name) is not None]
-    if len(asked) != 1:
+    of_profile = question.profile is not None and asked in ([], ["history"])
+    if len(asked) != 1 and not of_profile:
         got = ", ".join(f"--{name}" for name in asked) or "none of them"
-        raise InputError(f"say for whom: one of --user, --users, --history, --text; got {got}")
+        raise InputError(f"say for whom: one of --user, --users, --history, --profile, --text; got {got}")
+    if question.profile is not None and not of_profile:
+        raise InputError(
+            f"--profile is of somebody never seen: it stands alone or beside --history, not beside --{asked[0]}. Users of the "
+            "user table have theirs there"
+        )
     k, exclude_seen, rerank = question.k, question.exclude_seen, question.rerank
     if question.text is not None:
         return [recommender.recommend_for_text(question.text, k)]
-    if question.history is not None:
-        items = [item.strip() for item in question.history.split(",") if item.strip()]
-        if not items:
-            raise InputError("--history is empty. Give item ids, oldest first: --history 50,181")
-        return recommender.recommend(histories=[items], k=k, exclude_seen=exclude_seen, rerank=rerank)
+    if question.history is not None or question.profile is not None:
+        items = [] if question.history is None else _items_of(question.history)
+        profiles = None if question.profile is None else [read_profile(question.profile)]
+        answers = recommender.recommend(
+            histories=[items], profiles=profiles, k=k, exclude_seen=exclude_seen, rerank=rerank
+        )
+        if answers[0].basis == "nothing":
+            say("note: nothing was learnt of these values of the profile: a newcomer's list")
+        return answers
     ids = [question.user] if question.user is not None else read_user_ids(question.users or Path())
     answers = recommender.recommend(users=ids, k=k, exclude_seen=exclude_seen, rerank=rerank)
     unknown = [found.user_id for found in answers if found.basis == "nothing"]
@@ -51,3 +66,30 @@ def answer(recommender: Recommender, question: Question) -> list[Recommendation]
             f"note: {len(unknown):,} of {len(answers):,} users have no history in this run ({named}): a newcomer's list"
         )
     return answers
+
+
+def read_profile(text: str) -> dict[str, str]:
+    """
+    >>> read_profile("age=30, likes=jazz|tea,city=Portland, Oregon")
+    {'age': '30', 'likes': 'jazz|tea', 'city': 'Portland, Oregon'}
+
+    Raises InputError for what is no column=value, and for a column that comes twice.
+    """
+    profile: dict[str, str] = {}
+    for part in _NEXT_COLUMN.split(text):
+        name, separator, value = (piece.strip() for piece in part.partition("="))
+        if not separator or not name:
+            raise InputError(f"--profile '{part}' is not column=value. Example: --profile 'age=30,likes=jazz|tea'")
+        if name in profile:
+            raise InputError(
+                f"--profile names '{name}' twice. Several values of one column: --profile '{name}=jazz|tea'"
+            )
+        profile[name] = value
+    return profile
+
+
+def _items_of(history: str) -> list[str]:
+    items = [item.strip() for item in history.split(",") if item.strip()]
+    if not items:
+        raise InputError("--history is empty. Give item ids, oldest first: --history 50,181")
+    return items

@@ -59,6 +59,7 @@ def print_recommendations(answers: Sequence["Recommendation"]) -> None:
         basis = {
             "history": f"from {answer.n_history} items of history",
             "text": "from your words",
+            "profile": "from what is known of them beside a history",
             "nothing": "nothing is known of them: what a newcomer is shown",
         }[answer.basis]
         say(f"For {who}, {basis}")

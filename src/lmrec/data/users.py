@@ -120,9 +120,18 @@ class ProfileVocabulary:
     def checked(self, profile: Mapping[str, object]) -> Mapping[str, object]:
         """Raises InputError for a column that was not learnt."""
         for name in profile:
-            if name not in self.columns:
-                way = nearest(name, self.columns) if self.columns else "Leave it out, or fit with user_model.profile"
-                raise InputError(f"profile: nothing was learnt of '{name}'. {way}")
+            if name in self.columns:
+                continue
+            if not self.columns:
+                raise InputError(
+                    f"profile: nothing was learnt of '{name}', for this run was fitted without user_model.profile. Leave the "
+                    f"profile out, or fit with --users TABLE --set 'user_model.profile=[\"{name}\"]'"
+                )
+            close = nearest(name, self.columns) if name else ""
+            meant = f"{close} " if close.startswith("Did") else ""
+            raise InputError(
+                f"profile: nothing was learnt of '{name}'. {meant}What was: {', '.join(map(repr, self.columns))}"
+            )
         return profile
 
     def as_dict(self) -> dict[str, Any]:
