@@ -40,7 +40,7 @@ from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner, seen_before
 from lmrec.training.objectives import Asked, DrawnNegatives, sampled_softmax
 from lmrec.training.optimizer import build_optimizer, parameter_groups
-from lmrec.training.trainer import Stage, choose_precision
+from lmrec.training.trainer import Stage, trains_in_bf16
 from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import Words, batch_source, build_learner, build_validator
@@ -184,7 +184,7 @@ def rates(recipe: Recipe, source: PretrainedText, small: bool) -> Figure:
     rows = np.sort(np.random.default_rng(_SEED).choice(len(tokens), min(n_texts, len(tokens)), replace=False))
     ours, plain = (fresh_encoder(source, config.model_copy(update={"train": train})) for train in (config.train, "all"))
     began = time.process_time()
-    bf16 = choose_precision(recipe.training) == "bf16"
+    bf16 = trains_in_bf16(recipe.training)
     way = Way(config.batch_tokens, torch.device("cpu"), partial(autocast, torch.device("cpu"), bf16))
     reader = build_reader(ours, tokens.take(rows), way, config.states_mb)
     lower_s = time.process_time() - began

@@ -163,3 +163,16 @@ def test_runs_that_share_a_start_begin_with_the_same_towers(world_folder: Path, 
     one, other, shared = found
     assert torch.equal(one, shared)
     assert not torch.equal(one, other)
+
+
+def test_trainings_of_one_process_have_each_their_own_precision(
+    world_folder: Path, quick_choices: list[str], tmp_path: Path
+) -> None:
+    tables = (world_folder / "items.csv", world_folder / "events.csv")
+    names = ("fp32", "bf16", "again")
+    for name in names:
+        choices = [*quick_choices, f"training.precision={name.replace('again', 'fp32')}"]
+        fit_run(*tables, out=tmp_path / name, overrides=choices, show=False)
+    first, second, third = (load_file(RunFolder(tmp_path / name).checkpoint / "towers.safetensors") for name in names)
+    assert all(np.array_equal(first[key], third[key]) for key in first)
+    assert not all(np.array_equal(first[key], second[key]) for key in first)

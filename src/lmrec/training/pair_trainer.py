@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lmrec.models.adapters import AdapterConfig
 from lmrec.models.cross_encoder import PairModel, pad_pairs, score_pairs
 from lmrec.models.encoder import EncoderConfig, TextEncoder
 from lmrec.models.layers import transformer_layers
+from lmrec.models.precision import autocast
 from lmrec.progress import Bar, progress_bar
 from lmrec.text.pairs import PairTokens
 from lmrec.training.optimizer import (
@@ -49,7 +51,7 @@ class LabelledPairs:
 class PairTrainer:
     """Trains a cross-encoder in place.
 
-    precision: what accelerate calls it, "no" or "bf16". state_folder: where the resumable state is kept; fingerprint: of all
+    bf16: whether matrix products are computed in it. state_folder: where the resumable state is kept; fingerprint: of all
     that must be the same for it to be taken up again (else training begins anew). record: one flat row an epoch.
     """
 
@@ -58,14 +60,15 @@ class PairTrainer:
         model: PairModel,
         config: RerankerConfig,
         seed: int,
-        precision: str,
+        bf16: bool,
         state_folder: Path,
         fingerprint: str,
         record: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool] = lambda: False,
         show: bool = True,
     ) -> None:
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
+        self.autocast = partial(autocast, self.accelerator.device, bf16)
         self.adapted = choose_pair_weights(model, config)
         self.model = model.to(self.accelerator.device)
         self.config, self.seed = config, seed
@@ -108,7 +111,7 @@ class PairTrainer:
     def outputs(self, pairs: LabelledPairs) -> FloatArray:
         """(P, C)."""
         self.model.eval()
-        with self.accelerator.autocast():
+        with self.autocast():
             return score_pairs(self.model, pairs.tokens.ids, pairs.tokens.item_start, _BATCH_TOKENS)
 
     def _run_epoch(self, train: LabelledPairs, optimizer: Any, bar: Bar) -> None:
@@ -144,7 +147,7 @@ class PairTrainer:
     def _loss(self, train: LabelledPairs, rows: IntArray) -> Tensor:
         ids, mask = pad_pairs(train.tokens.ids.take(rows), self.model.pad_id)
         device = self.accelerator.device
-        with self.accelerator.autocast():
+        with self.autocast():
             outputs = self.model(
                 ids.to(device), mask.to(device), torch.from_numpy(train.tokens.item_start[rows]).to(device)
             )

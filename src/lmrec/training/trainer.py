@@ -6,6 +6,7 @@ It takes `validate` as a callable and knows no metric; it takes batches as a cal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
 from lmrec.errors import Interrupted, TrainingError
-from lmrec.models.precision import has_fast_bf16
+from lmrec.models.precision import autocast, has_fast_bf16
 from lmrec.progress import Bar, progress_bar
 from lmrec.training.averaging import average_decay, average_in
 from lmrec.training.batches import TrainBatch
@@ -186,10 +187,9 @@ def plan_stages(config: TrainingConfig, can_tune: bool) -> list[Stage]:
     return [stage for stage in stages if stage.n_epochs]
 
 
-def choose_precision(config: TrainingConfig) -> Literal["no", "bf16"]:
-    """bf16 where it is asked for, or where nothing is and the hardware has it."""
-    wanted = has_fast_bf16() if config.precision == "auto" else config.precision == "bf16"
-    return "bf16" if wanted else "no"
+def trains_in_bf16(config: TrainingConfig) -> bool:
+    """Where it is asked for, or where nothing is and the hardware has it."""
+    return has_fast_bf16() if config.precision == "auto" else config.precision == "bf16"
 
 
 class Trainer:
@@ -215,13 +215,12 @@ class Trainer:
         label: str = "",
         show: bool = True,
     ) -> None:
+        # accelerate keeps one precision for the whole process; ours is each training's own.
         self.accelerator = Accelerator(
-            mixed_precision=choose_precision(config),
-            cpu=not torch.cuda.is_available(),
-            step_scheduler_with_optimizer=False,
+            mixed_precision="no", cpu=not torch.cuda.is_available(), step_scheduler_with_optimizer=False
         )
         self.learner = learner.to(self.accelerator.device)
-        self.learner.autocast = self.accelerator.autocast
+        self.learner.autocast = partial(autocast, self.accelerator.device, trains_in_bf16(config))
         self.config = config
         self.batches, self.validate, self.record = batches, validate, record
         self.state_folder, self.fingerprint = state_folder, fingerprint

@@ -48,7 +48,7 @@ from lmrec.training.pretrain import (
     part_rows,
     steps_an_epoch,
 )
-from lmrec.training.trainer import choose_precision
+from lmrec.training.trainer import trains_in_bf16
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -160,7 +160,7 @@ def _reading(texts: list[str], tokenizer: "PreTrainedTokenizerBase", recipe: Rec
         raise InputError(f"the catalog says {len(texts)} different text; pretraining needs at least two")
     tokens = tokenize_texts(tokenizer, texts, recipe.encoder.max_tokens).ids
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = choose_precision(recipe.training) == "bf16"
+    bf16 = trains_in_bf16(recipe.training)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     learnt, measured = part_rows(len(texts), recipe.pretrain.held_out, recipe.training.seed)
     way = Way(recipe.encoder.batch_tokens, device, autocast)

@@ -33,7 +33,7 @@ from lmrec.text.tokens import load_tokenizer
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.pair_trainer import LabelledPairs, PairTrainer
 from lmrec.training.pairs import Pairs, read_ratings
-from lmrec.training.trainer import choose_precision
+from lmrec.training.trainer import trains_in_bf16
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
 
@@ -163,7 +163,7 @@ def _teach(
             model,
             config,
             recipe.training.seed,
-            choose_precision(recipe.training),
+            trains_in_bf16(recipe.training),
             run.reranker_state,
             _fingerprint(recipe, recommender),
             epochs.append,

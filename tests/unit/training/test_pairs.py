@@ -109,7 +109,7 @@ def trainer(
         {"epochs": 2, "batch_pairs": 8, "learning_rate": 3e-3, "head_learning_rate": 3e-3, **choices}
     )
     model = load_cross_encoder(tiny_bert, 1, 0, dropout=0.1)
-    return PairTrainer(model, config, 0, "no", folder, "same", lambda row: None, should_stop, show=False)
+    return PairTrainer(model, config, 0, False, folder, "same", lambda row: None, should_stop, show=False)
 
 
 def test_it_learns_and_keeps_the_best_epoch(tiny_bert: Path, tmp_path: Path, toy: LabelledPairs) -> None:

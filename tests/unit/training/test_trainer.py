@@ -22,8 +22,8 @@ from lmrec.training.trainer import (
     TrainingConfig,
     TrainingReport,
     check_snapshots,
-    choose_precision,
     plan_stages,
+    trains_in_bf16,
 )
 
 Batches = Callable[[int, int], list[TrainBatch]]
@@ -434,9 +434,9 @@ def test_stages_without_epochs_or_anything_to_tune_fall_away() -> None:
 
 
 def test_precision_is_what_was_asked_or_what_the_machine_does_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_precision(TrainingConfig(precision="bf16")) == "bf16"
-    assert choose_precision(TrainingConfig(precision="fp32")) == "no"
+    assert trains_in_bf16(TrainingConfig(precision="bf16"))
+    assert not trains_in_bf16(TrainingConfig(precision="fp32"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for able in (True, False):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able})
-        assert choose_precision(TrainingConfig()) == ("bf16" if able else "no")
+        assert trains_in_bf16(TrainingConfig()) == able
