@@ -31,7 +31,9 @@ def quick_copy(backbone: nn.Module) -> nn.Module:
     quick: nn.Module = copy.deepcopy(backbone, {id(weight): weight for weight in weights})
     if _fuses(weights[0].dtype):
         _fuse(quick, activation=getattr(getattr(quick, "config", None), "hidden_act", ""))
-    if getattr(quick, "_supports_sdpa", False):
+    if (
+        getattr(getattr(quick, "config", None), "_attn_implementation", "") == "sdpa"
+    ):  # what computes otherwise keeps to it
         _register()
         quick.set_attn_implementation(_ATTENTION)  # type: ignore[operator]
     return quick
@@ -100,7 +102,8 @@ def attend(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """(N, H, L, E) queries, keys, values, and a (N, 1, L, L) mask, True = is seen, or None -> (N, L, H, E).
+    """(N, H, L, E) queries, keys, values -> (N, L, H, E). attention_mask: (N, 1 or H, L, L), True = is seen, or numbers to
+    add to scores; None: all is seen.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation 1. What reads forward only, shares keys between
     heads, or is long goes to PyTorch's own kernel.
@@ -119,16 +122,17 @@ def attend(
         key.reshape(rows),
         value.reshape(rows),
     )  # in one piece: products are quicker
-    unseen = None
-    if attention_mask is not None:  # added: a third of the time of masking the scores themselves
-        unseen = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(~attention_mask, float("-inf"))
-        unseen = unseen.expand(n, 1, length, length)
+    bias = attention_mask
+    if bias is not None:
+        if not bias.is_floating_point():  # adding takes a third of the time of masking the scores themselves
+            bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill_(~bias, float("-inf"))
+        bias = bias.expand(n, -1, length, length)
     mixed = torch.empty_like(value)
     step = max(1, _SCORES // (heads * length * length))  # texts whose scores stay in the cache
     for start in range(0, n, step):
         part = slice(heads * start, heads * (start + step))
         scores = torch.baddbmm(query.new_empty(1), query[part], key[part].transpose(1, 2), beta=0, alpha=scale)
-        if unseen is not None:
-            scores.view(-1, heads, length, length).add_(unseen[start : start + step])
+        if bias is not None:
+            scores.view(-1, heads, length, length).add_(bias[start : start + step])
         torch.bmm(scores.softmax(-1), value[part], out=mixed[part])
     return mixed.view(n, heads, length, width).transpose(1, 2).contiguous(), None

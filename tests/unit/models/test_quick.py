@@ -92,3 +92,7 @@ def test_attention_is_pytorchs(length: int, masked: bool) -> None:
     found, _ = attend(nn.Identity(), query, key, value, mask, is_causal=False)
     truth = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
     torch.testing.assert_close(found, truth, atol=1e-5, rtol=1e-4)
+    bias = torch.randn(1, 3, length, length, generator=drawn)  # as models with relative places have it
+    found, _ = attend(nn.Identity(), query, key, value, bias, is_causal=False)
+    truth = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2)
+    torch.testing.assert_close(found, truth, atol=1e-5, rtol=1e-4)

@@ -1,5 +1,6 @@
 """Runtimes: each gives the encoder's vectors, an unfaithful one is found out, and batches side by side change nothing."""
 
+import copy
 import logging
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from torch import Tensor
 from lmrec.cores import free_cores, quota_of
 from lmrec.errors import RecipeError
 from lmrec.fields import Ragged
-from lmrec.models.encoder import EncoderConfig, RuntimeName, TextEncoder, encode_tokens, load_encoder
+from lmrec.models.encoder import EncoderConfig, RuntimeName, TextEncoder, encode_tokens, load_encoder, pad_tokens
 from lmrec.models.runtime import (
     RUNTIMES,
     TorchRuntime,
     build_runtime,
     candidates,
+    choose_runtime,
     encode_batches,
     is_faithful,
     measure_error,
@@ -74,6 +76,19 @@ def test_an_unfaithful_runtime_is_refused_and_that_is_said(bert: TextEncoder, ca
     with caplog.at_level(logging.WARNING):
         assert not is_faithful(Shaken(bert), bert, TOKENS)
     assert "is refused: 1 - cosine to fp32 is" in caplog.text
+
+
+def test_quick_layers_that_are_off_in_fp32_are_not_used(
+    bert: TextEncoder, exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids, mask = pad_tokens(TOKENS)
+    runtime = choose_runtime(["torch-fp32"], bert, exported, TOKENS)
+    assert torch.allclose(runtime.encode(ids, mask), bert(ids, mask), atol=1e-5)
+    monkeypatch.setattr("lmrec.models.runtime.quick_copy", lambda backbone: copy.deepcopy(backbone).bfloat16())
+    with caplog.at_level(logging.WARNING):
+        runtime = choose_runtime(["torch-fp32"], bert, exported, TOKENS)
+    assert "the model's own are used" in caplog.text
+    assert torch.equal(runtime.encode(ids, mask), TorchRuntime(bert, quick=False).encode(ids, mask))
 
 
 def test_vectors_that_are_no_numbers_are_refused(bert: TextEncoder) -> None:
