@@ -13,7 +13,7 @@ from lmrec.artifacts.checkpoint import Checkpoint
 from lmrec.artifacts.encoder_files import exported_folder
 from lmrec.data.catalog import Catalog
 from lmrec.fields import Ragged
-from lmrec.models.runtime import EncoderRuntime, TorchRuntime, answering_candidates, choose_runtime, encode_unique
+from lmrec.models.runtime import EncoderRuntime, answering_candidates, choose_runtime, encode_unique, exact_runtime
 from lmrec.text.tokens import tokenize_texts
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class WordEncoder:
     def _runtime(self) -> EncoderRuntime:
         config = self.checkpoint.configs.encoder
         encoder, names = self.checkpoint.load_encoder(), answering_candidates(config.runtime)
-        if names == ["torch-fp32"]:  # nothing to hold it against
-            return TorchRuntime(encoder)
+        if names == ["torch-fp32"]:
+            return exact_runtime(encoder, self._sample())
         exported = exported_folder(self.checkpoint.folder / "encoder", config.pooling)
         return choose_runtime(names, encoder, exported, self._sample())
 
