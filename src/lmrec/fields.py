@@ -20,6 +20,7 @@ UserIdx: TypeAlias = int
 FloatArray: TypeAlias = npt.NDArray[np.floating]
 IntArray: TypeAlias = npt.NDArray[np.integer]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+TextArray: TypeAlias = npt.NDArray[np.object_]  # of texts
 
 USER_ID: Final = "user_id"
 ITEM_ID: Final = "item_id"
@@ -100,8 +101,8 @@ class Ragged:
 
     values: IntArray
     offsets: IntArray
-    profile: "Ragged | None" = None
-    """Of histories, what else is known of whom each row is of: lmrec.data.users."""
+    profile: "Profile | None" = None
+    """Of histories, what else is known of whom each row is of."""
 
     @classmethod
     def from_rows(cls, rows: "Sequence[Sequence[int] | IntArray]") -> Self:
@@ -152,9 +153,16 @@ class Ragged:
         found = gather_ranges(self.values, np.maximum(self.offsets[:-1], self.offsets[1:] - n), self.offsets[1:])
         return found.of(self.profile)
 
-    def of(self, profile: "Ragged | None") -> "Ragged":
+    def of(self, profile: "Profile | None") -> "Ragged":
         """The same rows of people with this profile."""
         return Ragged(self.values, self.offsets, profile)
+
+    @property
+    def words(self) -> list[str]:
+        """(B,) of histories, what is read in words of whom each row is of; blank where nothing is."""
+        if self.profile is None or self.profile.words is None:
+            return [""] * len(self)
+        return list(self.profile.words)
 
     def padded(self) -> npt.NDArray[np.int64]:
         """(B, W) the rows, at least one wide, with 0 after their ends.
@@ -166,3 +174,36 @@ class Ragged:
         found = np.zeros((len(self), max(1, int(lengths.max(initial=0)))), np.int64)
         found[np.arange(found.shape[1]) < lengths[:, None]] = self.values
         return found
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known of B people beside their histories: the numbers of values that were learnt (lmrec.data.users), and the
+    words that are read before their histories, None where no model reads such (lmrec.text.users)."""
+
+    ids: Ragged
+    words: TextArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def slice(self, start: int, stop: int) -> "Profile":
+        """People `start` to `stop`."""
+        return Profile(self.ids.slice(start, stop), None if self.words is None else self.words[start:stop])
+
+    def take(self, rows: IntArray) -> "Profile":
+        """The named people, in the order given."""
+        return Profile(self.ids.take(rows), None if self.words is None else self.words[rows])
+
+    @property
+    def is_known(self) -> BoolArray:
+        """(B,) of whom there is something."""
+        said = np.zeros(len(self), np.bool_) if self.words is None else self.words != ""
+        return np.asarray((self.ids.lengths > 0) | said)
+
+
+def text_array(texts: Sequence[str]) -> TextArray:
+    """(n,) of texts, to take rows of."""
+    found: TextArray = np.empty(len(texts), np.object_)
+    found[:] = list(texts)
+    return found

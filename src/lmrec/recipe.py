@@ -218,6 +218,16 @@ class Recipe(BaseModel):
         )
         tune = "training.tuned_epochs above 0 and encoder.train other than 'none'"
         for key, idle, needs in (
+            (
+                "template.user",
+                self.template.user and not text,
+                "histories that are read as text (user_model.kind 'text'); what a reranker reads is reranker.user",
+            ),
+            (
+                "reranker.user",
+                self.reranker.user and self.template.user,
+                "no template.user beside it, which this run's reranker reads too",
+            ),
             ("user_model.item_dropout", self.user_model.item_dropout and text, "another user_model.kind than 'text'"),
             ("regularisers.r_drop", self.regularisers.r_drop and not self.drops, "some dropout, for passes to differ"),
             ("regularisers.l2_sp", self.regularisers.l2_sp and not self.tunes, tune),

@@ -79,7 +79,7 @@ def test_rows_are_made_alike_wherever_they_come_from(served: Scorer | EnsembleSc
     # Rows that histories name are enough to ask: what a live catalog does.
     rows = np.array([3, 7])
     part = type(bank)(*(getattr(bank, name)[rows] for name in ("text_vec", "item_vec", "matrix")))
-    asked = served.asked_over(part, lambda histories: torch.zeros(0)).query(Ragged.from_rows([[0, 1, 0]]))
+    asked = served.asked_over(part, lambda histories, words: torch.zeros(0)).query(Ragged.from_rows([[0, 1, 0]]))
     torch.testing.assert_close(asked, served.query(Ragged.from_rows([[3, 7, 3]])), rtol=1e-4, atol=1e-5)
 
 

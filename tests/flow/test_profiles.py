@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,39 +11,17 @@ import pytest
 
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import InputError, RecipeError
-from lmrec.feedback.events import Event
-from lmrec.feedback.store import Store
-from lmrec.fields import Ragged
+from lmrec.fields import Profile, Ragged
 from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.ensemble import ensemble_runs
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.prepare import prepare
 from lmrec.workflows.train import fit_run, training_fingerprint
-from lmrec.workflows.update import update_run
 
 from .conftest import Invoke
+from .people import N_GROUPS, TASTES, share_of_taste, updated, write_world
 from .running import running, until
-
-N_USERS, N_ITEMS, N_GROUPS = 160, 40, 4
-TASTES = ("jazz", "chess", "rugby", "opera")
-
-
-def write_world(folder: Path) -> None:
-    """The taste of a user, which only the user table tells, decides each choice: in order of time, whatever came before."""
-    rng = np.random.default_rng(0)
-    items = [{"item_id": f"i{at}", "title": f"film {at}", "description": f"tale {at % 7}"} for at in range(N_ITEMS)]
-    users, events = [], []
-    for user in range(N_USERS):
-        taste = user % N_GROUPS
-        users.append({"user_id": f"u{user}", "interests": f"{TASTES[taste]}|tea", "age": 20 + 10 * taste + user % 9})
-        for place, item in enumerate(rng.permutation(N_ITEMS // N_GROUPS)[:4] * N_GROUPS + taste):
-            time_ts = 1_700_000_000 + 1000 * (place * N_USERS + int(rng.integers(N_USERS)))
-            events.append({"user_id": f"u{user}", "item_id": f"i{item}", "timestamp": time_ts})
-    for taste, name in enumerate(TASTES):  # nothing but attributes is known of these
-        users.append({"user_id": f"new {name}", "interests": name, "age": 20 + 10 * taste})
-    for name, rows in (("items", items), ("users", users), ("events", events)):
-        pl.DataFrame(rows).write_csv(folder / f"{name}.csv")
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +41,6 @@ def fit(folder: Path, name: str, choices: Sequence[str]) -> Path:
     tables = (folder / f"{table}.csv" for table in ("items", "events", "users"))
     fit_run(*tables, out=folder / name, overrides=[*choices, *quick], show=False)
     return folder / name
-
-
-def share_of_taste(items: Sequence[Any], taste: int) -> float:
-    return float(np.mean([int(item.item_id[1:]) % N_GROUPS == taste for item in items]))
 
 
 def test_attributes_are_learnt_and_judged(folder: Path) -> None:
@@ -141,7 +114,8 @@ def test_a_run_without_attributes_knows_none(folder: Path) -> None:
 def test_it_is_saved_and_loaded_with_equal_scores(folder: Path) -> None:
     first, second = Recommender.load(folder / "with"), Recommender.load(folder / "with")
     vocabulary = first.checkpoint.configs.profile
-    asked = Ragged.from_rows([[1, 2], []]).of(Ragged.from_rows([vocabulary.ids_of({"interests": "opera"}), [1]]))
+    known = Profile(Ragged.from_rows([vocabulary.ids_of({"interests": "opera"}), [1]]))
+    asked = Ragged.from_rows([[1, 2], []]).of(known)
     np.testing.assert_array_equal(first.scorer.score(asked), second.scorer.score(asked))
     assert not np.allclose(first.scorer.score(asked), first.scorer.score(asked.of(None)))
 
@@ -176,13 +150,7 @@ def test_it_is_served_as_it_answers_offline(folder: Path, tmp_path: Path) -> Non
 
 def test_an_update_keeps_what_is_known_of_users(folder: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(folder / "with", tmp_path / "run"))
-    (run / "service").mkdir()
-    events = [Event(f"e{n}", f"later {n % 40}", f"i{(n // 40) % 6}", "click", 1_750_000_000.0 + n) for n in range(240)]
-    with Store.open(f"sqlite:///{run / 'service' / 'store.db'}") as store:
-        store.add_events(events)
-    result = update_run(run, show=False, force=True)
-    assert result.generation is not None, result
-    after = Recommender.load(run / "generations" / str(result.generation))
+    after = Recommender.load(updated(run))
     before = Recommender.load(run)
     assert after.checkpoint.configs.profile == before.checkpoint.configs.profile
     assert after.recommend("new opera", k=3)[0].basis == "profile"

@@ -200,6 +200,7 @@ def save_checkpoint(
                     "max_chars": template.max_chars,
                     "max_words": template.max_words,
                     "shorten": template.shorten,
+                    "user": template.user,
                     "fingerprint": template.fingerprint,
                 },
                 "n_items": n_items,

@@ -27,7 +27,8 @@ class RerankerDescription:
 
     answers: the tokens of yes and no, where the form is yes_no. values: the ratings that classes stand for. center, spread: a
     rating is center + spread x a regression's output; so are the log-odds of a likelihood.
-    template: fingerprint of the item texts that it was taught. fingerprint: of the weights; empty until saved.
+    template: fingerprint of the item texts that it was taught; user: pattern of the words before a history, empty for none.
+    fingerprint: of the weights; empty until saved.
     """
 
     task: PairTask
@@ -43,6 +44,7 @@ class RerankerDescription:
     center: float = 0.0
     spread: float = 1.0
     template: str = ""
+    user: str = ""
     fingerprint: str = ""
 
     @property

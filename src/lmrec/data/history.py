@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmrec.data.interactions import Interactions
-from lmrec.fields import IntArray, Ragged, gather_ranges, places_before, stable_order
+from lmrec.fields import IntArray, Profile, Ragged, gather_ranges, places_before, stable_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class HistoryIndex:
     item_idx: npt.NDArray[np.int32]  # (E,)
     time_ts: npt.NDArray[np.float64]  # (E,)
     weight: npt.NDArray[np.float32]  # (E,)
-    profile: Ragged | None = None  # (n_users,) rows: what else is known of each user, for histories to carry along
+    profile: Profile | None = None  # (n_users,) what else is known of each user, for histories to carry along
 
     @classmethod
     def from_interactions(cls, interactions: Interactions) -> Self:
@@ -34,7 +34,7 @@ class HistoryIndex:
             item_idx=interactions.item_idx[order],
             time_ts=interactions.time_ts[order],
             weight=interactions.weight[order],
-            profile=None if interactions.profiles is None else interactions.profiles.ids,
+            profile=None if interactions.profiles is None else interactions.profiles.known,
         )
 
     @property
@@ -57,8 +57,8 @@ class HistoryIndex:
         users = np.asarray(user_idx, np.int64)
         return gather_ranges(self.item_idx, self.offsets[users], self.offsets[users + 1]).of(self.profile_of(users))
 
-    def profile_of(self, user_idx: IntArray) -> Ragged | None:
-        """(B,) rows: what else is known of these users; None where nothing is of anybody."""
+    def profile_of(self, user_idx: IntArray) -> Profile | None:
+        """(B,) what else is known of these users; None where nothing is of anybody."""
         return None if self.profile is None else self.profile.take(np.asarray(user_idx, np.int64))
 
     def positions_before(self, user_idx: IntArray, instants: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import polars as pl
 
 from lmrec.data.fingerprint import fingerprint_of
 from lmrec.errors import DataError, InputError, RecipeError, nearest
-from lmrec.fields import USER_ID, Ragged, UserId
+from lmrec.fields import USER_ID, Profile, Ragged, TextArray, UserId
 
 TAG_SEPARATOR: Final = "|"  # between several values in one cell, such as interests
 _BANDS: Final = 8  # that a column of numbers is cut into, about equally many users in each
@@ -57,9 +57,9 @@ class UserTable:
 
 @dataclass(frozen=True)
 class Profiles:
-    """ids: for each user of a log the numbers of what is known of them, by a vocabulary that is not empty."""
+    """known: what is known of each user of a log beside the history, its numbers by a vocabulary, which may be empty."""
 
-    ids: Ragged
+    known: Profile
     vocabulary: "ProfileVocabulary"
 
     @property
@@ -102,35 +102,45 @@ class ProfileVocabulary:
         """Of what is known: other columns, blanks and values that nobody had are passed over."""
         ids = []
         for name, places in self._places.items():
-            ids += [self._first[name] + places[tag] for tag in _tags(profile.get(name)) if tag in places]
+            ids += [self._first[name] + places[tag] for tag in tags_of(profile.get(name)) if tag in places]
         for name, edges in self.edges.items():
             number = _number(profile.get(name))
             if number is not None:
                 ids.append(self._first[name] + int(np.searchsorted(edges, number, side="right")))
         return ids
 
-    def profiles(self, table: UserTable | None, user_ids: Sequence[UserId]) -> Profiles | None:
-        """Of these users, nothing of those that the table lacks; None where the vocabulary is empty."""
+    def profile_of(
+        self, table: UserTable | None, user_ids: Sequence[UserId], words: TextArray | None
+    ) -> Profile | None:
+        """Of these users, nothing of those that the table lacks; None where the vocabulary is empty and there are no words
+        (B,) of them."""
         if not self.n_values:
-            return None
-        return Profiles(
-            Ragged.from_rows([self.ids_of(table.attributes(user)) if table else [] for user in user_ids]), self
-        )
+            return None if words is None else Profile(Ragged.from_rows([[]] * len(user_ids)), words)
+        rows = [self.ids_of(table.attributes(user)) if table else [] for user in user_ids]
+        return Profile(Ragged.from_rows(rows), words)
 
-    def checked(self, profile: Mapping[str, object]) -> Mapping[str, object]:
-        """Raises InputError for a column that was not learnt."""
+    def profiles(
+        self, table: UserTable | None, user_ids: Sequence[UserId], words: TextArray | None = None
+    ) -> Profiles | None:
+        """`profile_of` the users of a log."""
+        known = self.profile_of(table, user_ids, words)
+        return None if known is None else Profiles(known, self)
+
+    def checked(self, profile: Mapping[str, object], read: Sequence[str] = ()) -> Mapping[str, object]:
+        """read: columns that are read in words. Raises InputError for a column that was neither learnt nor is read."""
+        columns = dict.fromkeys((*self.columns, *read))
         for name in profile:
-            if name in self.columns:
+            if name in columns:
                 continue
-            if not self.columns:
+            if not columns:
                 raise InputError(
                     f"profile: nothing was learnt of '{name}', for this run was fitted without user_model.profile. Leave the "
                     f"profile out, or fit with --users TABLE --set 'user_model.profile=[\"{name}\"]'"
                 )
-            close = nearest(name, self.columns) if name else ""
+            close = nearest(name, columns) if name else ""
             meant = f"{close} " if close.startswith("Did") else ""
             raise InputError(
-                f"profile: nothing was learnt of '{name}'. {meant}What was: {', '.join(map(repr, self.columns))}"
+                f"profile: nothing was learnt of '{name}'. {meant}What was: {', '.join(map(repr, columns))}"
             )
         return profile
 
@@ -169,14 +179,14 @@ def learn_vocabulary(table: UserTable | None, names: Sequence[str]) -> ProfileVo
             cuts = np.quantile(known, np.arange(1, _BANDS) / _BANDS)
             edges[name] = tuple(float(cut) for cut in np.unique(cuts))
             continue
-        tags, counts = np.unique([tag for cell in cells for tag in set(_tags(cell))] or [""], return_counts=True)
+        tags, counts = np.unique([tag for cell in cells for tag in set(tags_of(cell))] or [""], return_counts=True)
         values[name] = tuple(
             str(tag) for tag, count in zip(tags, counts, strict=True) if count >= _MIN_USERS and str(tag)
         )
     return ProfileVocabulary(values, edges)
 
 
-def _tags(cell: object) -> list[str]:
+def tags_of(cell: object) -> list[str]:
     """The values of a cell: a list's, or a text's between separators, or what else it is, as text."""
     if cell is None:
         return []

@@ -11,10 +11,9 @@ without that word.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,8 +80,8 @@ def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: b
     wish = wish_of(snapshot, query.text)
     wanted = wish.wanted or None
     others = _Others(live, state, row, wanted, without_unwanted(snapshot, query, wish), frozenset(rows))
-    profile = live.scorer.profile.ids_of(query.profile)
-    if not rows and wanted is None and not profile:
+    profile = query.profile
+    if not rows and wanted is None and not live.scorer.knows(profile):
         popularity = float(snapshot.popularity[row])
         return Explanation(item_id, snapshot.titles[row], popularity, popularity, others.place([]), (), (), None, None)
     recent = rows[-live.scorer.scorer.reach :]
@@ -119,7 +118,7 @@ def contributions(
     history: Sequence[int],
     rows: Sequence[int],
     text: str | None = None,
-    profile: Sequence[int] = (),
+    profile: Mapping[str, Any] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """(H + 1, K) the scores of K rows for each beginning of the history, from none of it to all, and (H, K) what each
     item of the history gave each of them. With a text, which stands after the newest item, one more of each."""
@@ -133,7 +132,7 @@ def contributions(
 
 
 def _text_words(
-    live: "LiveRecommender", snapshot: "Snapshot", history: list[int], text: str, row: int, profile: Sequence[int]
+    live: "LiveRecommender", snapshot: "Snapshot", history: list[int], text: str, row: int, profile: Mapping[str, Any]
 ) -> tuple[WordAttribution, ...]:
     """Each word that somebody typed, and what the score loses without it."""
     said = text.split()[:MAX_WORDS]
@@ -149,7 +148,7 @@ def _words(
     history: list[int],
     text: str | None,
     row: int,
-    profile: Sequence[int],
+    profile: Mapping[str, Any],
 ) -> tuple[WordAttribution, ...]:
     """Each word of the item's text, in order, and what the score loses without it; one batch for all of them."""
     if live.recommender.checkpoint.configs.item.source == "id":
@@ -203,7 +202,7 @@ class _Others:
 
     def _standings(self, histories: list[list[int]]) -> list[Standing]:
         snapshot, rules = self.state.snapshot, self.state.rules.of(self.query.segment)
-        known = self.text is not None or bool(self._profile)
+        known = self.text is not None or self.live.scorer.knows(self.query.profile)
         by_model = iter(self._by_model([history for history in histories if history or known]))
         standings = [
             next(by_model).lifted(rules.adjustment)
@@ -221,12 +220,8 @@ class _Others:
             return []
         scorer, snapshot = self.live.scorer, self.state.snapshot
         n = len(histories)
-        query = scorer.query(snapshot, histories, [self.text] * n, [self._profile] * n)
+        query = scorer.query(snapshot, histories, [self.text] * n, [self.query.profile] * n)
         return scorer.standings(snapshot, query, histories)
-
-    @cached_property
-    def _profile(self) -> list[int]:
-        return self.live.scorer.profile.ids_of(self.query.profile)
 
 
 def _smallest_change(others: _Others, history: list[int], values: FloatArray, k: int) -> list[int] | None:

@@ -51,7 +51,13 @@ class LiveRecommender:
         template, schema = recommender.checkpoint.template, recommender.catalog.frame.schema
         text_column = next((name for name in template.columns if schema[name] == pl.String), template.columns[0])
         self.scorer = LiveScorer(
-            recommender.scorer, template, self._catalog, text_column, recommender.checkpoint.configs.profile
+            recommender.scorer,
+            template,
+            self._catalog,
+            text_column,
+            recommender.checkpoint.configs.profile,
+            recommender.user_template,
+            recommender.words.check_whole if template.user else None,
         )
         self._lists = ListMaker(self.scorer, recommender.reranker)
         self._rules: Mapping[str, Rule] = dict(rules or {})

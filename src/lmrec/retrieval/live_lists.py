@@ -53,10 +53,10 @@ class ListMaker:
         standings = self._standings(snapshot, known, texts, in_forces, excluded, queries)
         answers = []
         for at, (query, standing, in_force) in enumerate(zip(queries, standings, in_forces, strict=True)):
-            words = self._words_read(snapshot, known[at], texts[at])
-            rows, scores = self._choose(snapshot, standing, query, in_force, words)
+            read = self._read_of(snapshot, known[at], texts[at], query)
+            rows, scores = self._choose(snapshot, standing, query, in_force, read)
             items = self.items(snapshot, rows, scores, rules.rule_ids, in_force, columns=query.columns)
-            basis = _basis(known[at], texts[at], bool(self.scorer.profile.ids_of(query.profile)))
+            basis = _basis(known[at], texts[at], self.scorer.knows(query.profile))
             answers.append(LiveAnswer(tuple(items), basis, len(known[at]), wishes[at].unwanted))
         return answers
 
@@ -140,8 +140,10 @@ class ListMaker:
     ) -> list[Standing | Searched]:
         """(B,) by the model, with boosts; of those of whom nothing is known, by popularity. What may not be shown is
         hidden."""
-        profiles = [self.scorer.profile.ids_of(query.profile) for query in queries]
-        asked = [at for at in range(len(known)) if known[at] or texts[at] is not None or profiles[at]]
+        profiles = [query.profile for query in queries]
+        asked = [
+            at for at in range(len(known)) if known[at] or texts[at] is not None or self.scorer.knows(profiles[at])
+        ]
         users = None
         if asked:
             histories, words = [known[at] for at in asked], [texts[at] for at in asked]
@@ -178,14 +180,14 @@ class ListMaker:
         standing: Standing | Searched,
         query: LiveQuery,
         rules: SegmentRules,
-        words: Sequence[str],
+        beside: "_Read",
     ) -> tuple[list[int], list[float]]:
-        """The rows to show, in order, and their scores: of the best those asked for, read beside `words` where there are any,
-        made various, with pins at their places."""
+        """The rows to show, in order, and their scores: of the best those asked for, read beside what is known where there is
+        anything, made various, with pins at their places."""
         pins = [pin for pin in rules.pins if standing.is_shown(pin.row)]
         pool, score_of = standing.best(self._pool(query), [pin.row for pin in pins])
-        if words and self.reranker is not None:
-            pool, score_of = self._read(snapshot, self.reranker, words, pool, score_of)
+        if (beside.history or beside.user) and self.reranker is not None:
+            pool, score_of = self._read(snapshot, self.reranker, beside, pool, score_of)
         rows = pool[: query.k]
         if query.diversity > 0:
             vectors = snapshot.bank.take(np.array(pool, np.int64)).item_vec.numpy()
@@ -194,21 +196,23 @@ class ListMaker:
         rows = place_pins(rows, pins, query.k) if pins else rows
         return rows, [score_of[row] for row in rows]
 
-    def _words_read(self, snapshot: Snapshot, history: Sequence[int], text: str | None) -> list[str]:
-        """What a reranker reads of somebody: texts, oldest first, a question in words last; none where nothing reads."""
+    def _read_of(self, snapshot: Snapshot, history: Sequence[int], text: str | None, query: LiveQuery) -> "_Read":
+        """What a reranker reads of somebody; nothing where nothing reads."""
         if self.reranker is None:
-            return []
+            return _Read((), "")
         newest = np.array(history[-self.reranker.description.max_tokens :], np.int64)
-        return [*self.scorer.texts_of(snapshot, newest), *([self.scorer.words(text)] if text is not None else [])]
+        asked = [self.scorer.words(text)] if text is not None else []
+        return _Read((*self.scorer.texts_of(snapshot, newest), *asked), self.scorer.of_users.render(query.profile))
 
     def _read(
-        self, snapshot: Snapshot, reranker: Reranker, words: Sequence[str], pool: list[int], score_of: dict[int, float]
+        self, snapshot: Snapshot, reranker: Reranker, beside: "_Read", pool: list[int], score_of: dict[int, float]
     ) -> tuple[list[int], dict[int, float]]:
         """The pool with its best in the order of reading; a row takes the score of the place that it moves to."""
         n = reranker.description.top_k
         best = pool[:n]
         scores = [score_of[row] for row in best]
-        order = reranker.reorder(words, self.scorer.texts_of(snapshot, np.array(best, np.int64)), scores)
+        texts = self.scorer.texts_of(snapshot, np.array(best, np.int64))
+        order = reranker.reorder(beside.history, texts, scores, beside.user)
         moved = [best[int(place)] for place in order]
         return [*moved, *pool[n:]], {**score_of, **dict(zip(moved, scores, strict=True))}
 
@@ -216,6 +220,14 @@ class ListMaker:
         """How many of the best a list is made of."""
         wanted = max(_POOL * query.k, _MIN_POOL) if query.diversity > 0 else query.k
         return wanted if self.reranker is None else max(wanted, self.reranker.description.top_k)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """history: texts, oldest first, a question in words last. user: words of whom it is of."""
+
+    history: tuple[str, ...]
+    user: str
 
 
 def read_text(text: str) -> str:

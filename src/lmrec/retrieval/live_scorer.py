@@ -1,7 +1,8 @@
 """Scores of histories, of words, and of both over the rows of a snapshot."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,13 +10,14 @@ import torch
 from torch import Tensor
 
 from lmrec.data.users import ProfileVocabulary
-from lmrec.fields import ITEM_ID, IntArray, Ragged
+from lmrec.fields import ITEM_ID, IntArray, Profile, Ragged, text_array
 from lmrec.retrieval.ensemble import EnsembleScorer
 from lmrec.retrieval.live_catalog import LiveCatalog
 from lmrec.retrieval.scorer import ItemBank, Scorer
 from lmrec.retrieval.snapshot import Snapshot
 from lmrec.retrieval.standing import Standing
 from lmrec.text.template import Template
+from lmrec.text.users import UserTemplate
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,8 @@ class LiveScorer:
     catalog: LiveCatalog
     text_column: str  # where typed words go: the template's first column of text
     profile: ProfileVocabulary
+    of_users: UserTemplate
+    check_whole: Callable[[list[str]], None] | None  # of what is said of users, where the model reads it
 
     @torch.no_grad()
     def query(
@@ -34,10 +38,10 @@ class LiveScorer:
         snapshot: Snapshot,
         histories: Sequence[Sequence[int]],
         texts: Sequence[str | None],
-        profiles: Sequence[Sequence[int]] | None = None,
+        profiles: Sequence[Mapping[str, Any]] | None = None,
     ) -> Tensor:
-        """(B, Q) of histories as rows of the snapshot, oldest first; a text beside a history is its newest item. profiles:
-        `profile.ids_of` each.
+        """(B, Q) of histories as rows of the snapshot, oldest first; a text beside a history is its newest item. profiles: what
+        else is known of each.
 
         Only the rows that histories name are looked at, however large the bank is.
         """
@@ -58,15 +62,30 @@ class LiveScorer:
                 [place_of[row] for row in history] + ([word_place[text]] if text is not None else [])
                 for history, text in zip(recent, texts, strict=True)
             ]
-        ).of(None if profiles is None else Ragged.from_rows(profiles))
+        ).of(None if profiles is None else self._profile_of(profiles))
 
-        def encode_histories(places: list[IntArray]) -> Tensor:
+        def encode_histories(places: list[IntArray], users: Sequence[str]) -> Tensor:
             read = [*self.texts_of(snapshot, rows), *(self.words(text) for text in words)]
-            return self.catalog.encode_texts(
-                [self.template.render_history([read[int(place)] for place in history]) for history in places]
-            )
+            return self.catalog.encode_texts(self.template.render_histories(read, places, users))
 
         return self.scorer.asked_over(bank, encode_histories).query(asked)
+
+    def knows(self, profile: Mapping[str, Any]) -> bool:
+        """Whether something of it was learnt or is read."""
+        return bool(self.profile.ids_of(profile) or self.of_users.render(profile))
+
+    def profile_with(self, attributes: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the user table says of somebody, and before it what a question does. Raises InputError for a column of the
+        question that was neither learnt nor is read, and for words that are too long."""
+        profile = {**attributes, **self.profile.checked(given, self.of_users.columns)}
+        if given and self.check_whole is not None:
+            self.check_whole([self.of_users.render(profile)])
+        return profile
+
+    def _profile_of(self, profiles: Sequence[Mapping[str, Any]]) -> Profile:
+        words = [self.of_users.render(profile) for profile in profiles] if self.of_users.pattern else None
+        ids = Ragged.from_rows([self.profile.ids_of(profile) for profile in profiles])
+        return Profile(ids, None if words is None else text_array(words))
 
     @torch.no_grad()
     def standings(self, snapshot: Snapshot, query: Tensor, histories: Sequence[Sequence[int]]) -> list[Standing]:
@@ -121,10 +140,10 @@ class LiveScorer:
         histories: Sequence[Sequence[int]],
         rows: Sequence[int],
         texts: Sequence[str | None] | None = None,
-        profile: Sequence[int] = (),
+        profile: Mapping[str, Any] | None = None,
     ) -> npt.NDArray[np.float64]:
         """(B, M) the scores that the histories, with the texts beside them, give to some rows; all are of one profile."""
-        query = self.query(snapshot, histories, texts or [None] * len(histories), [profile] * len(histories))
+        query = self.query(snapshot, histories, texts or [None] * len(histories), [profile or {}] * len(histories))
         chosen = np.asarray(rows, np.int64)
         scores: npt.NDArray[np.float64] = (query @ snapshot.bank.take(chosen).matrix.T).double().numpy()
         for at, history in enumerate(histories):
@@ -141,11 +160,11 @@ class LiveScorer:
         text: str | None,
         text_vec: Tensor,
         learnt: Tensor,
-        profile: Sequence[int] = (),
+        profile: Mapping[str, Any] | None = None,
     ) -> npt.NDArray[np.float64]:
         """(n,) the product of the history, with the text beside it, and items of these text vectors (n, Dt), to whose item
         vectors `learnt` (1, D) is added: an item's own rows if its words were others."""
-        query = self.query(snapshot, [history], [text], [profile])
+        query = self.query(snapshot, [history], [text], [profile or {}])
         item_vec = self.scorer.bank_rows(text_vec).item_vec + learnt
         bank = self.scorer.bank_rows(text_vec, item_vec)
         scores: npt.NDArray[np.float64] = (bank.matrix @ query[0]).double().numpy()

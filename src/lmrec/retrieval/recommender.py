@@ -19,7 +19,20 @@ from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.data.users import UserTable
 from lmrec.errors import DataError, InputError, RunFolderError
-from lmrec.fields import ITEM_ID, RANK, SCORE, USER_ID, BoolArray, FloatArray, IntArray, ItemId, Ragged, UserId
+from lmrec.fields import (
+    ITEM_ID,
+    RANK,
+    SCORE,
+    USER_ID,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    ItemId,
+    Profile,
+    Ragged,
+    UserId,
+    text_array,
+)
 from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.bank import GrowingBank
@@ -29,10 +42,12 @@ from lmrec.retrieval.nearest import merged, nearest_rows
 from lmrec.retrieval.reranker import Reranker
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.retrieval.words import WordEncoder
+from lmrec.text.users import UserTemplate
 from lmrec.topk import exclude_items, top_k
 
 ItemFilter: TypeAlias = pl.Expr | Collection[ItemId]
 _BLOCK = 256  # users scored at once
+_NO_WORDS = UserTemplate()
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,7 @@ class Recommender:
     ensemble: "Ensemble | None" = None
     reranker: Reranker | None = None
     users: UserTable | None = None
+    user_template: UserTemplate = _NO_WORDS  # of what is read before histories, by the model or by its reranker
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -119,20 +135,19 @@ class Recommender:
         if run.ensemble_file.exists():
             return cls._load_ensemble(run, catalog, interactions)
         checkpoint = read_checkpoint(run.checkpoint)
-        users = read_users(run) if checkpoint.configs.profile.n_values else None
-        profiles = checkpoint.configs.profile.profiles(users, interactions.user_ids)
-        return cls(
+        reranker = _open_reranker(run, checkpoint)
+        loaded = cls(
             run=run,
             catalog=catalog,
-            interactions=replace(interactions, profiles=profiles),
-            users=users,
+            interactions=interactions,
             checkpoint=checkpoint,
             towers=checkpoint.load_towers(),
             vectors=load_vectors(run.vectors_file, checkpoint, catalog.fingerprint),
             fusion=checkpoint.load_fusion(),
             words=WordEncoder(checkpoint, catalog),
-            reranker=_open_reranker(run, checkpoint),
+            reranker=reranker,
         )
+        return loaded.reading(_user_template(checkpoint, reranker))
 
     @classmethod
     def _load_ensemble(cls, run: RunFolder, catalog: Catalog, interactions: Interactions) -> Self:
@@ -140,23 +155,31 @@ class Recommender:
         members = tuple(cls.load(path) for path in run.member_paths)
         if any(member.catalog.fingerprint != catalog.fingerprint for member in members):
             raise RunFolderError(f"a member of the ensemble '{run.path}' has another catalog. Make the ensemble again")
-        first = members[0]
+        first, reranker = members[0], _open_reranker(run, members[0].checkpoint)
         text_vec, item_vec = (
             torch.cat([getattr(member.vectors, name) for member in members], dim=1) for name in ("text_vec", "item_vec")
         )
-        return cls(
+        loaded = cls(
             run=run,
             catalog=catalog,
-            interactions=first.interactions,
-            users=first.users,
+            interactions=interactions,
             checkpoint=replace(first.checkpoint, fingerprint=description.fingerprint),
             towers=first.towers,
             vectors=ItemVectors(text_vec, item_vec),
             fusion=Fusion(),
             words=first.words,
             ensemble=Ensemble(members, description.weights, description.by),
-            reranker=_open_reranker(run, first.checkpoint),
+            reranker=reranker,
         )
+        return loaded.reading(_user_template(first.checkpoint, reranker))
+
+    def reading(self, template: UserTemplate) -> Self:
+        """This recommender with what is known of users beside their histories, in these words."""
+        vocabulary, ids = self.checkpoint.configs.profile, self.interactions.user_ids
+        users = read_users(self.run) if vocabulary.n_values or template.pattern else None
+        profiles = vocabulary.profiles(users, ids, template.words_of(users, ids))
+        log = replace(self.interactions, profiles=profiles)
+        return replace(self, interactions=log, users=users, user_template=template)
 
     def recommend(
         self,
@@ -171,7 +194,8 @@ class Recommender:
         """The k best items for each user, or for each history (item ids, oldest first) of users never seen.
 
         profiles: beside each history what else is known, such as {"age": 30, "likes": "jazz|tea"}: columns of
-        user_model.profile, of which others than those learnt add nothing. Users of the user table have theirs.
+        user_model.profile, of whose values others than those learnt add nothing, and of template.user or reranker.user. Users
+        of the user table have theirs.
         rerank: let the run's reranker, where it has one, put the best in order.
         filter: a polars expression over the catalog's columns, such as `pl.col("year") > "1990"`, or the allowed item
         ids. A user id that the run does not know gets a newcomer's list (`basis` is "nothing").
@@ -333,26 +357,26 @@ class Recommender:
         return next((name for name in columns if self.catalog.frame.schema[name] == pl.String), columns[0])
 
     def _histories_of(self, ids: Sequence[UserId]) -> Ragged:
-        vocabulary, empty = self.checkpoint.configs.profile, np.zeros(0, np.int64)
-        profile = None
-        if vocabulary.n_values:
-            profile = Ragged.from_rows(
-                [vocabulary.ids_of(self.users.attributes(user) if self.users else {}) for user in ids]
-            )
+        empty, words = np.zeros(0, np.int64), self.user_template.words_of(self.users, ids)
+        profile = self.checkpoint.configs.profile.profile_of(self.users, ids, words)
         rows = [self._user_rows.get(user) for user in ids]
         return Ragged.from_rows([empty if row is None else self._histories.all(np.array([row]))[0] for row in rows]).of(
             profile
         )
 
-    def _profile_of(self, profiles: Sequence[Mapping[str, object]] | None, n: int) -> Ragged | None:
+    def _profile_of(self, profiles: Sequence[Mapping[str, object]] | None, n: int) -> Profile | None:
         if profiles is None:
             return None
         if len(profiles) != n:
             raise InputError(
                 f"there are {len(profiles)} profiles for {n} histories; give one beside each, {{}} for nothing"
             )
-        vocabulary = self.checkpoint.configs.profile
-        return Ragged.from_rows([vocabulary.ids_of(vocabulary.checked(profile)) for profile in profiles])
+        vocabulary, template = self.checkpoint.configs.profile, self.user_template
+        checked = [vocabulary.checked(profile, template.columns) for profile in profiles]
+        words = text_array([template.render(profile) for profile in checked]) if template.pattern else None
+        if words is not None and self.towers.user_model is None:
+            self.words.check_whole(words.tolist())
+        return Profile(Ragged.from_rows([vocabulary.ids_of(profile) for profile in checked]), words)
 
     def _answer(
         self,
@@ -367,6 +391,7 @@ class Recommender:
         allowed = _allowed(self.catalog, item_filter)
         reranker = self.reranker if rerank else None
         fetched = k if reranker is None else max(k, reranker.description.top_k)
+        reads = reranker is not None or bool(self.checkpoint.template.user)
         answers: list[Recommendation] = []
         for start in range(0, len(histories), _BLOCK):
             block = histories.slice(start, min(start + _BLOCK, len(histories)))
@@ -375,23 +400,26 @@ class Recommender:
             else:
                 lists = self._searched(self.index, block, exclude_seen, fetched, allowed)
             if reranker is not None:
-                lists = [self._reordered(reranker, block[at], found)[:k] for at, found in enumerate(lists)]
+                lists = [
+                    self._reordered(reranker, block[at], user, found)[:k]
+                    for at, (user, found) in enumerate(zip(block.words, lists, strict=True))
+                ]
             answers += [
                 Recommendation(name, "history" if n else "profile" if known else "nothing", int(n), items)
                 for name, n, known, items in zip(
-                    names[start : start + _BLOCK], block.lengths, _has_profile(block), lists, strict=True
+                    names[start : start + _BLOCK], block.lengths, _has_profile(block, reads), lists, strict=True
                 )
             ]
         return answers
 
     def _reordered(
-        self, reranker: Reranker, history: IntArray, items: tuple[ScoredItem, ...]
+        self, reranker: Reranker, history: IntArray, user: str, items: tuple[ScoredItem, ...]
     ) -> tuple[ScoredItem, ...]:
         """The best of a list in the reranker's order; an item takes the score of the place that it moves to."""
         best, rest = items[: reranker.description.top_k], items[reranker.description.top_k :]
         words = [self.texts[self.catalog.index_of(item.item_id)] for item in best]
         scores = [item.score for item in best]
-        order = reranker.reorder([self.texts[int(item)] for item in history], words, scores)
+        order = reranker.reorder([self.texts[int(item)] for item in history], words, scores, user)
         moved = (replace(best[int(place)], score=score) for place, score in zip(order, scores, strict=True))
         return (*moved, *rest)
 
@@ -465,9 +493,8 @@ class Recommender:
         )
         return self.encode_texts([words])
 
-    def _encode_histories(self, histories: list[IntArray]) -> Tensor:
-        template = self.checkpoint.template
-        return self.encode_texts([template.render_history([self.texts[i] for i in items]) for items in histories])
+    def _encode_histories(self, histories: list[IntArray], words: Sequence[str]) -> Tensor:
+        return self.encode_texts(self.checkpoint.template.render_histories(self.texts, histories, words))
 
 
 def read_users(run: RunFolder) -> UserTable | None:
@@ -479,11 +506,19 @@ def read_users(run: RunFolder) -> UserTable | None:
         raise RunFolderError(f"{file} is damaged ({error}). Fit the run again") from error
 
 
-def _has_profile(histories: Ragged) -> BoolArray:
-    """(B,) of whom something is known beside the history."""
+def _has_profile(histories: Ragged, reads: bool) -> BoolArray:
+    """(B,) of whom something is known beside the history; reads: words of them, too."""
     if histories.profile is None:
         return np.zeros(len(histories), np.bool_)
-    return np.asarray(histories.profile.lengths > 0)
+    if not reads:
+        return np.asarray(histories.profile.ids.lengths > 0)
+    return histories.profile.is_known
+
+
+def _user_template(checkpoint: Checkpoint, reranker: Reranker | None) -> UserTemplate:
+    """What the model says of users before histories, or its reranker where the model reads no words."""
+    own = checkpoint.template.of_users
+    return own if own.pattern or reranker is None else replace(own, pattern=reranker.description.user)
 
 
 def _open_reranker(run: RunFolder, checkpoint: Checkpoint) -> Reranker | None:

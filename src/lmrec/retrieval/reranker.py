@@ -32,7 +32,12 @@ _MAX_KNOWN: Final = 200_000  # texts whose tokens are kept
 class ListReader(Protocol):
     """What can score candidates by reading them beside a history: texts in, a number each out, higher is better."""
 
-    def score(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[FloatArray]: ...
+    def score(
+        self,
+        histories: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]],
+        users: Sequence[str] | None = None,
+    ) -> list[FloatArray]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +63,14 @@ class Reranker:
             )
         return cls(description, partial(load_reranker_model, folder, description))
 
-    def score(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[FloatArray]:
-        """For each history (texts, oldest first) the scores of its candidates' texts."""
-        outputs = self.outputs(histories, candidates)
+    def score(
+        self,
+        histories: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]],
+        users: Sequence[str] | None = None,
+    ) -> list[FloatArray]:
+        """For each history (texts, oldest first) the scores of its candidates' texts; users: words of whom each is of."""
+        outputs = self.outputs(histories, candidates, users)
         described = self.description
         if described.task == "classes":
             chance = softmax(outputs.astype(np.float64) / described.temperature, axis=1)
@@ -72,36 +82,48 @@ class Reranker:
         edges = np.cumsum([len(one) for one in candidates])[:-1]
         return list(np.split(flat, edges))
 
-    def outputs(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> FloatArray:
+    def outputs(
+        self,
+        histories: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]],
+        users: Sequence[str] | None = None,
+    ) -> FloatArray:
         """(P, C) the model's own outputs, pair by pair."""
         described, model = self.description, self.loaded[0]
         recent = [list(history)[-described.max_tokens :] for history in histories]
-        texts = list(dict.fromkeys(text for row in (*recent, *candidates) for text in row))
+        said = [[text] if text else [] for text in (users or [""] * len(recent))]
+        texts = list(dict.fromkeys(text for row in (*recent, *candidates, *said) for text in row))
         place = {text: at for at, text in enumerate(texts)}
         parts = self._tokens_of(texts)
         known, asked = (
             Ragged.from_rows([[place[text] for text in row] for row in rows]) for rows in (recent, candidates)
         )
+        people = Ragged.from_rows([parts[place[row[0]]] if row else [] for row in said])
         with autocast(torch.device("cpu"), self.bf16):
             if described.form == "likelihood":
-                found = [self._likelihoods(parts, known[at], asked[at]) for at in range(len(known))]
+                found = [self._likelihoods(parts, known[at], asked[at], people[at]) for at in range(len(known))]
                 return described.center + described.spread * np.concatenate(found)[:, None]
-            pairs = join_pairs(described.layout, parts, known, asked, described.max_tokens)
+            pairs = join_pairs(described.layout, parts, known, asked, described.max_tokens, people)
             return score_pairs(model, pairs.ids, pairs.item_start, _BATCH_TOKENS)
 
-    def _likelihoods(self, parts: Ragged, history: IntArray, candidates: IntArray) -> FloatArray:
+    def _likelihoods(self, parts: Ragged, history: IntArray, candidates: IntArray, user: IntArray) -> FloatArray:
         """(K,) mean log p a token of the candidates' words after one history, which is read once."""
         described, (model, tokenizer) = self.description, self.loaded
-        prefix, own = join_prefix(described.layout, parts, history, candidates, described.max_tokens)
+        prefix, own = join_prefix(described.layout, parts, history, candidates, described.max_tokens, user)
         return score_continuations(model.backbone, prefix, own, int(tokenizer.pad_token_id or 0), _CONTINUATION_TOKENS)
 
     def reorder(
-        self, history: Sequence[str], candidates: Sequence[str], scores: Sequence[float] | FloatArray
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        scores: Sequence[float] | FloatArray,
+        user: str = "",
     ) -> IntArray:
-        """(K,) the places of the candidates in their new order; `scores` (K,) are the retriever's, best first."""
-        if not history or len(candidates) < 2 or not self.description.weight:
+        """(K,) the places of the candidates in their new order; `scores` (K,) are the retriever's, best first. Nothing is read
+        where there are neither a history nor words of the user."""
+        if not (history or user) or len(candidates) < 2 or not self.description.weight:
             return np.arange(len(candidates))
-        (own,) = self.score([history], [candidates])
+        (own,) = self.score([history], [candidates], [user])
         return reading_order(np.asarray(scores), own, self.description.weight)
 
     def _tokens_of(self, texts: list[str]) -> Ragged:
@@ -159,20 +181,26 @@ class RerankedScorer:
         shown = exclude_items(scores, history) if self.exclude_seen else scores
         best = top_k(shown, self.top_k)
         lists = [row[row >= 0] for row in best]
-        asked = [at for at in range(len(history)) if len(history[at]) and len(lists[at]) > 1] if self.weight else []
-        read = self._read([history[at] for at in asked], [lists[at] for at in asked])
+        words = history.words
+        known = [at for at in range(len(history)) if (len(history[at]) or words[at]) and len(lists[at]) > 1]
+        asked = known if self.weight else []
+        read = self._read([history[at] for at in asked], [lists[at] for at in asked], [words[at] for at in asked])
         for at, own in zip(asked, read, strict=True):
             rows = lists[at]
             scores[at, rows[reading_order(scores[at, rows], own, self.weight)]] = scores[at, rows]
         return scores
 
-    def _read(self, histories: list[IntArray], lists: list[IntArray]) -> list[FloatArray]:
-        keys = [history.tobytes() + b"|" + rows.tobytes() for history, rows in zip(histories, lists, strict=True)]
+    def _read(self, histories: list[IntArray], lists: list[IntArray], words: list[str]) -> list[FloatArray]:
+        keys = [
+            b"|".join((history.tobytes(), rows.tobytes(), said.encode()))
+            for history, rows, said in zip(histories, lists, words, strict=True)
+        ]
         new = [at for at, key in enumerate(keys) if key not in self.memo]
         if new:
             found = self.reader.score(
                 [[self.texts[int(item)] for item in histories[at]] for at in new],
                 [[self.texts[int(item)] for item in lists[at]] for at in new],
+                [words[at] for at in new],
             )
             self.memo.update((keys[at], own) for at, own in zip(new, found, strict=True))
         return [self.memo[key] for key in keys]

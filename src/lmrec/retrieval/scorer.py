@@ -4,7 +4,7 @@ A score is one product of a query (the user side) and a row of the item matrix, 
 part: so a search index over the matrix answers exactly what the judge has judged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +20,8 @@ from lmrec.models.fusion import Fusion
 from lmrec.models.lending import Loans, find_loans, who_lends
 from lmrec.models.two_tower import TwoTower
 
-HistoryEncoder = Callable[[list[IntArray]], Tensor]  # histories as item rows -> (B, Dt) text vectors
+# Histories as item rows, and words of whom each is of -> (B, Dt) text vectors
+HistoryEncoder = Callable[[list[IntArray], Sequence[str]], Tensor]
 
 _LARGEST_OF_UNIT = 0.5  # about the largest number of a unit vector of some hundred numbers
 _BATCH = 256  # histories computed together
@@ -224,11 +225,14 @@ class Scorer:
     def _users(self, block: Ragged) -> Tensor:
         device = self.bank.item_vec.device
         histories = [block[row] for row in range(len(block))]
-        profile = None if block.profile is None else torch.from_numpy(block.profile.padded()).to(device)
+        profile = None if block.profile is None else torch.from_numpy(block.profile.ids.padded()).to(device)
         if self.towers.user_model is None:
             assert self.encode_histories is not None, "a text user model needs the language model"
-            known = torch.tensor([len(items) > 0 for items in histories], device=device)
-            return self.towers.user_from_text(self.encode_histories(histories), known, profile)
+            words = block.words
+            known = torch.tensor(
+                [len(items) > 0 or said != "" for items, said in zip(histories, words, strict=True)], device=device
+            )
+            return self.towers.user_from_text(self.encode_histories(histories, words), known, profile)
         longest = max(1, max(len(items) for items in histories))
         history_idx = np.zeros((len(histories), longest), np.int64)
         history_mask = np.zeros((len(histories), longest), np.bool_)

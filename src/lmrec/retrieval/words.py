@@ -12,6 +12,7 @@ from torch import Tensor
 from lmrec.artifacts.checkpoint import Checkpoint
 from lmrec.artifacts.encoder_files import exported_folder
 from lmrec.data.catalog import Catalog
+from lmrec.errors import InputError
 from lmrec.fields import Ragged
 from lmrec.models.runtime import EncoderRuntime, answering_candidates, choose_runtime, encode_unique, exact_runtime
 from lmrec.text.tokens import tokenize_texts
@@ -35,6 +36,15 @@ class WordEncoder:
         return torch.from_numpy(
             encode_unique(self.runtime, self._tokens(texts), self.checkpoint.configs.encoder.batch_tokens)
         )
+
+    def check_whole(self, words: list[str]) -> None:
+        """Raises InputError where words of a user are longer than what is read: they are never cut."""
+        max_tokens = self.checkpoint.configs.encoder.max_tokens
+        for text in words:
+            if tokenize_texts(self._tokenizer, [text], max_tokens).n_cut:
+                raise InputError(
+                    f"profile: its words ('{text:.80}...') take more than the {max_tokens} tokens that are read. Say less"
+                )
 
     @property
     def runtime(self) -> EncoderRuntime:

@@ -33,7 +33,7 @@ def find_reasons(
     wanted = [row for row in rows if row is not None]
     if (not past and wish is None) or not wanted:
         return [_reason([], None) for _ in item_ids]
-    _, gained = contributions(live, snapshot, past, wanted, wish, live.scorer.profile.ids_of(profile))
+    _, gained = contributions(live, snapshot, past, wanted, wish, profile)
     found = iter(gained.T)
     nothing = np.zeros(len(gained))  # of an item that was deleted a moment ago
     reasons = []

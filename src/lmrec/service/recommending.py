@@ -121,7 +121,7 @@ def query_of(question: RecommendationQuestion | ExplanationQuestion, known: User
         exclude=exclude,
         exclude_seen=question.exclude_seen,
         segment=question.segment,
-        profile={**known.attributes, **served.live.scorer.profile.checked(question.profile or {})},
+        profile=served.live.scorer.profile_with(known.attributes, question.profile or {}),
     )
 
 

@@ -1,6 +1,8 @@
 """A history and an item as one row of tokens. Where room is short the history loses its oldest words, the item none.
 
 BERT type:  [CLS] newest | older | oldest [SEP] item [SEP]          GPT type: the words of a prompt around the same parts
+
+Words of the user, where there are any, stand before the newest item as one more part that is never cut.
 """
 
 from collections.abc import Sequence
@@ -90,11 +92,19 @@ def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -
     return Ragged.from_rows(rows)
 
 
-def join_pairs(layout: PairLayout, parts: Ragged, history: Ragged, candidates: Ragged, max_tokens: int) -> PairTokens:
+def join_pairs(
+    layout: PairLayout,
+    parts: Ragged,
+    history: Ragged,
+    candidates: Ragged,
+    max_tokens: int,
+    users: Ragged | None = None,
+) -> PairTokens:
     """Each history (B rows of places in `parts`, oldest first) with each of its candidates (B rows): P pairs, row by row.
 
-    Of the history as much as fits stands in the pair, newest item first. Raises RecipeError where an item alone is longer
-    than `max_tokens` less the fixed tokens: items are never cut.
+    users: (B) rows of token ids that stand before each history. Of the history as much as fits stands in the pair, newest item
+    first. Raises RecipeError where an item, with what is said of the user, is longer than `max_tokens` less the fixed tokens:
+    neither is ever cut.
     """
     rows: list[IntArray] = []
     starts: list[int] = []
@@ -102,38 +112,35 @@ def join_pairs(layout: PairLayout, parts: Ragged, history: Ragged, candidates: R
     before, between, after = (np.array(ids, np.int64) for ids in (layout.before, layout.between, layout.after))
     for at in range(len(history)):
         words, is_whole = _newest_first(layout, parts, history[at], max_tokens)
+        user = np.zeros(0, np.int64) if users is None else users[at]
         for item in candidates[at]:
             item_ids = parts[int(item)]
-            room = max_tokens - layout.n_fixed - len(item_ids)
-            if room < 0:
-                raise RecipeError(
-                    f"reranker.max_tokens is {max_tokens}, and an item's text takes {len(item_ids)} tokens beside "
-                    f"{layout.n_fixed} fixed ones: an item is never cut. Raise it, or shorten template.max_chars"
-                )
-            kept = words[:room]
-            n_cut += len(kept) < len(words) or not is_whole
-            rows.append(np.concatenate([before, kept, between, item_ids, after]))
-            starts.append(len(before) + len(kept) + len(between))
+            room = _room_beside(layout, max_tokens, len(item_ids), len(user))
+            known, is_cut = _after_user(layout, user, words, room)
+            n_cut += is_cut or not is_whole
+            rows.append(np.concatenate([before, known, between, item_ids, after]))
+            starts.append(len(before) + len(known) + len(between))
     return PairTokens(Ragged.from_rows(rows), np.array(starts, np.int64), n_cut)
 
 
 def join_prefix(
-    layout: PairLayout, parts: Ragged, history: IntArray, candidates: IntArray, max_tokens: int
+    layout: PairLayout,
+    parts: Ragged,
+    history: IntArray,
+    candidates: IntArray,
+    max_tokens: int,
+    user: IntArray | None = None,
 ) -> tuple[IntArray, Ragged]:
     """One history (places in `parts`, oldest first) as tokens before all of its candidates, and the candidates' own tokens.
 
-    The history leaves room for the longest candidate. Raises RecipeError where that alone takes all of `max_tokens`.
+    The history, after the token ids of `user`, leaves room for the longest candidate. Raises RecipeError as `join_pairs`.
     """
     own = parts.take(candidates)
-    longest = int(own.lengths.max(initial=0))
-    room = max_tokens - layout.n_fixed - longest
-    if room < 0:
-        raise RecipeError(
-            f"reranker.max_tokens is {max_tokens}, and an item's text takes {longest} tokens beside {layout.n_fixed} fixed "
-            "ones: an item is never cut. Raise it, or shorten template.max_chars"
-        )
+    said = np.zeros(0, np.int64) if user is None else user
+    room = _room_beside(layout, max_tokens, int(own.lengths.max(initial=0)), len(said))
     words, _ = _newest_first(layout, parts, history, max_tokens)
-    return np.concatenate([layout.before, words[:room], layout.between]).astype(np.int64), own
+    known, _ = _after_user(layout, said, words, room)
+    return np.concatenate([layout.before, known, layout.between]).astype(np.int64), own
 
 
 def answer_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
@@ -145,6 +152,29 @@ def answer_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
             "'classifier', or choose another model"
         )
     return yes, no
+
+
+def _room_beside(layout: PairLayout, max_tokens: int, n_item: int, n_user: int) -> int:
+    """How many tokens are left for a history. Raises RecipeError where item and user alone are too long."""
+    room = max_tokens - layout.n_fixed - n_item - n_user
+    if room < 0:
+        both = f", the user's words {n_user}," if n_user else ""
+        rule = "neither is ever cut" if n_user else "an item is never cut"
+        raise RecipeError(
+            f"reranker.max_tokens is {max_tokens}, and an item's text takes {n_item} tokens{both} beside {layout.n_fixed} "
+            f"fixed ones: {rule}. Raise it, or shorten template.max_chars"
+        )
+    return room
+
+
+def _after_user(layout: PairLayout, user: IntArray, words: IntArray, room: int) -> tuple[IntArray, bool]:
+    """The words of the user and as much of a history's as `room` allows, and whether something was cut."""
+    if not len(user):
+        return words[:room], len(words) > room
+    separator = np.array(layout.separator, np.int64)
+    kept = words[: max(0, room - len(separator))]
+    is_cut = len(kept) < len(words)
+    return np.concatenate([user, separator, kept]) if len(kept) else user, is_cut
 
 
 def _newest_first(layout: PairLayout, parts: Ragged, items: IntArray, max_tokens: int) -> tuple[IntArray, bool]:

@@ -1,10 +1,8 @@
 """From an item's row, or from a history, to the words that the language model reads."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from string import Formatter
 from typing import Literal, Self, TypeAlias
 
 import polars as pl
@@ -12,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lmrec.data.catalog import Catalog
 from lmrec.errors import RecipeError, nearest
+from lmrec.fields import IntArray
+from lmrec.text.pattern import check_pattern, columns_of, fill, plain_words
 from lmrec.text.textrank import keep_head, keep_keywords, keep_sentences
+from lmrec.text.users import UserTemplate
 
 Shortening: TypeAlias = Literal["head", "sentences", "keywords"]
-
-_SPACES = re.compile(r"\s+")
-_LEADING = " .,;:|-"
 
 
 class TemplateConfig(BaseModel):
@@ -27,6 +25,11 @@ class TemplateConfig(BaseModel):
         default="",
         description="Words of an item, such as '{title}. Genres: {genres}'. Empty: every text column, in table order. "
         "The words before a blank field are left out with it.",
+    )
+    user: str = Field(
+        default="",
+        description="Words of a user before the history, where user_model.kind 'text' reads it, such as 'Age: {age}. Likes: "
+        "{likes}': columns of the user table. Empty: none.",
     )
     history_separator: str = Field(default=" | ", description="Between two items of a history written as text.")
     max_chars: int = Field(default=4000, ge=1, description="Longest text of one item; the rest is never tokenised.")
@@ -48,6 +51,8 @@ class TemplateConfig(BaseModel):
                 f"template.shorten '{self.shorten}' keeps what is central within template.max_words, which is 0: set it, to "
                 "about three quarters of encoder.max_tokens"
             )
+        if self.user:
+            check_pattern("template.user", self.user)
         return self
 
 
@@ -60,10 +65,15 @@ class Template:
     max_chars: int
     max_words: int = 0
     shorten: Shortening = "head"
+    user: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(field for _, field in _segments(self.pattern) if field)
+        return columns_of(self.pattern)
+
+    @property
+    def of_users(self) -> UserTemplate:
+        return UserTemplate(self.user, self.max_chars)
 
     @property
     def fingerprint(self) -> str:
@@ -71,6 +81,8 @@ class Template:
         parts = "\x1f".join([self.pattern, self.history_separator, str(self.max_chars)])
         if self.max_words:
             parts += f"\x1f{self.max_words}\x1f{self.shorten}"
+        if self.user:
+            parts += f"\x1fuser\x1f{self.user}"
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     def render_item(self, row: Mapping[str, object]) -> str:
@@ -80,20 +92,10 @@ class Template:
         >>> t.render_item({"title": "Heat", "genres": None}), t.render_item({"title": " Heat ", "genres": "Crime"})
         ('Heat', 'Heat. Genres: Crime')
         """
-        values = {
-            name: _SPACES.sub(" ", str(row[name] if row[name] is not None else "")).strip() for name in self.columns
-        }
+        values = {name: plain_words(row[name]) for name in self.columns}
         if self.max_words:
             values = self._within_words(values)
-        words = ""
-        for literal, field in _segments(self.pattern):
-            if not field:
-                words += literal if words else ""
-                continue
-            value = values[field]
-            if value:
-                words += literal + value if words else literal.lstrip(_LEADING) + value
-        return words[: self.max_chars].strip()
+        return fill(self.pattern, values)[: self.max_chars].strip()
 
     def _within_words(self, values: dict[str, str]) -> dict[str, str]:
         """The values with the longest one shortened to the room that the others leave; one word of it stays."""
@@ -115,13 +117,24 @@ class Template:
             )
         return [self.render_item(row) for row in frame.select(list(dict.fromkeys(self.columns))).iter_rows(named=True)]
 
-    def render_history(self, texts: Sequence[str]) -> str:
-        """A history as one text, the newest item first: under a token budget the oldest is what gets cut.
+    def render_history(self, texts: Sequence[str], user: str = "") -> str:
+        """A history as one text, the words of the user and then the newest item first: under a token budget the oldest is
+        what gets cut.
 
-        >>> Template("{title}", " | ", 100).render_history(["Heat", "Ronin"])
-        'Ronin | Heat'
+        >>> Template("{title}", " | ", 100).render_history(["Heat", "Ronin"], "Likes: tea")
+        'Likes: tea | Ronin | Heat'
         """
-        return self.history_separator.join(text for text in reversed(texts) if text)
+        return self.history_separator.join(text for text in (user, *reversed(texts)) if text)
+
+    def render_histories(
+        self, texts: Sequence[str], histories: Sequence[IntArray], words: Sequence[str] | None = None
+    ) -> list[str]:
+        """(B,) histories of items that have these texts, each after the words (B,) of whom it is of."""
+        said = [""] * len(histories) if words is None else words
+        return [
+            self.render_history([texts[int(item)] for item in history], user)
+            for history, user in zip(histories, said, strict=True)
+        ]
 
 
 def build_template(config: TemplateConfig, catalog: Catalog) -> Template:
@@ -131,14 +144,10 @@ def build_template(config: TemplateConfig, catalog: Catalog) -> Template:
     """
     pattern = config.item or default_pattern(catalog.text_columns)
     try:
-        fields = [field for _, field in _segments(pattern) if field]
+        check_pattern("template.item", pattern)
     except ValueError as error:
-        raise RecipeError(
-            f"template.item '{pattern}' is not a template ({error}). Write columns as {{title}}"
-        ) from None
-    if not fields:
-        raise RecipeError(f"template.item '{pattern}' names no column. Write at least one, such as {{title}}")
-    return Template(pattern, config.history_separator, config.max_chars, config.max_words, config.shorten)
+        raise RecipeError(str(error)) from None
+    return Template(pattern, config.history_separator, config.max_chars, config.max_words, config.shorten, config.user)
 
 
 def default_pattern(text_columns: Sequence[str]) -> str:
@@ -152,7 +161,3 @@ def default_pattern(text_columns: Sequence[str]) -> str:
 
 def _label(column: str) -> str:
     return column.replace("_", " ").strip().capitalize()
-
-
-def _segments(pattern: str) -> list[tuple[str, str]]:
-    return [(literal, field or "") for literal, field, _, _ in Formatter().parse(pattern)]

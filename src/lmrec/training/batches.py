@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lmrec.data.history import HistoryIndex
-from lmrec.fields import IntArray, Ragged, ranges
+from lmrec.fields import IntArray, Ragged, TextArray, ranges
 from lmrec.training.objectives import Shown
 
 
@@ -34,7 +34,7 @@ class TrainBatch:
     """history_idx, history_mask: (B, H). Targets, T of them: target_row (T,) in B, target_state (T,) in H + 1,
     target_idx (T,) the right item, target_weight (T,); shown: what stood beside each in a list, where lists are known;
     hidden: (B, H) events whose item is not read, where an augmentation hides some; profile: (B, P) what else is known of the
-    user, 0 for nothing."""
+    user, 0 for nothing; words: (B,) texts that are read before the history, blank for nothing."""
 
     history_idx: Tensor
     history_mask: Tensor
@@ -45,9 +45,11 @@ class TrainBatch:
     shown: Shown | None = None
     hidden: Tensor | None = None
     profile: Tensor | None = None
+    words: TextArray | None = None
 
     def to(self, device: torch.device) -> "TrainBatch":
-        return TrainBatch(**{name: value.to(device) for name, value in vars(self).items() if value is not None})
+        moved = {name: value for name, value in vars(self).items() if value is not None and name != "words"}
+        return TrainBatch(**{name: value.to(device) for name, value in moved.items()}, words=self.words)
 
 
 def take_targets(batch: TrainBatch, chosen: Tensor) -> TrainBatch:
@@ -114,7 +116,8 @@ def make_batch(
         target_idx=torch.from_numpy(items[usable].astype(np.int64)),
         target_weight=torch.from_numpy(weight),
         shown=None if shown is None else _beside(shown.take(events.values[usable])),
-        profile=None if profile is None else torch.from_numpy(profile.padded()),
+        profile=None if profile is None else torch.from_numpy(profile.ids.padded()),
+        words=None if profile is None else profile.words,
     )
 
 

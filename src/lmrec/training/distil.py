@@ -107,7 +107,7 @@ def _loss(
     item_vec = towers.item_tower(text_vec)
     history_idx, history_mask = pad_tokens(lists.history.take(rows))
     known = lists.history.profile
-    profile = None if known is None else torch.from_numpy(known.take(rows).padded())
+    profile = None if known is None else torch.from_numpy(known.ids.take(rows).padded())
     users = towers.head.prepare(towers.final_state(item_vec, history_idx, history_mask, profile))
     items = towers.head.prepare(item_vec)
     chosen = torch.from_numpy(lists.chosen[rows])

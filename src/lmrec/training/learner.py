@@ -19,7 +19,7 @@ gradient is taken there.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,7 +43,8 @@ from lmrec.training.regularisers import Pull, RegularisersConfig, pull_to
 from lmrec.training.variants import TextVariants
 
 Regime = Literal["frozen", "tuned"]
-HistoryTokens = Callable[[list[IntArray]], Ragged]  # histories as item rows -> their text's token ids
+# Histories as item rows, and words of whom each is of -> their text's token ids
+HistoryTokens = Callable[[list[IntArray], Sequence[str] | None], Ragged]
 
 
 @dataclass(frozen=True)
@@ -346,10 +347,14 @@ class Learner(nn.Module):
             read = ~batch.hidden.cpu().numpy()
             histories = [items[row, :state][read[row, :state]] for row, state in zip(rows, states, strict=True)]
         with torch.set_grad_enabled(self.regime == "tuned" and torch.is_grad_enabled()):
-            tokens, n_tokens = self.history_tokens(histories), self.encoder_config.batch_tokens
+            words = None if batch.words is None else batch.words[rows].tolist()
+            tokens, n_tokens = self.history_tokens(histories, words), self.encoder_config.batch_tokens
             text_vec = encode_histories(self.encoder, tokens, self.text_vec.device, n_tokens)
         profile = None if batch.profile is None else batch.profile[batch.target_row]
-        return self.towers.user_from_text(text_vec, batch.target_state > 0, profile)
+        known = batch.target_state > 0
+        if batch.words is not None:
+            known = known | torch.from_numpy(batch.words[rows] != "").to(known.device)
+        return self.towers.user_from_text(text_vec, known, profile)
 
 
 def read_items(item_vec: Tensor, batch: TrainBatch) -> tuple[Tensor, Tensor]:

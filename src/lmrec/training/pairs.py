@@ -20,6 +20,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.errors import InputError, RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.cross_encoder import PairTask, ReaderForm
+from lmrec.text.pattern import check_pattern
 from lmrec.training.samplers import FixedSampler, SamplerConfig, build_sampler
 
 # (B, M) items to take negatives from, the first that may be used first, for each of B histories.
@@ -62,6 +63,11 @@ class RerankerConfig(BaseModel):
         default="",
         description="Words around {history} and {item}. Empty: special tokens (BERT type), or a plain question (GPT type).",
     )
+    user: str = Field(
+        default="",
+        description="Words of a user before the history, as template.user, where the run itself reads none: columns of its "
+        "user table. Empty: none.",
+    )
     max_tokens: int = Field(
         default=128,
         ge=8,
@@ -100,6 +106,8 @@ class RerankerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _heard(self) -> Self:
+        if self.user:
+            check_pattern("reranker.user", self.user)
         asked = {"negatives", "n_negatives"} & self.model_fields_set
         if self.task != "binary" and any(getattr(self, one) != type(self).model_fields[one].default for one in asked):
             raise ValueError(
@@ -189,11 +197,14 @@ def draw_pairs(
     """Pairs of at most `n_events` events of a part of the log, each with the history that `index` knows before it.
 
     only_new: leave out events of items that the history holds. Negatives are no items that the user has in the history or
-    anywhere in this part. Raises InputError where no event has a history.
+    anywhere in this part. Raises InputError where no event has a history, nor words of its user.
     """
     rng = np.random.default_rng(seed)
     history = index.before(part.user_idx, part.time_ts)
-    usable = (history.lengths > 0) & (part.weight > 0)
+    known = history.lengths > 0
+    if history.profile is not None and history.profile.words is not None:
+        known = known | (history.profile.words != "")
+    usable = known & (part.weight > 0)
     if only_new:
         held = history.values == part.item_idx[history.row_of_value]
         usable &= np.bincount(history.row_of_value, weights=held, minlength=len(history)) == 0

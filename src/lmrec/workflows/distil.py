@@ -150,6 +150,7 @@ def _read_lists(
             read = reranker.score(
                 [[texts[int(item)] for item in block[at]] for at in range(len(block))],
                 [[texts[int(item)] for item in row] for row in best],
+                block.words,
             )
             for at, own in enumerate(read):
                 retrieved = scores[at, best[at]].astype(np.float64)

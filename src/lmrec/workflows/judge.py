@@ -294,8 +294,8 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
     encoder.eval()
     tokens_of = history_tokens(source, recommender.checkpoint.template)
 
-    def encode(histories: list[IntArray]) -> torch.Tensor:
-        return encode_histories(encoder, tokens_of(histories), text_vec.device, recipe.encoder.batch_tokens)
+    def encode(histories: list[IntArray], words: Sequence[str]) -> torch.Tensor:
+        return encode_histories(encoder, tokens_of(histories, words), text_vec.device, recipe.encoder.batch_tokens)
 
     return Scorer(FROZEN, towers, build_bank(towers, text_vec), recipe.user_model.max_history, encode)
 

@@ -56,7 +56,9 @@ def read_news(run: Path | str, url: str | None = None) -> News:
     source = str(folder.read_record().get("source", ""))
     merged = merge(Dataset(served.catalog, served.interactions, users, source=source), heard)
     log = merged.dataset.interactions
-    profiles = served.checkpoint.configs.profile.profiles(merged.dataset.users, log.user_ids)
+    of_users = merged.dataset.users
+    words = served.user_template.words_of(of_users, log.user_ids)
+    profiles = served.checkpoint.configs.profile.profiles(of_users, log.user_ids, words)
     dataset = replace(merged.dataset, interactions=replace(log, profiles=profiles))
     return News(name, folder, served, heard, replace(merged, dataset=dataset))
 

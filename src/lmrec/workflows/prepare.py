@@ -13,6 +13,7 @@ from lmrec.data.summary import DataSummary, summarize
 from lmrec.data.users import learn_vocabulary
 from lmrec.errors import RunFolderError
 from lmrec.recipe import Recipe
+from lmrec.text.users import UserTemplate
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,10 @@ def prepare_source(name: str, path: Path | str, recipe: Recipe) -> Prepared:
 
 
 def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
+    of_users, user_ids = UserTemplate(recipe.template.user, recipe.template.max_chars), dataset.interactions.user_ids
+    of_users.check(dataset.users, "template.user")
     profiles = learn_vocabulary(dataset.users, recipe.user_model.profile).profiles(
-        dataset.users, dataset.interactions.user_ids
+        dataset.users, user_ids, of_users.words_of(dataset.users, user_ids)
     )
     dataset = replace(dataset, interactions=replace(dataset.interactions, profiles=profiles))
     config, notes = choose_split(dataset, recipe.split)

@@ -26,7 +26,7 @@ from lmrec.models.pruning import holds_pruned
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer
-from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.recommender import Recommender, read_users
 from lmrec.retrieval.reranker import RerankedScorer, Reranker
 from lmrec.text.pairs import DEFAULT_PROMPT, NEXT_PROMPT, answer_tokens, build_layout, join_pairs, tokenize_parts
 from lmrec.text.tokens import load_tokenizer
@@ -81,7 +81,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
     recipe = _recipe_of(run, overrides)
     with locked(run.path / LOCK, "fit-reranker"), stop_on_interrupt() as should_stop:
         started = time.monotonic()
-        recommender = Recommender.load(path)
+        recommender = _with_user_words(Recommender.load(path), recipe)
         split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
         if not len(split.validation):
             raise InputError(
@@ -155,7 +155,10 @@ def _teach(
         item_tokens = tokenize_parts(tokenizer, texts)
 
         def tokens_of(pairs: Pairs) -> LabelledPairs:
-            rows = join_pairs(description.layout, item_tokens, pairs.history, pairs.candidates, config.max_tokens)
+            people = tokenize_parts(tokenizer, pairs.history.words)
+            rows = join_pairs(
+                description.layout, item_tokens, pairs.history, pairs.candidates, config.max_tokens, people
+            )
             return LabelledPairs(rows, pairs.labels)
 
         train, held_tokens = tokens_of(draw(split.train, config.n_events, 0)), tokens_of(held)
@@ -177,6 +180,15 @@ def _teach(
     judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config))
     description = replace(description, temperature=calibration.temperature, threshold=calibration.threshold)
     return _Taught(Reranker(description, lambda: (model, tokenizer)), judged, n_pairs, n_cut, epochs)
+
+
+def _with_user_words(recommender: Recommender, recipe: Recipe) -> Recommender:
+    """Reading users as the recipe says, whatever a reranker before read. Raises RecipeError where there is no such column."""
+    template = recommender.checkpoint.template.of_users
+    if recipe.reranker.user:
+        template = replace(template, pattern=recipe.reranker.user)
+        template.check(read_users(recommender.run), "reranker.user")
+    return recommender.reading(template)
 
 
 def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranker:
@@ -211,6 +223,7 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
         center=ratings.center,
         spread=ratings.spread,
         template=template.fingerprint,
+        user=recommender.user_template.pattern,
     )
     torch.manual_seed(recipe.training.seed)
     model = build_reader(location, description, int(tokenizer.pad_token_id or 0), config.name, config.dropout)
@@ -266,4 +279,6 @@ def _fingerprint(recipe: Recipe, recommender: Recommender) -> str:
     """Of all that decides the weights."""
     config = recipe.reranker.model_dump_json(exclude={"search_cases", "judge_cases"})
     text = f"{config} {recipe.training.seed} {recipe.training.precision} {recommender.checkpoint.fingerprint}"
+    if recommender.user_template.pattern and recommender.users is not None:
+        text += f" {recommender.user_template.pattern} {recommender.users.fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

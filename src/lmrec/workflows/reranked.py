@@ -105,7 +105,7 @@ def outputs_of(reranker: Reranker, texts: list[str], pairs: Pairs) -> FloatArray
     """(P, C)."""
     histories = [[texts[int(item)] for item in pairs.history[at]] for at in range(len(pairs.history))]
     candidates = [[texts[int(item)] for item in pairs.candidates[at]] for at in range(len(pairs.candidates))]
-    return reranker.outputs(histories, candidates)
+    return reranker.outputs(histories, candidates, pairs.history.words)
 
 
 def ratings_of(described: RerankerDescription) -> Ratings:

@@ -21,7 +21,7 @@ from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split
-from lmrec.data.users import ProfileVocabulary
+from lmrec.data.users import ProfileVocabulary, UserTable
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import Calibration, judge_pairs
@@ -33,6 +33,7 @@ from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.template import Template, build_template
 from lmrec.text.tokens import tokenize_texts
+from lmrec.text.users import UserTemplate
 from lmrec.training.auxiliary import Categories, WithCategory, read_categories
 from lmrec.training.batches import TrainBatch, epoch_batches
 from lmrec.training.interrupt import stop_on_interrupt
@@ -176,6 +177,7 @@ def _train(
         )
     laps.end("encode texts")
     profiles = split.train.profiles
+    check_user_words(source, template.of_users, prepared.dataset.users)
     vocabulary = ProfileVocabulary() if profiles is None else profiles.vocabulary
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head, vocabulary)
     categories = read_categories(catalog, recipe.objective.auxiliary)
@@ -334,11 +336,24 @@ def build_learner(
 def history_tokens(source: PretrainedText, template: Template) -> HistoryTokens:
     """Histories as rows of items -> token ids of the histories written as text."""
 
-    def tokens_of(histories: list[IntArray]) -> Ragged:
-        texts = [template.render_history([source.texts[int(item)] for item in items]) for items in histories]
+    def tokens_of(histories: list[IntArray], words: Sequence[str] | None) -> Ragged:
+        texts = template.render_histories(source.texts, histories, words)
         return tokenize_texts(source.tokenizer, texts, source.config.max_tokens).ids
 
     return tokens_of
+
+
+def check_user_words(source: PretrainedText, template: UserTemplate, users: UserTable | None) -> None:
+    """Raises RecipeError where words of users are longer than what is read: they are never cut."""
+    words = template.words_of(users, list(users.rows)) if users is not None else None
+    if words is None:
+        return
+    n_cut = tokenize_texts(source.tokenizer, list(words), source.config.max_tokens).n_cut
+    if n_cut:
+        raise RecipeError(
+            f"template.user makes words of {n_cut:,} users that are longer than {source.config.max_tokens} tokens "
+            "(encoder.max_tokens), and they are never cut. Raise it, or shorten the template"
+        )
 
 
 def build_validator(learner: Learner, recipe: Recipe, cases: Cases) -> Any:
@@ -358,9 +373,9 @@ def learner_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
     """What the learner knows now, as a scorer."""
     bank = build_bank(learner.towers, learner.text_vec)
 
-    def encode(histories: list[IntArray]) -> Tensor:
+    def encode(histories: list[IntArray], words: Sequence[str]) -> Tensor:
         assert learner.encoder is not None and learner.history_tokens is not None
-        tokens = learner.history_tokens(histories)
+        tokens = learner.history_tokens(histories, words)
         return encode_histories(learner.encoder, tokens, bank.text_vec.device, recipe.encoder.batch_tokens)
 
     return Scorer(name, learner.towers, bank, recipe.user_model.max_history, encode)
@@ -414,7 +429,7 @@ def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
     """Of all that a resumed fit must agree on: every choice that can change weights, and the data."""
     text = recipe_toml(replace_judging(recipe)) + prepared.dataset.fingerprint
     users = prepared.dataset.users
-    if recipe.user_model.profile and users is not None:
+    if (recipe.user_model.profile or recipe.template.user) and users is not None:
         text += users.fingerprint
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

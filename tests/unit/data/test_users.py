@@ -56,7 +56,7 @@ def test_what_is_unknown_is_nothing(profile: dict[str, object]) -> None:
 def test_users_of_a_log_get_theirs_and_others_nothing() -> None:
     found = learn_vocabulary(table(), ["gender"]).profiles(table(), ["u1", "stranger", "u2"])
     assert found is not None
-    assert [row.tolist() for row in (found.ids[0], found.ids[1], found.ids[2])] == [[1], [], [2]]
+    assert [found.known.ids[at].tolist() for at in range(3)] == [[1], [], [2]]
     assert ProfileVocabulary().profiles(table(), ["u1"]) is None
 
 

@@ -7,7 +7,15 @@ import pytest
 
 from lmrec.errors import RecipeError
 from lmrec.fields import Ragged
-from lmrec.text.pairs import DEFAULT_PROMPT, PairLayout, build_layout, join_pairs, split_prompt, tokenize_parts
+from lmrec.text.pairs import (
+    DEFAULT_PROMPT,
+    PairLayout,
+    build_layout,
+    join_pairs,
+    join_prefix,
+    split_prompt,
+    tokenize_parts,
+)
 from lmrec.text.tokens import load_tokenizer
 
 if TYPE_CHECKING:
@@ -45,6 +53,26 @@ def test_the_oldest_words_go_first_and_the_item_stays_whole(max_tokens: int, his
     rows, _, n_cut = join([0, 1, 2], [3], max_tokens)
     assert rows == [[2, *history, 3, 40, 41, 4]]
     assert n_cut == 1
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "known"), [(50, [7, 8, 9, 20, 9, 10, 11]), (9, [7, 8, 9, 20]), (8, [7, 8]), (7, [7, 8])]
+)
+def test_words_of_a_user_come_first_and_stay_whole(max_tokens: int, known: list[int]) -> None:
+    users, history, items = Ragged.from_rows([[7, 8], []]), Ragged.from_rows([[0, 1]] * 2), Ragged.from_rows([[3]] * 2)
+    pairs = join_pairs(LAYOUT, PARTS, history, items, max_tokens, users)
+    assert pairs.ids[0].tolist() == [2, *known, 3, 40, 41, 4]
+    assert pairs.item_start[0] == 2 + len(known)
+    assert pairs.ids[1].tolist() == join([0, 1], [3], max_tokens)[0][0]
+    prefix, own = join_prefix(LAYOUT, PARTS, np.array([0, 1]), np.array([3]), max_tokens, np.array([7, 8]))
+    assert (prefix.tolist(), own[0].tolist()) == ([2, *known, 3], [40, 41])
+
+
+def test_a_user_and_an_item_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(
+        RecipeError, match="an item's text takes 2 tokens, the user's words 2, beside 3 fixed ones: neither"
+    ):
+        join_pairs(LAYOUT, PARTS, Ragged.from_rows([[0]]), Ragged.from_rows([[3]]), 6, Ragged.from_rows([[7, 8]]))
 
 
 def test_a_longer_item_leaves_less_room_to_the_same_history() -> None:

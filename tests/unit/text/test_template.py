@@ -1,5 +1,6 @@
 """Templates: what is rendered, what vanishes, and what the fingerprint notices."""
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -100,6 +101,17 @@ def test_a_pattern_that_cannot_work_is_refused_with_its_text(pattern: str, reaso
     with pytest.raises(RecipeError, match=reason) as caught:
         build_template(TemplateConfig(item=pattern), catalog())
     assert pattern in str(caught.value)
+
+
+def test_words_of_a_user_come_before_the_history_and_change_the_fingerprint() -> None:
+    assert template().render_history(["Heat", "Ronin"], "Likes: tea") == "Likes: tea | Ronin | Heat"
+    assert template().render_history([], "Likes: tea") == "Likes: tea"
+    histories = [np.array([0, 1]), np.array([], np.int64)]
+    assert template().render_histories(["Heat", "Ronin"], histories, ["", "Old"]) == ["Ronin | Heat", "Old"]
+    assert template().render_histories(["Heat", "Ronin"], histories) == ["Ronin | Heat", ""]
+    said = [build_template(TemplateConfig(user=user), catalog()) for user in ("", "{age}", "{likes}")]
+    assert len({one.fingerprint for one in said}) == 3
+    assert len({tuple(one.render_items(catalog().frame)) for one in said}) == 1
 
 
 def test_a_history_begins_with_its_newest_item_and_leaves_out_items_without_words() -> None:

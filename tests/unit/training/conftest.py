@@ -62,7 +62,7 @@ def make_learner(tiny_bert: Path, world_tokens: Ragged) -> LearnerMaker:
             HeadConfig(),
         )
 
-        def history_tokens(histories: list[IntArray]) -> Ragged:
+        def history_tokens(histories: list[IntArray], words: object = None) -> Ragged:
             return Ragged.from_rows([np.concatenate([[2], *(world_tokens[i][1:] for i in h)])[:40] for h in histories])
 
         return Learner(

@@ -95,8 +95,8 @@ _ExcludeSeen = Annotated[bool, Field(description="Leave out items of the history
 _Profile = Annotated[
     Annotated[dict[Name, Scalar | None], Field(max_length=20, json_schema_extra=ONLY_NAMES)] | None,
     Field(
-        description="What else is known of them: columns of user_model.profile, several values in one between '|'. It comes "
-        "before what the user table says. Not kept.",
+        description="What else is known of them: columns of user_model.profile, template.user or reranker.user, several values "
+        "in one between '|'. It comes before what the user table says. Not kept.",
         examples=[{"age": 34, "interests": "jazz|chess"}],
     ),
 ]

@@ -1,0 +1,49 @@
+"""Patterns of words with fields in them, such as '{title}. Genres: {genres}'."""
+
+import re
+from collections.abc import Mapping
+from string import Formatter
+
+_SPACES = re.compile(r"\s+")
+_LEADING = " .,;:|-"
+
+
+def columns_of(pattern: str) -> tuple[str, ...]:
+    """The columns that a pattern names, in order."""
+    return tuple(field for _, field in _segments(pattern) if field)
+
+
+def check_pattern(key: str, pattern: str) -> None:
+    """ValueError, naming the choice `key`, for a pattern that is malformed or names no column."""
+    try:
+        fields = columns_of(pattern)
+    except ValueError as error:
+        raise ValueError(f"{key} '{pattern}' is not a template ({error}). Write columns as {{title}}") from None
+    if not fields:
+        raise ValueError(f"{key} '{pattern}' names no column. Write at least one, such as {{title}}")
+
+
+def plain_words(value: object) -> str:
+    """A cell as words on one line, blank where it is empty."""
+    return _SPACES.sub(" ", str(value if value is not None else "")).strip()
+
+
+def fill(pattern: str, values: Mapping[str, str]) -> str:
+    """The pattern's words; a blank field disappears together with the words before it.
+
+    >>> fill("{title}. Genres: {genres}!", {"title": "Heat", "genres": ""})
+    'Heat!'
+    >>> fill("Age: {age}. Likes: {likes}", {"age": "", "likes": "tea"})
+    'Likes: tea'
+    """
+    words = ""
+    for literal, field in _segments(pattern):
+        if not field:
+            words += literal if words else ""
+        elif values[field]:
+            words += literal + values[field] if words else literal.lstrip(_LEADING) + values[field]
+    return words
+
+
+def _segments(pattern: str) -> list[tuple[str, str]]:
+    return [(literal, field or "") for literal, field, _, _ in Formatter().parse(pattern)]
