@@ -106,7 +106,7 @@ def test_an_ensemble_by_ranks_recommends_and_is_judged_and_is_not_served(runs: l
     np.testing.assert_allclose(found.list_scorer.score(histories), expected, rtol=1e-5)
     assert len(found.recommend(users=["user0"], k=5)[0].items) == 5
     assert "ensemble by ranks" in {row.name for row in judge_run(path, show=False).table.rows}
-    with pytest.raises(InputError, match="Make one by scores"):
+    with pytest.raises(InputError, match="Make one with `lmrec ensemble --by scores`"):
         LiveRecommender.load(path)
 
 

@@ -285,15 +285,18 @@ class Recommender:
 
     @cached_property
     def scorer(self) -> Scorer | EnsembleScorer:
-        """What can be searched and served. Raises InputError where ranks are put together."""
+        """What can be searched and served. Raises InputError where ranks are put together (docs/how_it_works.md says why)."""
         by_ranks = self.fusion.weights.ranks if self.ensemble is None else self.ensemble.by == "ranks"
         if by_ranks:
             kind, way = (
-                ("an ensemble", "Make one by scores") if self.ensemble else ("fused", "Fit with another fusion.method")
+                ("an ensemble", "Make one with `lmrec ensemble --by scores`")
+                if self.ensemble
+                else ("fused", "Fit with another fusion.method, such as 'learnt'")
             )
             raise InputError(
-                f"'{self.run.path}' is {kind} by ranks: it recommends to users and histories and is judged, but ranks of "
-                f"a whole catalog are no product that could be served, searched by words or turned round. {way}"
+                f"'{self.run.path}' is {kind} by ranks: it recommends to users, histories and words and is judged, but ranks "
+                f"among a whole catalog are no score of an item that rules, explanations and an index could work on. {way}; or "
+                "write lists ahead: lmrec recommend RUN --users TABLE --out lists.parquet"
             )
         if self.ensemble is None:
             return self.towers_scorer.fused(self.fusion)
