@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,7 @@ def test_they_stay_whole_where_a_history_is_cut(folder: Path, quick_choices: lis
 def test_it_is_served_as_it_answers_offline(folder: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(folder / "with", tmp_path / "run"))
     offline = Recommender.load(run)
+    assert LiveRecommender(offline).reads, "each history costs a pass of the language model"
     (expected,) = offline.recommend("new opera", k=5)
     (said,) = offline.recommend(histories=[["i1"]], profiles=[{"interests": "rugby", "age": 40}], k=5)
     with running(run) as service:
@@ -150,6 +152,12 @@ def test_a_reranker_reads_users_whose_model_reads_none(taught: Path, invoke: Inv
     assert alone["basis"] == "profile"
     unread = recommender.recommend(histories=[[]], profiles=[{"interests": "jazz"}], rerank=False)
     assert unread[0].basis == "nothing"
+    for asked in (
+        lambda: recommender.recommend(histories=[history], profiles=[{"interests": MANY}]),
+        lambda: live.recommend([LiveQuery(history=history, profile={"interests": MANY})]),
+    ):
+        with pytest.raises(InputError, match=r"reranker\.max_tokens is 90, .* Say less of the user"):
+            asked()
     (known,) = recommender.recommend("new opera", k=8)
     (served,) = live.recommend([LiveQuery(k=8, profile={"interests": "opera"})])
     assert ids(known.items) == ids(served.items)
@@ -159,6 +167,22 @@ def test_the_judge_of_a_reranker_reads_them(taught: Path) -> None:
     judged = judge_run(taught, show=False)
     assert judged.reranking is not None
     assert judged.reranking.table.form.n_cases == 10
+
+
+def test_the_likelihood_of_items_is_asked_after_words_of_the_user(
+    folder: Path, quick_choices: list[str], tiny_gpt: Path
+) -> None:
+    run = Path(shutil.copytree(folder / "plain", folder / "likely"))
+    untrained = [choice for choice in PAIRS if "n_events" not in choice]
+    fit_reranker(run, [*untrained, "reranker.form=likelihood", f"reranker.name={tiny_gpt}"], show=False)
+    reranker = Recommender.load(run).reranker
+    assert reranker is not None
+    # So small a model tells nothing apart, which its calibration knows; its own numbers differ.
+    reranker = replace(reranker, description=replace(reranker.description, center=0.0, spread=1.0))
+    texts = [["film 1", "film 2"]]
+    plain, jazz = (reranker.score([["film 3"]], texts, [said])[0] for said in ("", "Likes: jazz"))
+    assert not np.allclose(plain, jazz)
+    np.testing.assert_allclose(reranker.score([["film 3"]], texts)[0], plain)
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ class LiveRecommender:
 
     @property
     def reads(self) -> bool:
-        """Whether a language model reads the best of each list: then no answer is quick."""
-        return self.recommender.reranker is not None
+        """Whether a language model reads each history or the best of each list: then no answer is quick."""
+        return self.recommender.towers.user_model is None or self.recommender.reranker is not None
 
     def get_item(self, item_id: ItemId) -> LiveItem | None:
         """An item of the catalog, shown or not; its score is 0."""

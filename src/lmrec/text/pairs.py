@@ -159,10 +159,10 @@ def _room_beside(layout: PairLayout, max_tokens: int, n_item: int, n_user: int) 
     room = max_tokens - layout.n_fixed - n_item - n_user
     if room < 0:
         both = f", the user's words {n_user}," if n_user else ""
-        rule = "neither is ever cut" if n_user else "an item is never cut"
+        rule = "neither is ever cut. Say less of the user, raise it" if n_user else "an item is never cut. Raise it"
         raise RecipeError(
             f"reranker.max_tokens is {max_tokens}, and an item's text takes {n_item} tokens{both} beside {layout.n_fixed} "
-            f"fixed ones: {rule}. Raise it, or shorten template.max_chars"
+            f"fixed ones: {rule}, or shorten template.max_chars"
         )
     return room
 
