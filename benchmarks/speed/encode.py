@@ -4,10 +4,10 @@ Both start from strings and end with unit vectors, both hold the model in memory
 compositions of at most 16 tokens; long ones a title with the description of another item, cut at 256 tokens. The runtime
 that is taken by itself reads 100,000 and 20,000 of them, once; sentence-transformers a tenth or less, which is as many
 batches of 32 a second as all would be. OpenVINO reads what sentence-transformers reads. They take turns, and each is
-given its best of two, because the machine is not always quiet. Ours may be off by what the gate
-allows (1 - cosine, of every text). Also one text alone, as a new item or a question asks for it: by
-`Recommender.encode_texts` of a run fitted for this, whose recipe names the runtime. And how near all this comes to what the
-processor can multiply. The runtimes that are taken by themselves are measured, and OpenVINO's where it is installed.
+given its best of two, because the machine is not always quiet; the long reading of ours has one turn. Ours may be off by
+what the gate allows (1 - cosine, of every text). Also one text alone, as a new item or a question asks for it: by
+`Recommender.encode_texts` of a run fitted for this, whose recipe names the runtime. And how near all this comes to what
+the processor can multiply. The runtimes that are taken by themselves are measured, and OpenVINO's where it is installed.
 """
 
 import copy
@@ -167,9 +167,12 @@ def _answering(recommender: Recommender, name: RuntimeName) -> Work:
 
 
 def _take_turns(ours: Work, texts: list[str], theirs: Work, part: list[str]) -> list[tuple[float, Vectors]]:
-    """Each one's least seconds of two, and its vectors; one turn is enough where ours takes minutes."""
-    rounds = [[_timed(ours, texts), _timed(theirs, part)] for _ in range(2 if len(texts) == len(part) else 1)]
-    return [min(both, key=lambda one: one[0]) for both in zip(*rounds, strict=True)]
+    """Each one's least seconds of two, and its vectors; where ours takes minutes it has one turn."""
+    own, peer = [_timed(ours, texts)], [_timed(theirs, part)]
+    if len(texts) == len(part):
+        own.append(_timed(ours, texts))
+    peer.append(_timed(theirs, part))
+    return [min(turns, key=lambda one: one[0]) for turns in (own, peer)]
 
 
 def _median_ms(work: Work, texts: list[str]) -> float:

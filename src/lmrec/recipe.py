@@ -225,8 +225,8 @@ class Recipe(BaseModel):
             ),
             (
                 "reranker.user",
-                self.reranker.user and self.template.user,
-                "no template.user beside it, which this run's reranker reads too",
+                self.reranker.user and text,
+                "another user_model.kind than 'text': what such a run and its reranker read of users is template.user",
             ),
             ("user_model.item_dropout", self.user_model.item_dropout and text, "another user_model.kind than 'text'"),
             ("regularisers.r_drop", self.regularisers.r_drop and not self.drops, "some dropout, for passes to differ"),

@@ -76,5 +76,5 @@ def test_what_has_no_index_says_so(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="there is no run folder"):
         index_run(tmp_path / "nothing")
     ensemble_runs([run, run], tmp_path / "both")
-    with pytest.raises(InputError, match="is an ensemble: its members are asked"):
+    with pytest.raises(InputError, match="is an ensemble, of which every item is scored"):
         index_run(tmp_path / "both")

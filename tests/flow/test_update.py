@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmrec.artifacts.generation import list_generations, promote, read_serving, rollback
-from lmrec.artifacts.lock import locked
+from lmrec.artifacts.lock import UPDATING, locked
 from lmrec.artifacts.run import RunFolder
 from lmrec.cli.app import app
 from lmrec.data.dataset import Dataset
@@ -32,7 +32,7 @@ from lmrec.service.metrics import newest_drift
 from lmrec.service.settings import default_store
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.train import fit_run
-from lmrec.workflows.update import LOCK, update_run
+from lmrec.workflows.update import update_run
 
 LATER_TS = 1_750_000_000.0  # after the whole log, and before now
 FRESH = {"title": "The Merry Tiger and the Violin", "description": "A funny tale of a reef, a choir and a happy moon."}
@@ -260,7 +260,7 @@ def test_too_little_is_said_and_force_goes_on(small: Small) -> None:
 def test_one_at_a_time(small: Small) -> None:
     small.hear(walk(small.world, 4, 8, -1))
     told = f"another update is at work .*process {os.getpid()}"
-    with locked(small.run / LOCK, "update"), pytest.raises(RunFolderError, match=told):
+    with locked(small.run / UPDATING, "update"), pytest.raises(RunFolderError, match=told):
         update_run(small.run, show=False)
     assert update_run(small.run, show=False).status == "nothing new"
 

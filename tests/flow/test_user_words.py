@@ -192,9 +192,10 @@ def test_the_likelihood_of_items_is_asked_after_words_of_the_user(
         ([*AS_TEXT, "template.user={interest}"], "template.user names 'interest', which users lack. Did you mean"),
         ([*AS_TEXT, "template.user={age"], "is not a template"),
         ([*AS_TEXT, "template.user=old"], "names no column"),
+        ([*AS_TEXT, "template.user={age:.2f}"], "says how 'age' is to look, which is not read. Write {age} alone"),
         (
             [*AS_TEXT, f"template.user={USER}", f"reranker.user={USER}"],
-            "reranker.user needs no template.user beside it",
+            "reranker.user needs another user_model.kind than 'text'",
         ),
         (["reranker.user=old"], "reranker.user 'old' names no column"),
     ],
@@ -216,6 +217,17 @@ def test_words_of_users_need_a_table_of_them(folder: Path, quick_choices: list[s
         fit_reranker(run, [*PAIRS, "reranker.user={town}"], show=False)
     (run / "data" / "users.parquet").unlink()
     with pytest.raises(RecipeError, match="reranker.user names 'interests', and there is no user table"):
+        fit_reranker(run, PAIRS, show=False)
+
+
+def test_the_longest_words_of_a_user_must_leave_room_for_the_longest_item(folder: Path, tmp_path: Path) -> None:
+    """Whoever is drawn for training: the one with long words would be refused when they ask."""
+    run = Path(shutil.copytree(folder / "plain", tmp_path / "run"))
+    table = run / "data" / "users.parquet"
+    users = pl.read_parquet(table)
+    wordy = pl.when(pl.col("user_id") == users["user_id"][0]).then(pl.lit("film " * 80)).otherwise(pl.col("interests"))
+    users.with_columns(wordy.alias("interests")).write_parquet(table)
+    with pytest.raises(RecipeError, match=r"the user's words \d+, .* neither is ever cut"):
         fit_reranker(run, PAIRS, show=False)
 
 

@@ -26,6 +26,7 @@ _FRESH = re.compile(r"\.([0-9]{4,9})\.new")
 _NUMBERED = re.compile(r"\.?([0-9]{4,9})(?:\.new)?")
 _DESCRIPTION = "generation.json"
 _MAX_TRAIL = 100
+_TABLES = ("catalog.parquet", "interactions.parquet")
 _JUDGED = ("ndcg@10", "recall@10", "mrr@10")
 
 
@@ -249,8 +250,11 @@ def _check_whole(run: Path | str, name: str) -> None:
     """Is all there that a recommender reads? The contents are checked when it reads them. Raises RunFolderError."""
     try:
         folder = open_run(generation_path(run, name))
-        needed = [folder.data / file for file in ("catalog.parquet", "interactions.parquet")]
-        models = [RunFolder(path) for path in folder.member_paths] if folder.ensemble_file.exists() else [folder]
+        needed = [folder.data / file for file in _TABLES]
+        models = [folder]
+        if folder.ensemble_file.exists():
+            models = [RunFolder(path) for path in folder.member_paths]
+            needed += [folder.path / "members" / "0", *(model.data / file for model in models for file in _TABLES)]
         for model in models:
             needed += [model.checkpoint / "checkpoint.json", model.vectors_file]
         missing = [file for file in needed if not file.exists()]

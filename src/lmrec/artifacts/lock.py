@@ -8,6 +8,11 @@ from pathlib import Path
 
 from lmrec.errors import RunFolderError
 
+UPDATING, RERANKING = (
+    ".update.lock",
+    "reranker.lock",
+)  # of a run folder: while its generations, and its reranker, are made
+
 
 @contextmanager
 def locked(file: Path, what: str, *, wait: bool = False) -> Iterator[None]:

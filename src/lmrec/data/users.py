@@ -187,11 +187,20 @@ def learn_vocabulary(table: UserTable | None, names: Sequence[str]) -> ProfileVo
 
 
 def tags_of(cell: object) -> list[str]:
-    """The values of a cell: a list's, or a text's between separators, or what else it is, as text."""
+    """The values of a cell: a list's, or a text's between separators, or what else it is, as text.
+
+    >>> tags_of("jazz|tea"), tags_of(True), tags_of(None)
+    (['jazz', 'tea'], ['true'], [])
+    """
     if cell is None:
         return []
-    found = cell if isinstance(cell, list | tuple) else str(cell).split(TAG_SEPARATOR)
-    return list(dict.fromkeys(text for one in found if one is not None and (text := str(one).strip())))
+    found = cell if isinstance(cell, list | tuple) else _text(cell).split(TAG_SEPARATOR)
+    return list(dict.fromkeys(text for one in found if one is not None and (text := _text(one).strip())))
+
+
+def _text(value: object) -> str:
+    """Truth as tables write it, so that what is typed finds what was learnt."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(cell: object) -> float | None:

@@ -106,10 +106,11 @@ def attend(
     add to scores; None: all is seen.
 
     Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation 1. What reads forward only, shares keys between
-    heads, or is long goes to PyTorch's own kernel.
+    heads, has places of its own or is long goes to PyTorch's own kernel.
     """
     causal = attention_mask is None and more.get("is_causal", getattr(module, "is_causal", False))
-    if causal or key.shape != query.shape or query.shape[2] > _MAX_TOKENS:
+    plain = key.shape == query.shape == value.shape and more.get("position_bias") is None
+    if causal or not plain or query.shape[2] > _MAX_TOKENS:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         mixed, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
@@ -124,9 +125,12 @@ def attend(
     )  # in one piece: products are quicker
     bias = attention_mask
     if bias is not None:
-        if not bias.is_floating_point():  # adding takes a third of the time of masking the scores themselves
-            bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill_(~bias, float("-inf"))
-        bias = bias.expand(n, -1, length, length)
+        # Adding takes a third of the time of masking the scores themselves. What is unseen is far below all scores, and no
+        # infinity: of a padded place that sees nothing a softmax would be no number, and spread from layer to layer.
+        unseen = torch.finfo(query.dtype).min / 2
+        if not bias.is_floating_point():
+            bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill_(~bias, unseen)
+        bias = bias.clamp(min=unseen).expand(n, -1, length, length)
     mixed = torch.empty_like(value)
     step = max(1, _SCORES // (heads * length * length))  # texts whose scores stay in the cache
     for start in range(0, n, step):

@@ -92,6 +92,11 @@ def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -
     return Ragged.from_rows(rows)
 
 
+def check_room(layout: PairLayout, max_tokens: int, parts: Ragged, users: Ragged) -> None:
+    """Raises RecipeError where the longest item and the longest words of a user leave no room: neither is ever cut."""
+    _room_beside(layout, max_tokens, int(parts.lengths.max(initial=0)), int(users.lengths.max(initial=0)))
+
+
 def join_pairs(
     layout: PairLayout,
     parts: Ragged,

@@ -21,6 +21,11 @@ def check_pattern(key: str, pattern: str) -> None:
         raise ValueError(f"{key} '{pattern}' is not a template ({error}). Write columns as {{title}}") from None
     if not fields:
         raise ValueError(f"{key} '{pattern}' names no column. Write at least one, such as {{title}}")
+    for _, field, form, conversion in Formatter().parse(pattern):
+        if field and (form or conversion):
+            raise ValueError(
+                f"{key} '{pattern}' says how '{field}' is to look, which is not read. Write {{{field}}} alone"
+            )
 
 
 def plain_words(value: object) -> str:

@@ -73,7 +73,7 @@ class Template:
 
     @property
     def of_users(self) -> UserTemplate:
-        return UserTemplate(self.user, self.max_chars)
+        return UserTemplate(self.user)
 
     @property
     def fingerprint(self) -> str:

@@ -14,7 +14,6 @@ class UserTemplate:
     """Words of a user, from columns of the user table; an empty pattern says nothing of anybody."""
 
     pattern: str = ""
-    max_chars: int = 4000
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -28,7 +27,7 @@ class UserTemplate:
         ('Age: 30. Likes: jazz, tea', 'Likes: tea', '')
         """
         values = {name: _words(attributes.get(name)) for name in self.columns}
-        return fill(self.pattern, values)[: self.max_chars].strip()
+        return fill(self.pattern, values).strip()
 
     def words_of(self, table: UserTable | None, user_ids: Sequence[UserId]) -> TextArray | None:
         """(B,) of these users, blank for those that the table lacks; None where the pattern is empty."""

@@ -13,7 +13,15 @@ from lmrec.data.sources.synthetic import planted_world
 from lmrec.errors import RecipeError
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.encoder import RuntimeName
-from lmrec.models.runtime import FAITHFUL, RUNTIMES, EncoderRuntime, build_runtime, encode_batches, measure_error
+from lmrec.models.runtime import (
+    FAITHFUL,
+    RUNTIMES,
+    EncoderRuntime,
+    build_runtime,
+    encode_batches,
+    exact_runtime,
+    measure_error,
+)
 from lmrec.recipe import Recipe
 from lmrec.text.template import build_template
 from lmrec.workflows.encode import PretrainedText, read_texts
@@ -58,7 +66,10 @@ def best_runtime(speeds: list[RuntimeSpeed]) -> RuntimeName:
 def _measure(name: RuntimeName, source: PretrainedText, tokens: Ragged) -> RuntimeSpeed:
     encoder = source.load_encoder()
     try:
-        runtime = build_runtime(name, encoder, exported_folder(source.location, source.config.pooling))
+        if name == "torch-fp32":
+            runtime = exact_runtime(encoder, tokens)
+        else:
+            runtime = build_runtime(name, encoder, exported_folder(source.location, source.config.pooling))
     except RecipeError as error:
         return RuntimeSpeed(name, trouble=str(error))
     texts_per_s, one_ms = time_runtime(runtime, tokens, source.config.batch_tokens)

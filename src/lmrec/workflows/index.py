@@ -10,6 +10,7 @@ import numpy as np
 
 from lmrec.artifacts.files import write_text
 from lmrec.artifacts.generation import generation_path, read_serving
+from lmrec.artifacts.lock import RERANKING, UPDATING, locked
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
@@ -47,8 +48,10 @@ def index_run(path: Path | str, overrides: Sequence[str] = ()) -> list[Indexed]:
     overrides: `index.*` settings, kept in the run's recipe. Raises InputError, RecipeError, and RunFolderError for a folder
     that holds no fitted run.
     """
-    folders = dict.fromkeys(open_run(place) for place in (path, generation_path(path, read_serving(path))))
-    return [_index_folder(folder, overrides) for folder in folders]
+    run = open_run(path)
+    with locked(run.path / UPDATING, "index or update"), locked(run.path / RERANKING, "index or fit-reranker"):
+        folders = dict.fromkeys((run, open_run(generation_path(path, read_serving(path)))))
+        return [_index_folder(folder, overrides) for folder in folders]
 
 
 def _index_folder(run: RunFolder, overrides: Sequence[str]) -> Indexed:
@@ -57,7 +60,7 @@ def _index_folder(run: RunFolder, overrides: Sequence[str]) -> Indexed:
     recommender = Recommender.load(run.path)
     if recommender.ensemble is not None:
         raise InputError(
-            f"'{run.path}' is an ensemble: its members are asked, so index those with `lmrec index MEMBER`"
+            f"'{run.path}' is an ensemble, of which every item is scored for every answer: it has no index"
         )
     scorer = recommender.scorer
     assert isinstance(scorer, Scorer)

@@ -37,7 +37,7 @@ def prepare_source(name: str, path: Path | str, recipe: Recipe) -> Prepared:
 
 
 def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
-    of_users, user_ids = UserTemplate(recipe.template.user, recipe.template.max_chars), dataset.interactions.user_ids
+    of_users, user_ids = UserTemplate(recipe.template.user), dataset.interactions.user_ids
     of_users.check(dataset.users, "template.user")
     profiles = learn_vocabulary(dataset.users, recipe.user_model.profile).profiles(
         dataset.users, user_ids, of_users.words_of(dataset.users, user_ids)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmrec.artifacts.lock import locked
+from lmrec.artifacts.lock import RERANKING, locked
 from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_reranker
 from lmrec.artifacts.run import RunFolder, open_run
@@ -28,7 +28,15 @@ from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender, read_users
 from lmrec.retrieval.reranker import RerankedScorer, Reranker
-from lmrec.text.pairs import DEFAULT_PROMPT, NEXT_PROMPT, answer_tokens, build_layout, join_pairs, tokenize_parts
+from lmrec.text.pairs import (
+    DEFAULT_PROMPT,
+    NEXT_PROMPT,
+    answer_tokens,
+    build_layout,
+    check_room,
+    join_pairs,
+    tokenize_parts,
+)
 from lmrec.text.tokens import load_tokenizer
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.pair_trainer import LabelledPairs, PairTrainer
@@ -37,7 +45,6 @@ from lmrec.training.trainer import trains_in_bf16
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
 
-LOCK = "reranker.lock"
 _CLEAR = 1.64  # standard errors of a gain
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
@@ -79,7 +86,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
     """
     run = open_run(path)
     recipe = _recipe_of(run, overrides)
-    with locked(run.path / LOCK, "fit-reranker"), stop_on_interrupt() as should_stop:
+    with locked(run.path / RERANKING, "fit-reranker"), stop_on_interrupt() as should_stop:
         started = time.monotonic()
         recommender = _with_user_words(Recommender.load(path), recipe)
         split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
@@ -134,6 +141,8 @@ def _teach(
     untaught = _untaught(recipe, recommender, split)
     model, tokenizer = untaught.loaded
     description = untaught.description
+    item_tokens = tokenize_parts(tokenizer, texts)
+    check_room(description.layout, config.max_tokens, item_tokens, tokenize_parts(tokenizer, _said_of_all(recommender)))
     ratings = ratings_of(description)
     validation, _ = held_out(recommender.interactions, recommender.catalog.n_items, recipe.split)
 
@@ -152,7 +161,6 @@ def _teach(
         description = replace(description, center=center, spread=spread)
         outputs = (center + spread * likely)[:, None]
     else:
-        item_tokens = tokenize_parts(tokenizer, texts)
 
         def tokens_of(pairs: Pairs) -> LabelledPairs:
             people = tokenize_parts(tokenizer, pairs.history.words)
@@ -189,6 +197,13 @@ def _with_user_words(recommender: Recommender, recipe: Recipe) -> Recommender:
         template = replace(template, pattern=recipe.reranker.user)
         template.check(read_users(recommender.run), "reranker.user")
     return recommender.reading(template)
+
+
+def _said_of_all(recommender: Recommender) -> list[str]:
+    """Words of everybody in the user table; none where users are not read in words."""
+    users = recommender.users
+    words = None if users is None else recommender.user_template.words_of(users, list(users.rows))
+    return [] if words is None else list(words)
 
 
 def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranker:

@@ -32,7 +32,7 @@ from lmrec.artifacts.generation import (
     read_pointer,
     read_serving,
 )
-from lmrec.artifacts.lock import locked
+from lmrec.artifacts.lock import UPDATING, locked
 from lmrec.artifacts.reranker import share_reranker
 from lmrec.artifacts.run import RunFolder, describe_environment, open_run
 from lmrec.data.history import Cases, HistoryIndex
@@ -64,7 +64,6 @@ from lmrec.workflows.train import learner_scorer
 from lmrec.workflows.warm import WarmStart, carry_fusion, warm_start
 
 Status = Literal["nothing new", "waiting", "promoted", "kept", "dry run"]
-LOCK: Final = ".update.lock"
 REPORT: Final = "update.json"
 
 
@@ -126,7 +125,7 @@ def update_run(
         raise InputError(
             f"'{path}' puts its parts together by ranks, which is not served. Fit it with another fusion.method"
         )
-    with locked(run.path / LOCK, "update"), stop_on_interrupt() as should_stop:
+    with locked(run.path / UPDATING, "update"), stop_on_interrupt() as should_stop:
         _remove_leftovers(run)
         news = read_news(path, store_url)
         recipe = _recipe_of(news.folder, overrides)

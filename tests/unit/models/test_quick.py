@@ -96,3 +96,42 @@ def test_attention_is_pytorchs(length: int, masked: bool) -> None:
     found, _ = attend(nn.Identity(), query, key, value, bias, is_causal=False)
     truth = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2)
     torch.testing.assert_close(found, truth, atol=1e-5, rtol=1e-4)
+
+
+def test_places_that_see_nothing_harm_nobody() -> None:
+    """A window of three: padded places far from the last token see none, and what they come to reaches no other place."""
+    drawn = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 12, 8, generator=drawn) for _ in range(3))
+    near = (torch.arange(12)[:, None] - torch.arange(12)[None, :]).abs() <= 3
+    real = torch.arange(12) < torch.tensor([[4], [12]])
+    mask = near & real[:, None, None, :]
+    found, _ = attend(nn.Identity(), query, key, value, mask, is_causal=False)
+    assert bool(found.isfinite().all())
+    truth = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+    torch.testing.assert_close(found[real], truth[real], atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_with_windows_reads_short_and_long_texts_together() -> None:
+    from transformers import ModernBertConfig, ModernBertModel
+
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        vocab_size=200, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2,
+        local_attention=8, pad_token_id=0,
+    )  # fmt: skip
+    encoder = TextEncoder(ModernBertModel(config), "mean").eval()
+    plain, quick = ways(encoder, torch.float32)
+    ids, mask = pad_tokens(Ragged.from_rows([[2, *range(5, 5 + n), 3] for n in (1, 2, 5, 40, 60)]))
+    with torch.inference_mode():
+        assert off(quick(ids, mask), plain(ids, mask)) < 1e-6
+
+
+@pytest.mark.parametrize("other", ["values", "places"])
+def test_what_is_not_plain_attention_is_pytorchs(other: str) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 8, generator=drawn) for _ in range(3))
+    bias = torch.randn(1, 3, 7, 7, generator=drawn) if other == "places" else None
+    value = value[..., :5] if other == "values" else value
+    found, _ = attend(nn.Identity(), query, key, value, None, is_causal=False, position_bias=bias)
+    truth = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2)
+    torch.testing.assert_close(found, truth, atol=1e-5, rtol=1e-4)
