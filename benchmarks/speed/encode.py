@@ -34,13 +34,13 @@ from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.cores import free_cores
 from lmrec.data.sources.synthetic import planted_world
 from lmrec.models.encoder import EncoderConfig, RuntimeName, TextEncoder, load_encoder
+from lmrec.models.precision import cpu_computes_bf16
 from lmrec.models.runtime import (
     FAITHFUL,
     EncoderRuntime,
     answering_candidates,
     build_runtime,
     candidates,
-    computes_bf16,
     encode_unique,
 )
 from lmrec.retrieval.recommender import Recommender
@@ -73,7 +73,7 @@ def main(small: bool) -> list[Figure]:
     peer = SentenceTransformer(str(location), device="cpu")
     peer_encodes: Work = partial(peer.encode, normalize_embeddings=True)
     names: list[RuntimeName] = [candidates("auto")[0]]
-    if find_spec("openvino") and computes_bf16():
+    if find_spec("openvino") and cpu_computes_bf16():
         names.append("openvino-bf16")
     asked = composed_texts(_ASKED_SMALL if small else _ASKED)
     peer_ms = _median_ms(peer_encodes, asked)

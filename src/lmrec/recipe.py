@@ -5,6 +5,7 @@ Only this module turns names into classes.
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -257,14 +258,9 @@ class Recipe(BaseModel):
 
 
 def load_recipe(
-    path: Path | str | None = None,
-    overrides: Sequence[str] = (),
-    values: Mapping[str, Any] | None = None,
-    part: str | None = None,
+    path: Path | str | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
 ) -> Recipe:
     """A recipe from a TOML file, `key=value` overrides and nested values, the later ones winning.
-
-    part: the only part that overrides may change, for what works on a run that is fitted.
 
     >>> load_recipe(overrides=["encoder.max_tokens=32"]).encoder.max_tokens
     32
@@ -276,12 +272,26 @@ def load_recipe(
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise RecipeError(f"--set '{override}' is not key=value. Example: --set encoder.max_tokens=64")
-        if part is not None and not key.strip().startswith(f"{part}."):
-            raise RecipeError(f"--set {key.strip()} cannot change here. {part}.* can; for the rest fit a new run")
         _assign(tree, key.strip().split("."), _parse_value(text.strip()), override)
     for key, value in (values or {}).items():
         _assign(tree, key.split("."), value, key)
     return _checked(tree)
+
+
+def load_fitted(
+    path: Path | str | None, overrides: Sequence[str], changeable: Sequence[str], when: str = "here"
+) -> Recipe:
+    """The recipe of a run that is fitted, of which overrides may change these alone: keys, or whole parts ("index.*").
+
+    when: of what is being done, for the error. Raises RecipeError as `load_recipe`, and for any other key.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not any(fnmatchcase(key, one) for one in changeable):
+            *others, last = changeable
+            names = f"{', '.join(others)} and {last}" if others else last
+            raise RecipeError(f"--set {key} cannot change {when}. {names} can; for the rest fit a new run")
+    return load_recipe(path, overrides)
 
 
 def recipe_toml(recipe: Recipe) -> str:

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from lmrec.errors import RunFolderError
 
-UPDATING, RERANKING = (
-    ".update.lock",
-    "reranker.lock",
-)  # of a run folder: while its generations, and its reranker, are made
+# Of a run folder: while its generations are made, and while its reranker is.
+UPDATING, RERANKING = ".update.lock", "reranker.lock"
 
 
 @contextmanager

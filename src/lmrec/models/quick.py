@@ -27,13 +27,11 @@ _SCORES = 1_600_000  # at once
 def quick_copy(backbone: nn.Module) -> nn.Module:
     """The model on the CPU in quick layers where this PyTorch has them, else in its own. It shares the weights; what it is
     a copy of stays as it was."""
-    weights = (*backbone.parameters(), *backbone.buffers())
+    weights, config = (*backbone.parameters(), *backbone.buffers()), getattr(backbone, "config", None)
     quick: nn.Module = copy.deepcopy(backbone, {id(weight): weight for weight in weights})
     if _fuses(weights[0].dtype):
-        _fuse(quick, activation=getattr(getattr(quick, "config", None), "hidden_act", ""))
-    if (
-        getattr(getattr(quick, "config", None), "_attn_implementation", "") == "sdpa"
-    ):  # what computes otherwise keeps to it
+        _fuse(quick, activation=getattr(config, "hidden_act", ""))
+    if getattr(config, "_attn_implementation", "") == "sdpa":  # what computes otherwise keeps to it
         _register()
         quick.set_attn_implementation(_ATTENTION)  # type: ignore[operator]
     return quick

@@ -21,6 +21,7 @@ from lmrec.cores import free_cores
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.encoder import RuntimeChoice, RuntimeName, TextEncoder, pad_tokens, pool, token_batches, unique_rows
+from lmrec.models.precision import cpu_computes_bf16
 from lmrec.models.quick import quick_copy
 
 _LOG = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def candidates(choice: RuntimeChoice) -> list[RuntimeName]:
     """What to try, first choice first; torch-fp32 stands last and is always right."""
     if choice != "auto":
         return [choice] if choice == "torch-fp32" else [choice, "torch-fp32"]
-    return ["torch-bf16", "torch-fp32"] if computes_bf16() else ["torch-fp32"]
+    return ["torch-bf16", "torch-fp32"] if cpu_computes_bf16() else ["torch-fp32"]
 
 
 def answering_candidates(choice: RuntimeChoice) -> list[RuntimeName]:
@@ -143,16 +144,24 @@ def choose_runtime(names: Sequence[RuntimeName], encoder: TextEncoder, folder: P
     folder: where an exported model is kept. The last name must be torch-fp32.
     """
     for name in names:
-        if name == "torch-fp32":
-            break
         try:
-            runtime = build_runtime(name, encoder, folder)
+            runtime = held_runtime(name, encoder, folder, tokens)
         except RecipeError as error:
             _LOG.warning("encoder.runtime '%s' cannot be had here: %s. Until then the next is taken", name, error)
             continue
-        if is_faithful(runtime, encoder, tokens):
+        if runtime is not None:
             return runtime
-    return exact_runtime(encoder, tokens)
+    raise AssertionError("torch-fp32 is the last name and is never refused")
+
+
+def held_runtime(name: RuntimeName, encoder: TextEncoder, folder: Path, tokens: Ragged) -> EncoderRuntime | None:
+    """The runtime, held against fp32 on a sample of these texts; None where it is refused, which torch-fp32 never is.
+
+    Raises RecipeError as `build_runtime`."""
+    if name == "torch-fp32":
+        return exact_runtime(encoder, tokens)
+    runtime = build_runtime(name, encoder, folder)
+    return runtime if is_faithful(runtime, encoder, tokens) else None
 
 
 def exact_runtime(encoder: TextEncoder, tokens: Ragged) -> EncoderRuntime:
@@ -164,12 +173,6 @@ def exact_runtime(encoder: TextEncoder, tokens: Ragged) -> EncoderRuntime:
         "encoder.runtime 'torch-fp32': quick layers are off by more than %.0e, the model's own are used", EXACT
     )
     return TorchRuntime(encoder, quick=False)
-
-
-def computes_bf16() -> bool:
-    """Whether this CPU multiplies in bf16; emulated, bf16 is several times slower than fp32."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 def is_faithful(runtime: EncoderRuntime, encoder: TextEncoder, tokens: Ragged) -> bool:

@@ -240,9 +240,8 @@ class Serving:
             for served in self.lineup.all_served:
                 changes = self._store.item_changes(served.live.version)
                 if changes:
-                    served.live.set_review(
-                        self._read_review()
-                    )  # first: an approval of other words must not cover these
+                    # First, and read after the changes were: an approval of other words must not cover these.
+                    served.live.set_review(self._read_review())
                     served.live.apply_changes(changes)
                     changed = True
             if changed:

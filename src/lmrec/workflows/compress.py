@@ -31,7 +31,7 @@ from lmrec.models.encoder import EncoderConfig, TextEncoder
 from lmrec.models.layers import transformer_layers
 from lmrec.models.pruning import can_prune
 from lmrec.models.two_tower import TwoTower
-from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.recipe import Recipe, load_fitted, recipe_toml
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.training.interrupt import stop_on_interrupt
@@ -63,7 +63,7 @@ def compress_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (
     started = time.monotonic()
     check_new(out)
     source = open_run(path)
-    recipe = load_recipe(source.recipe_file if source.recipe_file.exists() else None, overrides, part="compress")
+    recipe = load_fitted(source.recipe_file if source.recipe_file.exists() else None, overrides, ["compress.*"])
     recommender = Recommender.load(path)
     split = _checked(recommender, recipe, str(path))
     teacher = recommender.checkpoint.load_encoder()

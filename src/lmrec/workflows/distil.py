@@ -18,7 +18,7 @@ from lmrec.evaluation.evaluator import evaluate
 from lmrec.models.blending import blend_standardized
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import progress_bar
-from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.recipe import Recipe, load_fitted, recipe_toml
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import Reranker
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -54,7 +54,7 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
     """
     started = time.monotonic()
     source = open_run(path)
-    recipe = load_recipe(source.recipe_file, overrides, part="distil")
+    recipe = load_fitted(source.recipe_file, overrides, ["distil.*"])
     recommender = Recommender.load(path)
     reranker = _checked(recommender, str(path))
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)

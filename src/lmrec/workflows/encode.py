@@ -21,7 +21,7 @@ from lmrec.models.encoder import (
     load_encoder,
     unique_rows,
 )
-from lmrec.models.runtime import build_runtime, candidates, encode_batches, exact_runtime, is_faithful
+from lmrec.models.runtime import candidates, encode_batches, held_runtime
 from lmrec.progress import progress_bar
 from lmrec.text.template import Template
 from lmrec.text.tokens import Tokens, load_tokenizer, tokenize_texts
@@ -89,13 +89,10 @@ def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) ->
         if len(missing):
             texts = tokens.take(unique[missing])
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            encoder = encoder.to(device)
-            if name == "torch-fp32":
-                runtime = exact_runtime(encoder, texts)
-            else:
-                runtime = build_runtime(name, encoder, exported_folder(source.location, config.pooling))
-                if not is_faithful(runtime, encoder, texts):
-                    continue
+            folder = exported_folder(source.location, config.pooling)
+            runtime = held_runtime(name, encoder.to(device), folder, texts)
+            if runtime is None:
+                continue
             with progress_bar("encode catalog", show) as bar:
                 for rows, vectors in encode_batches(runtime, texts, np.arange(len(texts)), config.batch_tokens):
                     cache.append([keys[missing[row]] for row in rows], vectors)

@@ -16,7 +16,7 @@ from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.errors import InputError
 from lmrec.fields import FloatArray
-from lmrec.recipe import load_recipe, recipe_toml
+from lmrec.recipe import load_fitted, recipe_toml
 from lmrec.retrieval.ann import IndexConfig, build_index
 from lmrec.retrieval.index import ItemIndex
 from lmrec.retrieval.recommender import Recommender
@@ -56,7 +56,7 @@ def index_run(path: Path | str, overrides: Sequence[str] = ()) -> list[Indexed]:
 
 def _index_folder(run: RunFolder, overrides: Sequence[str]) -> Indexed:
     began = time.monotonic()
-    recipe = load_recipe(run.recipe_file, overrides, part="index")
+    recipe = load_fitted(run.recipe_file, overrides, ["index.*"])
     recommender = Recommender.load(run.path)
     if recommender.ensemble is not None:
         raise InputError(

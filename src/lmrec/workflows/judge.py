@@ -30,7 +30,7 @@ from lmrec.models.content import ContentKNN
 from lmrec.models.ease import EASE
 from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
-from lmrec.recipe import BaselineName, Recipe, load_recipe
+from lmrec.recipe import BaselineName, Recipe, load_fitted, load_recipe
 from lmrec.retrieval.ensemble import AnyScorer, answering
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -63,6 +63,10 @@ class Rival(Protocol):
     def score(self, history: Ragged) -> FloatArray: ...
 
 
+# Of a recipe, what may be otherwise when a run is judged.
+_CHANGEABLE = ("evaluation.*", "baselines.*", "split.target", "reranker.judge_cases")
+
+
 @dataclass(frozen=True, eq=False)
 class Judgement:
     """`evaluations` are by row name; `cases` are what was asked. `impressions`: where the data knows what was shown;
@@ -83,7 +87,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     the served towers have learnt from both too (training.refit), the rows of the two stages from training alone.
     """
     run = open_run(path)
-    recipe = _recipe_of(run, overrides)
+    recipe = load_fitted(run.recipe_file, overrides, _CHANGEABLE, "after training")
     recommender = Recommender.load(path)
     interactions, n_items = recommender.interactions, recommender.catalog.n_items
     split = split_interactions(interactions, n_items, recipe.split)
@@ -157,17 +161,6 @@ def read_table_of(run: RunFolder) -> JudgementTable | None:
     if not run.evaluation_file.exists():
         return None
     return JudgementTable.from_dict(json.loads(run.evaluation_file.read_text(encoding="utf-8")))
-
-
-def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if not (key.startswith(("evaluation.", "baselines.")) or key in ("split.target", "reranker.judge_cases")):
-            raise InputError(
-                f"--set {key} cannot change after training. Here evaluation.*, baselines.*, split.target and "
-                "reranker.judge_cases can; for the rest fit a new run"
-            )
-    return load_recipe(run.recipe_file, overrides)
 
 
 def _rivals(name: BaselineName, recipe: Recipe, recommender: Recommender, show: bool) -> tuple[Rival, ...]:

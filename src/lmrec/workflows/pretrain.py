@@ -28,6 +28,7 @@ from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
 from lmrec.fields import IntArray
 from lmrec.models.encoder import TextEncoder, load_encoder
 from lmrec.models.language import LanguageModel, grow_vocabulary, load_language_model, quiet_loading
+from lmrec.models.precision import autocast
 from lmrec.models.pruning import holds_pruned
 from lmrec.models.reading import Way
 from lmrec.progress import progress_bar
@@ -160,10 +161,8 @@ def _reading(texts: list[str], tokenizer: "PreTrainedTokenizerBase", recipe: Rec
         raise InputError(f"the catalog says {len(texts)} different text; pretraining needs at least two")
     tokens = tokenize_texts(tokenizer, texts, recipe.encoder.max_tokens).ids
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = trains_in_bf16(recipe.training)
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     learnt, measured = part_rows(len(texts), recipe.pretrain.held_out, recipe.training.seed)
-    way = Way(recipe.encoder.batch_tokens, device, autocast)
+    way = Way(recipe.encoder.batch_tokens, device, partial(autocast, device, trains_in_bf16(recipe.training)))
     return Reading(tokens, learnt, measured, recipe.pretrain, way, recipe.training.seed)
 
 

@@ -24,7 +24,7 @@ from lmrec.evaluation.pairs import PairJudgement, calibrate, judge_pairs
 from lmrec.fields import FloatArray
 from lmrec.models.pruning import holds_pruned
 from lmrec.progress import progress_bar
-from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.recipe import Recipe, load_fitted, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender, read_users
 from lmrec.retrieval.reranker import RerankedScorer, Reranker
@@ -38,6 +38,7 @@ from lmrec.text.pairs import (
     tokenize_parts,
 )
 from lmrec.text.tokens import load_tokenizer
+from lmrec.text.users import UserTemplate
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.pair_trainer import LabelledPairs, PairTrainer
 from lmrec.training.pairs import Pairs, read_ratings
@@ -85,7 +86,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
     the task needs them.
     """
     run = open_run(path)
-    recipe = _recipe_of(run, overrides)
+    recipe = load_fitted(run.recipe_file, overrides, ["reranker.*"], "after training")
     with locked(run.path / RERANKING, "fit-reranker"), stop_on_interrupt() as should_stop:
         started = time.monotonic()
         recommender = _with_user_words(Recommender.load(path), recipe)
@@ -194,7 +195,7 @@ def _with_user_words(recommender: Recommender, recipe: Recipe) -> Recommender:
     """Reading users as the recipe says, whatever a reranker before read. Raises RecipeError where there is no such column."""
     template = recommender.checkpoint.template.of_users
     if recipe.reranker.user:
-        template = replace(template, pattern=recipe.reranker.user)
+        template = UserTemplate(recipe.reranker.user)
         template.check(read_users(recommender.run), "reranker.user")
     return recommender.reading(template)
 
@@ -278,16 +279,6 @@ def choose_weight(by_case: Mapping[float, FloatArray]) -> float:
     gain = by_case[best] - by_case[0.0]
     error = float(gain.std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else np.inf
     return best if gain.mean() > _CLEAR * error else 0.0
-
-
-def _recipe_of(run: RunFolder, overrides: Sequence[str]) -> Recipe:
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if not key.startswith("reranker."):
-            raise InputError(
-                f"--set {key} cannot change after training. Here reranker.* can; for the rest fit a new run"
-            )
-    return load_recipe(run.recipe_file, overrides)
 
 
 def _fingerprint(recipe: Recipe, recommender: Recommender) -> str:

@@ -47,7 +47,7 @@ from lmrec.feedback.store import note_done
 from lmrec.fields import BoolArray
 from lmrec.models.fusion import Fusion
 from lmrec.progress import progress_bar
-from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.recipe import Recipe, load_fitted, recipe_toml
 from lmrec.training.batches import TrainBatch
 from lmrec.training.continual import update_batches
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
@@ -128,7 +128,7 @@ def update_run(
     with locked(run.path / UPDATING, "update"), stop_on_interrupt() as should_stop:
         _remove_leftovers(run)
         news = read_news(path, store_url)
-        recipe = _recipe_of(news.folder, overrides)
+        recipe = load_fitted(news.folder.recipe_file, overrides, ["update.*", "evaluation.*"], "in an update")
         counts, needed = news.merged.counts, 2 if force else recipe.update.min_events
         if counts.new_events < needed:
             way = "" if force else "; --force learns from fewer"
@@ -240,16 +240,6 @@ def _make(
     status, reason = _promote(run, news.name, name, decision, store)
     _remove_refused(run, recipe.update.keep_refused)
     return UpdateResult(status, name, read_serving(run.path), reason, merged.counts, decision, drift)
-
-
-def _recipe_of(folder: RunFolder, overrides: Sequence[str]) -> Recipe:
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if not key.startswith(("update.", "evaluation.")):
-            raise InputError(
-                f"--set {key} cannot change in an update. Here update.* and evaluation.* can; for the rest fit a new run"
-            )
-    return load_recipe(folder.recipe_file, overrides)
 
 
 def _evaluate(warm: WarmStart, recipe: Recipe, cases: Cases, fusion: Fusion, label: str, show: bool) -> Evaluation:
