@@ -12,8 +12,11 @@ from typer.testing import Result
 
 from lmrec.errors import RecipeError
 from lmrec.recipe import load_recipe
+from lmrec.text.template import build_template
 from lmrec.workflows.judge import judge_run
-from lmrec.workflows.train import fit_run
+from lmrec.workflows.prepare import prepare
+from lmrec.workflows.show_augmented import show_histories
+from lmrec.workflows.train import batch_source, fit_run
 
 Invoke = Callable[..., Result]
 WORDS = ["augment.words.swap=0.3", "augment.words.delete=0.3", "augment.words.variants=2"]
@@ -76,14 +79,86 @@ def test_words_that_nobody_would_read_are_refused(choices: list[str], told: str)
 
 def test_the_command_shows_what_a_fit_would_train_on(invoke: Invoke, world_folder: Path) -> None:
     items = world_folder / "items.csv"
-    words = [word for choice in WORDS for word in ("--set", choice)]
+    words = sets(*WORDS)
     found = json.loads(invoke("augment", items, "--show", 3, "--json", *words).stdout)["items"]
     assert len(found) == 3
     assert all(len(item["variants"]) == 2 and item["text"] not in item["variants"] for item in found)
     assert found == json.loads(invoke("augment", items, "--show", 3, "--json", *words).stdout)["items"]
     assert "variant 2" in invoke("augment", items, *words).stdout
-    assert "this recipe augments no words" in invoke("augment", items, code=2).stderr
+    assert "augments neither words nor histories" in invoke("augment", items, code=2).stderr
     assert "give the table of items, or --source" in invoke("augment", *words, code=2).stderr
+
+
+def sets(*choices: str) -> list[str]:
+    return [word for choice in choices for word in ("--set", choice)]
+
+
+@pytest.mark.parametrize("kind", ["crop", "mask", "reorder"])
+def test_the_command_shows_histories_before_and_after(invoke: Invoke, world_folder: Path, kind: str) -> None:
+    call = ["augment", world_folder / "items.csv", "--interactions", world_folder / "events.csv", "--show", 3]
+    call += sets(f'augment.history.kinds=["{kind}"]', "training.seed=4")
+    found = json.loads(invoke(*call, "--json").stdout)
+    assert found["items"] == []
+    histories = found["histories"]
+    assert histories["seed"] == 4
+    assert 3 <= histories["n_changed"] <= 0.8 * histories["n"], "about half of them"
+    assert len(histories["shown"]) == 3
+    for history in histories["shown"]:
+        before, after = history["before"], history["after"]
+        assert history["kind"] == kind
+        if kind == "crop":
+            assert len(after) < len(before)
+            assert any(before[at : at + len(after)] == after for at in range(len(before)))
+        elif kind == "mask":
+            assert None in after
+            assert all(new in (old, None) for old, new in zip(before, after, strict=True))
+        else:
+            assert after != before
+            assert sorted(after) == sorted(before)
+    said = invoke(*call)
+    assert f"{histories['n_changed']} of {histories['n']} histories are changed in the first epoch" in said.stderr
+    assert "training.seed 4" in said.stderr
+    assert "history 3, oldest first" in said.stdout
+    assert ("(hidden)" in said.stdout) == (kind == "mask")
+
+
+def test_what_the_command_shows_is_what_the_first_epoch_reads(world_folder: Path, quick_choices: list[str]) -> None:
+    """The very batches that a fit trains on hold the histories shown."""
+    recipe = load_recipe(overrides=[*quick_choices, *HISTORY])
+    prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+    texts = build_template(recipe.template, prepared.dataset.catalog).render_items(prepared.dataset.catalog.frame)
+    read = [
+        tuple(None if gone else texts[item] for item, gone in zip(items[mask], hidden[mask], strict=True))
+        for batch in batch_source(recipe, prepared.split.train)(0, 0)
+        for items, mask, hidden in zip(
+            batch.history_idx,
+            batch.history_mask,
+            torch.zeros_like(batch.history_mask) if batch.hidden is None else batch.hidden,
+            strict=True,
+        )
+    ]
+    found = show_histories(prepared, recipe, 1000)
+    assert found.n == len(read)
+    assert len(found.shown) == found.n_changed > 0
+    assert all(history.after in read for history in found.shown)
+
+
+def test_histories_without_events_are_told_how_to_be_seen(invoke: Invoke, world_folder: Path) -> None:
+    items, history = world_folder / "items.csv", sets('augment.history.kinds=["crop"]')
+    said = invoke("augment", items, "--json", *history)
+    assert json.loads(said.stdout) == {"items": [], "histories": None}
+    assert "give --interactions FILE" in said.stderr
+    both = invoke("augment", items, *history, *sets(*WORDS))
+    assert "variant 2" in both.stdout
+    assert "give --interactions FILE" in both.stderr
+    events = ["--interactions", world_folder / "events.csv"]
+    both = invoke("augment", items, *events, *history, *sets(*WORDS))
+    assert "variant 2" in both.stdout
+    assert "history 5, oldest first" in both.stdout
+    assert (
+        "augment.history.kinds alone, which is empty" in invoke("augment", items, *events, *sets(*WORDS), code=2).stderr
+    )
+    assert "--interactions missing" in invoke("augment", items, "--users", items, *history, code=2).stderr
 
 
 @pytest.fixture(scope="module")

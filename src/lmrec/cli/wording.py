@@ -1,5 +1,6 @@
 """`lmrec augment` and `lmrec pretrain`: what training would read, and a language model that reads on in a catalog."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -38,7 +39,11 @@ def add_wording(app: typer.Typer) -> None:
 
 def augment(
     items: ItemsArgument = None,
-    show: Annotated[int, typer.Option("--show", min=1, help="How many items to show.")] = 5,
+    interactions: Annotated[
+        Optional[Path], typer.Option("--interactions", help="Events, whose histories augment.history would change.")
+    ] = None,
+    users: Annotated[Optional[Path], typer.Option("--users", help="Who they are, if the recipe reads that.")] = None,
+    show: Annotated[int, typer.Option("--show", min=1, help="How many items and histories to show.")] = 5,
     source: SourceOption = None,
     path: PathOption = None,
     recipe: RecipeOption = None,
@@ -46,22 +51,53 @@ def augment(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show items' texts beside the variants that a fit by this recipe would train on. Trains nothing.
+    """Show items' texts beside the variants, and histories before and after, that a fit by this recipe would train on.
 
-    Choose what to change: --set augment.words.synonyms=0.1, .swap=0.1, .delete=0.1, .back_translate=["THERE", "BACK"].
+    Trains nothing. Choose what to change: --set augment.words.synonyms=0.1, .swap=0.1, .delete=0.1, .back_translate=["THERE",
+    "BACK"]; --set augment.history.kinds=["crop", "mask", "reorder"], which are seen with --interactions or a --source.
     """
     from lmrec.recipe import load_recipe
-    from lmrec.workflows.augment import show_texts
+    from lmrec.workflows.show_augmented import show_histories, show_texts
 
     chosen = load_recipe(recipe, set_ or ())
-    catalog = _read_catalog(items, source, path, chosen)
+    words, histories = chosen.augment.words.any, bool(chosen.augment.history.kinds)
+    if not (words or histories):
+        raise InputError(
+            "this recipe augments neither words nor histories. Choose some, such as --set augment.words.synonyms=0.1 "
+            "--set augment.words.delete=0.1 or --set 'augment.history.kinds=[\"crop\"]'"
+        )
+    changed = None
+    if histories and any(given is not None for given in (interactions, users, source)):
+        prepared = Input(items, interactions, users, source, path).prepare(chosen)
+        catalog, changed = prepared.dataset.catalog, show_histories(prepared, chosen, show)
+    elif interactions is not None or users is not None:
+        raise InputError(
+            "--interactions and --users are read for augment.history.kinds alone, which is empty. Set it, such as --set "
+            "'augment.history.kinds=[\"crop\"]', or leave them out"
+        )
+    else:
+        catalog = _read_catalog(items, source, path, chosen)
     shown = show_texts(catalog, chosen, show, not quiet)
+    if histories and changed is None:
+        say("augment.history changes histories, too: give --interactions FILE, or --source and --path, to see some")
     if as_json:
-        print_json({"items": [vars(text) for text in shown]})
+        print_json({"items": [vars(text) for text in shown], "histories": asdict(changed) if changed else None})
         return
     for text in shown:
         rows = [("as it is", text.text), *((f"variant {n}", said) for n, said in enumerate(text.variants, 1))]
         print_grid(f"item {text.item_id}", ("", "text"), rows)
+    for number, history in enumerate(changed.shown if changed else (), 1):
+        rows = [("as it is", _in_a_line(history.before)), (history.kind, _in_a_line(history.after))]
+        print_grid(f"history {number}, oldest first", ("", "items"), rows)
+    if changed is not None:
+        say(
+            f"{changed.n_changed:,} of {changed.n:,} histories are changed in the first epoch of a fit with training.seed "
+            f"{changed.seed}; other epochs draw anew"
+        )
+
+
+def _in_a_line(texts: Sequence[str | None]) -> str:
+    return " | ".join("(hidden)" if text is None else text for text in texts)
 
 
 def pretrain(

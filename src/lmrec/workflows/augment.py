@@ -1,26 +1,22 @@
-"""Augment: variants of the catalog's texts for training, made and encoded once, and shown before anything is learnt."""
+"""Augment: variants of the catalog's texts for training, made and encoded once."""
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lmrec.artifacts.files import fingerprint_files, write_json
 from lmrec.artifacts.pretrained import cache_folder
-from lmrec.data.catalog import Catalog
 from lmrec.data.sources.registry import fetch_dataset
-from lmrec.errors import InputError
 from lmrec.fields import Ragged
 from lmrec.models.encoder import TextEncoder, encode_tokens
 from lmrec.progress import progress_bar
-from lmrec.recipe import AugmentConfig, Recipe
+from lmrec.recipe import AugmentConfig
 from lmrec.text.augment import TextAugmenter, Translate, WordAugmentConfig
-from lmrec.text.template import build_template
 from lmrec.text.tokens import tokenize_texts
 from lmrec.text.translate import load_translator
 from lmrec.text.wordnet import read_synonyms
@@ -28,15 +24,6 @@ from lmrec.training.variants import TextVariants
 from lmrec.workflows.encode import PretrainedText, untuned_vectors
 
 _MAX_TRANSLATED_TOKENS = 256
-
-
-@dataclass(frozen=True)
-class ShownText:
-    """An item's text and its variants, for a person to look at."""
-
-    item_id: str
-    text: str
-    variants: tuple[str, ...]
 
 
 def load_augmenter(config: WordAugmentConfig, seed: int, max_tokens: int, show: bool = True) -> TextAugmenter:
@@ -84,25 +71,6 @@ def _encode(tokens: Ragged, n_items: int, encoder: TextEncoder, batch_tokens: in
         device = next(encoder.parameters()).device
         vectors = torch.from_numpy(encode_tokens(encoder, tokens, batch_tokens, device, bar))
     return vectors.view(-1, n_items, vectors.shape[1])
-
-
-def show_texts(catalog: Catalog, recipe: Recipe, n_shown: int, show: bool = True) -> list[ShownText]:
-    """A seeded draw of items with the variants that a fit by this recipe would train on. Raises InputError without any."""
-    config = recipe.augment.words
-    if not config.any:
-        raise InputError(
-            "this recipe augments no words. Choose some, such as --set augment.words.synonyms=0.1 "
-            "--set augment.words.delete=0.1"
-        )
-    texts = build_template(recipe.template, catalog).render_items(catalog.frame)
-    rng = np.random.default_rng(recipe.training.seed)
-    rows = np.sort(rng.choice(catalog.n_items, min(n_shown, catalog.n_items), replace=False))
-    augmenter = load_augmenter(config, recipe.training.seed, recipe.encoder.max_tokens, show)
-    variants = augmenter.vary([texts[row] for row in rows])
-    return [
-        ShownText(catalog.ids[row], texts[row], tuple(variant[place] for variant in variants))
-        for place, row in enumerate(rows)
-    ]
 
 
 def describe_augmentation(config: AugmentConfig, source: PretrainedText, varied: PretrainedText | None) -> list[str]:
