@@ -1,4 +1,4 @@
-"""lmrec beside real rivals: the same split, the same seen-item rule, the same metric code, the same number of trials.
+"""lmrec beside real rivals: the same split, the same seen-item rule, the same metric code, searches as large.
 
 cells.py           which data under which question               spaces.py    what each rival's search may choose from
 exchange.py        the folder that rivals read; ranked lists back rivals.py    rivals of the product, rivals of other packages

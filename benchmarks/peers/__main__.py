@@ -32,7 +32,9 @@ from lmrec.errors import InputError, LmrecError, nearest
 
 Step = tuple[str, Callable[[], bool], Callable[[], None]]  # what it is, whether it is done, do it
 
-SMALL = Effort(trials=2, seeds=1, epochs=2, own_overrides=("training.frozen_epochs=2", "training.tuned_epochs=0"))
+SMALL = Effort(
+    trials=2, outside_trials=2, seeds=1, epochs=2, own_overrides=("training.frozen_epochs=2", "training.tuned_epochs=0")
+)
 SYSTEMS = (*INSIDE, *OUTSIDE, OWN)
 OUT_OF_TIME = 3
 
@@ -53,8 +55,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--protocol", help="one protocol instead of all: P1 (both forms), P2, P4, P5")
     parser.add_argument("--systems", help=f"only these, by comma: {', '.join(SYSTEMS)}; or 'rivals'")
     parser.add_argument("--seeds", type=int, help="seeds of what is random (3)")
-    parser.add_argument("--trials", type=int, help="trials of each rival's search (6)")
-    parser.add_argument("--outside-trials", type=int, help="only the first so many of them for RecTools' trainings")
+    parser.add_argument("--trials", type=int, help="fits of the search of each rival that counts (12)")
+    parser.add_argument("--outside-trials", type=int, help="trainings of the search of each of RecTools' models (6)")
     parser.add_argument("--epochs", type=int, help="most epochs of a training of RecTools")
     parser.add_argument(
         "--set",
@@ -154,7 +156,7 @@ def _known_steps(place: Place, effort: Effort, systems: Sequence[str], folder: P
 
 
 def _search_steps(place: Place, name: str, effort: Effort) -> Iterator[Step]:
-    n_trials = len(effort.draw(OUTSIDE[name].space, outside=True))
+    n_trials = len(effort.draw_outside(OUTSIDE[name].space))
     searched = partial(is_searched, place, name, n_trials)
     for number in range(n_trials):
         yield (

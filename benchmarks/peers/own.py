@@ -15,7 +15,7 @@ OWN = "lmrec"
 # What else the run knows is shown too, where it is not what it serves.
 PARTS = {FROZEN: "lmrec_frozen", TUNED: "lmrec_tuned", REFIT: "lmrec_refit", FUSED: "lmrec_fused"}
 TITLES = {
-    OWN: "**lmrec** (default recipe)",
+    OWN: "**lmrec**, the data set's recipe",
     "lmrec_frozen": "lmrec, towers alone, PLM frozen, learnt from training alone",
     "lmrec_tuned": "lmrec, towers alone, PLM tuned, learnt from training alone",
     "lmrec_refit": "lmrec, towers alone",

@@ -1,10 +1,11 @@
-"""What a search may choose from, and the draw: as many trials for every rival, all of them stated here.
+"""What a search may choose from, and the draw: as many fits for every rival that counts, all of them stated here.
 
-A draw is without repetition and the same for a seed; a space with fewer settings than trials is searched whole.
+A draw is without repetition and the same for a seed; a space with fewer fits is searched whole. Settings that change only the
+question cost no fit, so a fit is asked in every way that there is.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ Space: TypeAlias = Mapping[str, tuple[Any, ...]]
 # Rivals of the product: keys are the fields of their configs.
 POPULARITY: Space = {}
 RECENT_POPULARITY: Space = {"newest_share": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)}
-RECENT_POPULARITY_BY_TIME: Space = {"half_life_days": (1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0)}
+RECENT_POPULARITY_BY_TIME: Space = {"half_life_days": (0.125, 0.25, 0.5, 1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0)}
 ITEM_KNN: Space = {"n_neighbours": (50, 100, 300), "shrinkage": (1.0, 5.0, 10.0, 30.0), "max_history": (1, 3, 8, None)}
 BM25_KNN: Space = {
     "n_neighbours": (20, 50, 100, 300),
@@ -62,20 +63,22 @@ UNISREC: Space = {
 }
 
 
-def draw_settings(space: Space, n: int, seed: int = 0) -> list[Settings]:
-    """At most `n` different settings.
+def draw_settings(space: Space, n: int, asked: Collection[str] = (), seed: int = 0) -> list[Settings]:
+    """At most `n` different choices of what makes a fit, each with every choice of what is only `asked`.
 
     >>> draw_settings({"a": (1, 2)}, 5)
     [{'a': 1}, {'a': 2}]
     >>> len(draw_settings({"a": (1, 2, 3), "b": (1, 2, 3)}, 4))
     4
+    >>> len(draw_settings({"a": (1, 2, 3), "b": (1, 2, 3)}, 2, asked=["b"]))
+    6
     """
-    names, sizes = list(space), [len(values) for values in space.values()]
-    n_all = int(np.prod(sizes, dtype=np.int64))
-    if n_all <= n:
-        return [dict(zip(names, values, strict=True)) for values in itertools.product(*space.values())]
-    chosen = np.random.default_rng(seed).choice(n_all, size=n, replace=False)
-    places = np.unravel_index(chosen, sizes)
-    return [
-        {name: space[name][int(axis[trial])] for name, axis in zip(names, places, strict=True)} for trial in range(n)
-    ]
+    fits = _all_of({name: values for name, values in space.items() if name not in asked})
+    ways = _all_of({name: values for name, values in space.items() if name in asked})
+    if len(fits) > n:
+        fits = [fits[place] for place in np.random.default_rng(seed).choice(len(fits), size=n, replace=False)]
+    return [{**fit, **way} for fit in fits for way in ways]
+
+
+def _all_of(space: Space) -> list[Settings]:
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]

@@ -75,7 +75,7 @@ def run_inside(place: Place, name: str, effort: Effort) -> None:
     prepared, recipes = prepare_cell(place, effort)
     rival, split, n_items = INSIDE[name], prepared.split, prepared.dataset.catalog.n_items
     text_vec = np.load(place.split / "text_vec.npy")
-    drawn = effort.draw(_space_of(rival, prepared))
+    drawn = effort.draw(_space_of(rival, prepared), rival.asked)
     if not is_searched(place, name, len(drawn)):
         asked = split.validation.sample(effort.search_cases, 0)
         trials = list(try_inside(rival, drawn, text_vec, log_arrays(split.train, n_items), asked, recipes))
@@ -153,7 +153,7 @@ def _space_of(rival: Inside, prepared: Prepared) -> spaces.Space:
 
 def train_outside(place: Place, name: str, effort: Effort, number: int) -> None:
     """One trial of an outside rival's search. Skipped where it is done."""
-    settings = effort.draw(OUTSIDE[name].space, outside=True)[number]
+    settings = effort.draw_outside(OUTSIDE[name].space)[number]
     out = place.folder / name / f"trial-{number:02}"
     _train(place, name, out, settings, 0, effort, epochs=effort.epochs, final=False)
 

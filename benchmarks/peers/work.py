@@ -8,6 +8,7 @@ WORK/CELL/rows/FORM/SYSTEM-SEED.json   one row for one seed: settings, seconds, 
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,27 +30,33 @@ from lmrec.recipe import Recipe
 METRICS = ("ndcg@10", "hit@10", "recall@10", "mrr@10", "ndcg@20", "hit@20")  # named in a row's JSON
 CHOSEN_BY = "ndcg@10"
 KS = (10, 20)
+_OUTSIDE_DRAWN = 6
 
 
 @dataclass(frozen=True)
 class Effort:
     """How hard to try, the same for every rival. Outside rivals train at most `epochs` and stop early by `patience`.
 
-    outside_trials: how many of the drawn settings outside rivals try, where there is no time for all of them.
+    trials: fits of a rival that counts, each asked in every way. outside_trials: trainings of an outside rival, the first so
+    many of six that are drawn; each is measured after every epoch.
     own_overrides: what is set beside the recipe in lmrec's own rows, for small runs.
     """
 
-    trials: int = 6
-    outside_trials: int | None = None
+    trials: int = 12
+    outside_trials: int = 6
     seeds: int = 3
     epochs: int = 30
     patience: int = 4
     search_cases: int = 4000
     own_overrides: tuple[str, ...] = ()
 
-    def draw(self, space: Space, outside: bool = False) -> list[Settings]:
-        """The settings that a rival tries."""
-        return draw_settings(space, self.trials)[: self.outside_trials if outside else None]
+    def draw(self, space: Space, asked: Collection[str] = ()) -> list[Settings]:
+        """The settings that a rival tries, of which `asked` change only the question."""
+        return draw_settings(space, self.trials, asked)
+
+    def draw_outside(self, space: Space) -> list[Settings]:
+        """The settings that an outside rival is trained with."""
+        return draw_settings(space, _OUTSIDE_DRAWN)[: self.outside_trials]
 
     def recipe(self, cell: Cell, form: str) -> Recipe:
         return cell.recipe(form, (*self.own_overrides, f"evaluation.ks={list(KS)}"))

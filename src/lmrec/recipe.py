@@ -51,7 +51,7 @@ class BaselinesConfig(BaseModel):
 
     names: tuple[BaselineName, ...] = Field(
         default=_DEFAULT_BASELINES,
-        description="Rivals in the table. id_sequence trains the same model without words; ease takes up to 20,000 items.",
+        description="Rivals in the table. id_sequence trains the same model without words; ease takes up to 25,000 items.",
     )
     search_cases: int = Field(
         default=2000, ge=1, description="Validation cases on which each baseline's settings are searched."

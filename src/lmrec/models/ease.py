@@ -6,13 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.linalg.lapack import spotrf, spotri
 
-from lmrec.errors import InputError
+from lmrec.errors import InputError, TrainingError
 from lmrec.fields import FloatArray, Ragged
 from lmrec.models.collaborative import LogArrays, history_matrix, popularity_tie_break
 from lmrec.models.neighbours import WHOLE_HISTORY, ItemNeighbours, largest_of_rows
 
-MAX_ITEMS = 20_000  # a dense table of that many items is 1.6 GB, and is made twice
+MAX_ITEMS = 25_000  # a dense table of that many items is 2.5 GB
+_BLOCK = 1024
 
 
 class EASEConfig(BaseModel):
@@ -53,10 +55,10 @@ class EASE:
         check_n_items(log.n_items)
         rows = log.matrix()
         rows.data[:] = 1.0
-        gram = (rows.T @ rows).toarray().astype(np.float32)
+        gram = (rows.T @ rows).toarray().astype(np.float32, copy=False)
         gram[np.diag_indices_from(gram)] += self.config.regularization
-        inverse = np.linalg.inv(gram)
-        weights = inverse / -np.diag(inverse)
+        weights = _inverse(gram)
+        weights /= -np.diag(weights)
         weights[np.diag_indices_from(weights)] = 0.0
         if self.config.n_neighbours is not None:
             weights = largest_of_rows(sp.csr_matrix(np.maximum(weights, 0.0)), self.config.n_neighbours)
@@ -74,6 +76,23 @@ class EASE:
         rows = history_matrix(asked, len(self._tie_break))
         rows.data[:] = 1.0
         return np.asarray(rows @ self._weights + self._tie_break, np.float32)
+
+
+def _inverse(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of a symmetric positive definite matrix (N, N), made in its place: by Cholesky's factors, a third of the work of any other."""
+    # A symmetric matrix read in Fortran's order is itself, and its lower triangle is what stands above the diagonal here.
+    factor, failed = spotrf(matrix.T, lower=True, clean=False, overwrite_a=True)
+    if not failed:
+        inverse, failed = spotri(factor, lower=True, overwrite_c=True)
+    if failed:
+        raise TrainingError("EASE: the items' table cannot be inverted. Raise its regularization")
+    for start in range(0, len(inverse), _BLOCK):
+        stop = start + _BLOCK
+        square = np.tril(inverse[start:stop, start:stop])
+        inverse[start:stop, start:stop] = square + np.tril(square, -1).T
+        inverse[start:stop, stop:] = inverse[stop:, start:stop].T
+    symmetric: npt.NDArray[np.float32] = inverse.T  # whose rows lie together
+    return symmetric
 
 
 def check_n_items(n_items: int) -> None:

@@ -60,7 +60,7 @@ class FusionConfig(BaseModel):
     als: bool = Field(default=False, description="Add the scores of ALS, whose user vector is solved from the history.")
     ease: bool = Field(
         default=False,
-        description="Add the scores of EASE, of whose weights each item keeps the 200 largest. Up to 20,000 items.",
+        description="Add the scores of EASE, of whose weights each item keeps the 200 largest. Up to 25,000 items.",
     )
     bm25_knn: bool = Field(default=False, description="Add the scores of item neighbours under BM25 weights.")
     content: bool = Field(default=True, description="Add the cosine between the history's newest texts and the item's.")
