@@ -79,7 +79,7 @@ class EASE:
 
 
 def _inverse(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Of a symmetric positive definite matrix (N, N), made in its place: by Cholesky's factors, a third of the work of any other."""
+    """Of a symmetric positive definite matrix (N, N), made in its place, by Cholesky's factors."""
     # A symmetric matrix read in Fortran's order is itself, and its lower triangle is what stands above the diagonal here.
     factor, failed = spotrf(matrix.T, lower=True, clean=False, overwrite_a=True)
     if not failed:
