@@ -11,6 +11,7 @@ from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, i
 from benchmarks.tuning.pairs import measure as measure_reranker
 from benchmarks.tuning.results import Answers, Question, read_answer, unfit
 from benchmarks.tuning.rows import Row, slug
+from benchmarks.tuning.steps import NONE, Steps, steps_by_recipe, steps_of
 from benchmarks.tuning.what_trains import HEAD_ONLY, cost_cells
 from benchmarks.tuning.words import encoder_folder
 from lmrec.artifacts.files import read_json, write_json
@@ -47,11 +48,11 @@ def answer_fit(bench: Bench, row: Row, seed: int) -> None:
     seconds = round(time.monotonic() - began, 1)
     own = next(name for name in (TUNED, FROZEN, *judged.evaluations) if name in judged.evaluations)
     cost = {"seconds": seconds, "fit_seconds": round(fitted, 1), "cost": cost_cells(run)}
-    keep(bench, row, seed, judged, own, **cost)
+    keep(bench, row, seed, judged, own, **cost, lm_steps=[steps_of(run, own == TUNED)])
     if is_plain:
         (as_it_came,) = (one.name for one in judged.table.rows if one.is_baseline)
-        keep(bench, UNTUNED, seed, judged, as_it_came)
-        keep(bench, HEAD_ONLY, seed, judged, FROZEN, cost=cost_cells(run, "frozen"))
+        keep(bench, UNTUNED, seed, judged, as_it_came, lm_steps=[NONE])
+        keep(bench, HEAD_ONLY, seed, judged, FROZEN, cost=cost_cells(run, "frozen"), lm_steps=[NONE])
     shutil.rmtree(run.path)  # hundreds of megabytes that nobody asks for
 
 
@@ -60,10 +61,11 @@ def answer_mixed(bench: Bench, row: Row, seed: int) -> None:
     where they are, for another row of the same members; `remove_members` ends that."""
     began = time.monotonic()
     if row.mix == "snapshots":
-        run = fit_row(bench, row, seed)
-        paths = sorted((run.path / "snapshots").iterdir())
+        runs = [fit_row(bench, row, seed)]
+        paths = sorted((runs[0].path / "snapshots").iterdir())
     else:
-        paths = [fit_row(bench, row.member_at(at, seed), seed).path for at in range(len(row.members))]
+        runs = [fit_row(bench, row.member_at(at, seed), seed) for at in range(len(row.members))]
+        paths = [run.path for run in runs]
     fitted, out = time.monotonic() - began, bench.runs / f"{slug(row.name)}-{seed}-mixed"
     shutil.rmtree(out, ignore_errors=True)
     if row.mix in ("uniform", "greedy"):
@@ -72,7 +74,17 @@ def answer_mixed(bench: Bench, row: Row, seed: int) -> None:
         mixed = ensemble_runs(paths, out)
     judged = judge_run(mixed.path, [_QUICK], show=False)
     seconds = {"seconds": round(time.monotonic() - began, 1), "fit_seconds": round(fitted, 1)}
-    keep(bench, row, seed, judged, own_name(mixed), **seconds, soup=mixed.read_record().get("soup", {}).get("chosen"))
+    soup = mixed.read_record().get("soup", {}).get("chosen")
+    keep(
+        bench,
+        row,
+        seed,
+        judged,
+        own_name(mixed),
+        **seconds,
+        soup=soup,
+        lm_steps=[steps_of(run, _serves_tuned(run)) for run in runs],
+    )
     shutil.rmtree(out)
 
 
@@ -97,6 +109,18 @@ def read_reranker(bench: Bench, row: Row, seed: int) -> tuple[dict[str, Any] | N
     found: dict[str, Any] = read_json(file)
     why = unfit(file, found, question_of(bench, row, seed))
     return (None, why) if why else (found, "")
+
+
+def _serves_tuned(run: RunFolder) -> bool:
+    return bool(run.read_record()["training"]["best_stage"] == "tuned")
+
+
+def counted_steps(bench: Bench, row: Row, seed: int) -> list[Steps]:
+    """For a result that does not say it: what the row's fit, or its members' fits, must have taken."""
+    if row.name == UNTUNED.name:
+        return [NONE]
+    fits = [row.member_at(place, seed) for place in range(len(row.members))] or [row]
+    return [steps_by_recipe(bench.recipe(seed, fit.overrides), bench.prepared.split.train) for fit in fits]
 
 
 def remove_members(bench: Bench, rows: Sequence[Row], seed: int) -> None:

@@ -57,6 +57,7 @@ MIXED = (
         ("training.snapshots=2", "training.patience=10", "training.tuned_epochs=0"),
         "Huang et al. 2017: the ends of two cycles of the first stage, as one; beside 'head only'",
         mix="snapshots",
+        beside="head only",
     ),
     Row(
         "ensemble of 3 seeds",

@@ -11,7 +11,8 @@ class Row:
     name: what the table calls it, unique in its list. overrides: recipe settings as on the command line
     ("training.optimizer=sgd"). about: one plain line, with the paper where there is one. pretrain: settings of `lmrec
     pretrain`, which makes the language model that the fit begins with; none: the published one. mix: how several fits
-    become one model: snapshots of this one, or `members`, whose overrides may say SEED, OTHER and THIRD.
+    become one model: snapshots of this one, or `members`, whose overrides may say SEED, OTHER and THIRD. beside: the row
+    that differs from this one in the technique alone, where that is not the plain one.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Row:
     pretrain: tuple[str, ...] = ()
     mix: Literal["", "snapshots", "ensemble", "uniform", "greedy"] = ""
     members: tuple["Row", ...] = ()
+    beside: str = ""
 
     @property
     def asked(self) -> tuple[str, ...]:

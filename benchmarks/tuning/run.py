@@ -21,6 +21,7 @@ from benchmarks.tuning.fits import (
     UNTUNED,
     answer_reranker,
     answer_row,
+    counted_steps,
     read_reranker,
     read_row,
     remove_members,
@@ -30,12 +31,12 @@ from benchmarks.tuning.pairs import HEADER, reranker_rows
 from benchmarks.tuning.pairs import line as reranker_line
 from benchmarks.tuning.results import Answers
 from benchmarks.tuning.rows import Row, slug
-from benchmarks.tuning.table import LEGEND, made_from, table
+from benchmarks.tuning.table import BESIDE, LEGEND, beside_controls, made_from, table
 from lmrec.errors import Interrupted, LmrecError
 
 # What shares the plain fit's first stage comes first: it is the cheapest to know.
 ROWS = (
-    *(PLAIN, UNTUNED),
+    *(PLAIN, UNTUNED, *what_trains.LONGER),
     *(*what_trains.FREEZING, *what_trains.RATES, *what_trains.ADAPTERS),
     *(*how_it_trains.REGULARISERS, *words.AUGMENTATION, *words.PRETRAINED),
     *(*how_it_trains.ADVERSARIAL, *how_it_trains.OPTIMIZERS, *how_it_trains.MIXED, *what_trains.MODELS),
@@ -106,6 +107,7 @@ def read_results(bench: Bench, rows: Sequence[Row] = ROWS) -> dict[str, dict[int
             if found is None:
                 print(unused)
             else:
+                found.facts.setdefault("lm_steps", counted_steps(bench, row, seed))
                 results.setdefault(row.name, {})[seed] = found
     return results
 
@@ -135,6 +137,8 @@ def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str],
     results = read_results(bench)
     lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results)}.", ""]
     lines.append(table([row.name for row in ROWS], results, PLAIN.name, same))
+    if compared := beside_controls(ROWS, results):
+        lines += ["", "Beside the row that differs in the technique alone, NDCG@10:", "", *BESIDE, *compared]
     lines += [f"\nRefused: {name}: {why}" for name, why in refused.items()]
     return "\n".join([*lines, "", LEGEND, *reranked_section(bench, options.seeds)])
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.tuning.results import Answers, average
+from benchmarks.tuning.rows import Row
+from benchmarks.tuning.steps import cell
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
 
 Results = Mapping[str, Mapping[int, Answers]]  # row -> seed -> what was found
@@ -12,9 +14,12 @@ LEGEND = (
     "all others of the catalog; with one right item at rank r among N it is 1 - (r - 1) / (N - 1). A row with several seeds is "
     "their mean, case by case; intervals redraw users. Differences are to plain, paired by case, over the seeds that both "
     "have; `*`: the interval leaves out zero. What one seed shows may be that seed's chance, of which the interval knows "
-    "nothing. PLM parameters: those that learn. Seconds and megabytes are of the second stage's epochs (of the first's, where "
-    "there is no second), on a machine that did other things as well; megabytes are of a process that fitted other rows before "
-    "(each row by itself: `python -m benchmarks.tuning.costs`)."
+    "nothing. LM steps: how often the optimizer stepped the language model in the first seed's fit; 'a of b': b in the fit, "
+    "a of them before the end of the epoch that is judged; 'a + b': of several fits that became one model; steps of a "
+    "pretraining (DAPT, domain words) come before and are not in it. PLM parameters: those that learn. Seconds and "
+    "megabytes are of the second stage's epochs (of the first's, where there is no second), on a machine that did other "
+    "things as well; megabytes are of a process that fitted other rows before (each row by itself: `python -m "
+    "benchmarks.tuning.costs`)."
 )
 _COLUMNS = (
     *(
@@ -26,9 +31,10 @@ _COLUMNS = (
         "seeds",
         "seeds, lowest to highest",
     ),
-    *("PLM parameters", "s an epoch", "peak MB"),
+    *("LM steps", "PLM parameters", "s an epoch", "peak MB"),
 )
 _COSTS = ("trainable parameters of the language model", "seconds an epoch", "peak memory, MB")
+BESIDE = ("| technique | beside | difference [95 %] |", "|---|---|---|")
 
 
 def table(names: Sequence[str], results: Results, plain: str, same: Mapping[str, str]) -> str:
@@ -50,20 +56,36 @@ def _line(name: str, found: Mapping[int, Answers], plain: Mapping[int, Answers])
     seeds = [found[seed] for seed in sorted(found)]
     values, groups = average(seeds, "ndcg@10"), seeds[0].groups
     low, high = bootstrap_interval(values, groups)
-    apart, both = "", sorted(set(found) & set(plain))
-    if both:
-        mine, theirs = (average([one[seed] for seed in both], "ndcg@10") for one in (found, plain))
-        gap = paired_difference(mine, theirs, groups)
-        apart = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]{' *' if gap.is_clear else ''}"
+    apart = _difference(found, plain)
     means = [one.mean("ndcg@10") for one in seeds]
     recall, area = (average(seeds, metric).mean() for metric in ("recall@10", "auc"))
     cost: dict[str, float | None] = next((one.facts["cost"] for one in seeds if one.facts.get("cost")), {})
+    steps = seeds[0].facts.get("lm_steps", [])
+    if cost and steps and not any(one["taken"] for one in steps):
+        cost = {**cost, _COSTS[0]: 0}
     cells = [
         name, f"{values.mean():.4f} [{low:.4f}, {high:.4f}]", apart, f"{recall:.4f}", f"{area:.4f}", str(len(seeds)),
         f"{min(means):.4f} to {max(means):.4f}" if len(means) > 1 else "",
+        cell(steps),
         *("" if (value := cost.get(key)) is None else f"{value:,.0f}" for key in _COSTS),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def _difference(found: Mapping[int, Answers], reference: Mapping[int, Answers]) -> str:
+    """Over the seeds that both have; empty where there is none."""
+    both = sorted(set(found) & set(reference))
+    if not both:
+        return ""
+    mine, theirs = (average([one[seed] for seed in both], "ndcg@10") for one in (found, reference))
+    gap = paired_difference(mine, theirs, found[both[0]].groups)
+    return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]{' *' if gap.is_clear else ''}"
+
+
+def beside_controls(rows: Sequence[Row], results: Results) -> list[str]:
+    """A line for each row whose question is another one than its difference to plain: beside which row it stands."""
+    differences = ((row, _difference(results.get(row.name, {}), results.get(row.beside, {}))) for row in rows)
+    return [f"| {row.name} | {row.beside} | {apart} |" for row, apart in differences if row.beside and apart]
 
 
 def made_from(results: Results) -> str:

@@ -1,6 +1,7 @@
 """Rows of the table of techniques: what of the language model learns, and what that costs and brings."""
 
 from benchmarks.tuning.rows import Row
+from benchmarks.tuning.steps import STILL
 from lmrec.artifacts.run import RunFolder
 
 _ALL = "encoder.train=all"
@@ -52,6 +53,40 @@ ADAPTERS = (
     _adapter("prefix", "learnt keys and values in every layer (Li and Liang 2021)", rate="2e-3"),
     _adapter("houlsby", "two bottlenecks a layer (Houlsby et al. 2019)"),
     _adapter("pfeiffer", "one bottleneck a layer (Pfeiffer et al. 2020)"),
+)
+
+# The common second stage has eight steps of the language model in all, which can hardly differ from none. Here about 200, one
+# a step of the towers, from the plain first stage: each row beside a control whose towers take the same steps on the same
+# batches at the same rates. Its language model stands still: a rate that fp32 cannot add, and one pass an epoch instead of one
+# a step. `training.patience` may end a row's second stage sooner.
+_STANDS = "longer, head only"
+_LONGER = ("training.tuned_batch_events=2000", "training.tuned_epochs=5")
+_EACH_STEP = (*_LONGER, "training.encoder_interval=1")
+LONGER = (
+    Row(
+        _STANDS,
+        (*_LONGER, "training.encoder_interval=1000000", f"training.encoder_learning_rate={STILL:g}"),
+        "the control of these rows: five epochs of the second stage whose language model stands still",
+    ),
+    Row(
+        "longer, last 2 layers",
+        (*_EACH_STEP, "encoder.train=last_layers", "encoder.n_layers=2"),
+        "the language model steps each time the towers do, about 40 times an epoch",
+        beside=_STANDS,
+    ),
+    Row("longer, all", (*_EACH_STEP, _ALL), "the same, every weight", beside=_STANDS),
+    Row(
+        "longer, lora",
+        (*_EACH_STEP, _ALL, "encoder.adapter.kind=lora", "training.encoder_learning_rate=5e-4"),
+        "the same, LoRA in every layer",
+        beside=_STANDS,
+    ),
+    Row(
+        "longer, norms and biases",
+        (*_EACH_STEP, "encoder.train=norms_and_biases", "training.encoder_learning_rate=5e-4"),
+        "the same, BitFit with the norms",
+        beside=_STANDS,
+    ),
 )
 
 # Bounded, for one pass of these models costs many times what a row's does: fewer epochs, cases and items than plain has.

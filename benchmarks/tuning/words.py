@@ -33,11 +33,13 @@ LONG_TEXTS = (
         "sentences, 48 words",
         ("template.max_words=48", "template.shorten=sentences"),
         "its most central sentences (TextRank, Mihalcea and Tarau 2004)",
+        beside="head, 48 words",
     ),
     Row(
         "keywords, 48 words",
         ("template.max_words=48", "template.shorten=keywords"),
         "its most central words (TextRank, Mihalcea and Tarau 2004)",
+        beside="head, 48 words",
     ),
 )
 

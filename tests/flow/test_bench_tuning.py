@@ -17,10 +17,15 @@ from benchmarks.tuning.fits import read_reranker
 from benchmarks.tuning.how_it_trains import MIXED
 from benchmarks.tuning.pairs import reranker_rows
 from benchmarks.tuning.results import Answers, Question, average, read_answer
-from benchmarks.tuning.rows import slug
+from benchmarks.tuning.rows import Row, slug
 from benchmarks.tuning.run import ROWS as ROWS_OF_TABLE
 from benchmarks.tuning.run import measure, read_results
-from benchmarks.tuning.table import table
+from benchmarks.tuning.steps import steps_by_recipe, steps_of
+from benchmarks.tuning.table import beside_controls, table
+from benchmarks.tuning.what_trains import LONGER
+from lmrec.artifacts.files import read_json
+from lmrec.artifacts.run import RunFolder
+from lmrec.artifacts.training_state import load_training_state
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
 from lmrec.recipe import load_recipe
 from lmrec.workflows.judge import judge_run
@@ -85,6 +90,43 @@ def test_what_changes_the_first_stage_does_not_share_it() -> None:
         assert not is_shared(("encoder.train=all", override))
 
 
+def test_longer_tuning_and_its_control_step_the_towers_alike_and_the_control_leaves_the_language_model(
+    kept: Path, prepared: Prepared, plain_choices: list[str], tmp_path: Path
+) -> None:
+    short = ("training.tuned_batch_events=100", "training.tuned_epochs=2")
+    epochs, moved = [], []
+    for row in (LONGER[0], LONGER[-1]):
+        assert is_shared(row.overrides)
+        recipe = load_recipe(overrides=[*plain_choices, *row.overrides, *short])
+        out = tmp_path / slug(row.name)
+        begin_from(kept, out, recipe, prepared)
+        began = encoder_in(RunFolder(out))
+        later: list[dict[str, torch.Tensor]] = []
+
+        def watch(_row: object, out: Path = out, later: list[dict[str, torch.Tensor]] = later) -> None:
+            later.append(encoder_in(RunFolder(out)))  # of the last epoch's end
+
+        run = fit_run(None, None, out=out, recipe=recipe, prepared=prepared, show=False, resume=True, watch=watch).run
+        moved.append(max(float((later[-1][name] - value).abs().max()) for name, value in began.items()))
+        told, counted = steps_of(run), steps_by_recipe(recipe, prepared.split.train)
+        assert (told["taken"], told["epochs"]) == (counted["taken"], 2)
+        assert steps_of(run, judges_tuned=False)["judged"] == 0
+        assert (told["taken"] == 0) == (row is LONGER[0])
+        epochs.append(run.read_metrics())
+    assert moved[0] < 1e-25 < 1e-4 < moved[1]
+    assert [row["learning_rate"] for row in epochs[0]] == [row["learning_rate"] for row in epochs[1]]
+    assert epochs[0][-1]["loss"] != epochs[0][-2]["loss"]  # the control's towers learn on
+    assert epochs[0][-1]["loss"] != epochs[1][-1]["loss"]
+
+
+def encoder_in(run: RunFolder) -> dict[str, torch.Tensor]:
+    """What is learnt of the language model, in a fit's state on disk."""
+    fingerprint = read_json(run.training_state / "state.json")["fingerprint"]
+    state = load_training_state(run.training_state, fingerprint)
+    assert state is not None
+    return {name: value for name, value in state.weights.items() if name.startswith("encoder.")}
+
+
 def test_kept_sums_give_the_intervals_of_the_cases(fitted: Path, tmp_path: Path) -> None:
     judged = judge_run(fitted, show=False)
     found = next(iter(judged.evaluations.values()))
@@ -121,6 +163,8 @@ def test_the_table_says_how_many_seeds_a_row_has_and_names_those_that_are_missin
         "row": {1: answers(0.5)},
     }
     shown = table(["plain", "row", "as plain", "late"], results, "plain", {"as plain": "plain"})
+    paired = [Row("plain", (), "", beside="row"), Row("row", (), ""), Row("late", (), "", beside="row")]
+    assert beside_controls(paired, results) == ["| plain | row | -0.1000 [-0.1000, -0.1000] * |"]  # seed 1 of both
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines()[2:5]]
     assert [line[0] for line in cells] == ["plain", "row", "as plain"]
     assert cells[0][1].startswith("0.3000")

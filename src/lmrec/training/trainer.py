@@ -256,13 +256,17 @@ class Trainer:
         )
 
     def _plan_ranks(self, stages: list[Stage]) -> None:
-        """Tell an AdaLoRA how often the language model will step; one that histories are read with steps each time."""
+        """Tell an AdaLoRA how often the language model will step."""
         encoder, config = self.learner.encoder, self.config
         for number, stage in enumerate(stages):
             if encoder is not None and encoder.allocation is not None and stage.regime == "tuned":
                 n_steps = -(-len(self.batches(number, 0)) // config.accumulate)
-                every = 1 if self.learner.towers.user_model is None else config.encoder_interval
-                encoder.allocation.begin(stage.n_epochs * -(-n_steps // every))
+                encoder.allocation.begin(stage.n_epochs * self._encoder_steps(n_steps))
+
+    def _encoder_steps(self, n_steps: int) -> int:
+        """How often the language model steps in a second stage's epoch of so many steps; one that histories are read with
+        steps each time."""
+        return n_steps if self.learner.towers.user_model is None else -(-n_steps // self.config.encoder_interval)
 
     def _run_stage(self, number: int, stage: Stage, resumed: TrainingState | None) -> None:
         state, config = self.state, self.config
@@ -354,6 +358,8 @@ class Trainer:
             "loss": state.loss_sum / max(1, state.step),
             "learning_rate": float(optimizer.param_groups[-1]["lr"]),
         }
+        if stage.regime == "tuned":
+            row["encoder_steps"] = self._encoder_steps(state.step)
         with self._averaged(stage):
             if self.validate is None:
                 state.keep_last(self._weights())
