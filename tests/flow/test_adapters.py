@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,13 +16,17 @@ from torch import Tensor
 
 from lmrec.artifacts.checkpoint import read_checkpoint
 from lmrec.data.dataset import Dataset
+from lmrec.data.history import HistoryIndex
 from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
 from lmrec.feedback.events import Event
 from lmrec.feedback.store import Store
+from lmrec.models.encoder import TextEncoder, encode_tokens
 from lmrec.retrieval.answers import LiveQuery
 from lmrec.retrieval.live import LiveRecommender
 from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.scorer import build_bank
 from lmrec.retrieval.words import WordEncoder
+from lmrec.text.tokens import tokenize_texts
 from lmrec.workflows import train
 from lmrec.workflows.judge import FROZEN, frozen_scorer, judge_run
 from lmrec.workflows.train import fit_run
@@ -75,15 +80,26 @@ def base_of(run: Path) -> Path:
     return Path(json.loads((run / "checkpoint" / "encoder" / "adapter.json").read_text())["base"]["location"])
 
 
-def untuned(run: Path) -> Tensor:
-    """What the base makes of the run's texts."""
-    from lmrec.models.encoder import encode_tokens, load_encoder
-    from lmrec.text.tokens import tokenize_texts
-
-    recommender = Recommender.load(run)
+def encoded_by(encoder: TextEncoder, recommender: Recommender) -> Tensor:
+    """(N, Dt) the run's texts."""
     config = recommender.checkpoint.configs.encoder
     tokens = tokenize_texts(recommender.checkpoint.load_tokenizer(), texts_of(recommender), config.max_tokens)
-    return torch.from_numpy(encode_tokens(load_encoder(base_of(run), config), tokens.ids, 4096, torch.device("cpu")))
+    return torch.from_numpy(encode_tokens(encoder, tokens.ids, 4096, torch.device("cpu")))
+
+
+def scores_by(recommender: Recommender, encoder: TextEncoder) -> Tensor:
+    """(B, N) cosine times scale, of all users' histories with all items, by the run's towers over this encoder's vectors."""
+    towers, log = recommender.towers_scorer, recommender.interactions
+    scorer = towers.over(build_bank(towers.towers, encoded_by(encoder, recommender)))
+    return torch.from_numpy(scorer.score(HistoryIndex.from_interactions(log).all(np.arange(log.n_users))))
+
+
+def untuned(run: Path) -> Tensor:
+    """What the base makes of the run's texts."""
+    from lmrec.models.encoder import load_encoder
+
+    recommender = Recommender.load(run)
+    return encoded_by(load_encoder(base_of(run), recommender.checkpoint.configs.encoder), recommender)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,6 +117,12 @@ def test_the_adapter_alone_is_kept_and_gives_the_vectors_that_were_learnt(kind: 
     assert bool(served.adapter_names) == (kind == "houlsby")  # the others are merged into the base
     ids, mask = torch.tensor([[2, 9, 8, 3]]), torch.ones(1, 4, dtype=torch.bool)
     torch.testing.assert_close(served(ids, mask), learning(ids, mask), atol=1e-5, rtol=0)
+    by_served, by_learning = (scores_by(recommender, encoder) for encoder in (served, learning))
+    # Cosines are equal to 1e-5. A score is one times the scale (here about 14), and so is the rounding of merged weights in
+    # single precision, which whitening makes larger before: up to 5e-5 of a score was seen.
+    scale = float(recommender.towers_scorer.towers.head.scale.detach())
+    torch.testing.assert_close(by_served, by_learning, atol=1e-5 * scale, rtol=0)
+    assert by_served.std() > 0.05, "scores that do differ"
 
 
 @pytest.mark.parametrize("kind", KINDS)
