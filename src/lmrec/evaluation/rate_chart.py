@@ -10,12 +10,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Points = Sequence[tuple[float, float]]  # (rate, value)
+Spread = Sequence[tuple[float, float, float]]  # (rate, lowest, highest)
 
 _COLOURS = (ACCENT, INK, MUTED)
 
 
-def draw_rates(curves: Mapping[str, Points], path: Path, label: str, chosen: Mapping[str, float]) -> None:
-    """Write a PNG. label: what the values are. chosen: rates to mark with a dashed line, by what to call them."""
+def draw_rates(
+    curves: Mapping[str, Points],
+    path: Path,
+    label: str,
+    chosen: Mapping[str, float],
+    spreads: Mapping[str, Spread] | None = None,
+) -> None:
+    """Write a PNG. label: what the values are. chosen: rates to mark with a dashed line, by what to call them. spreads: for
+    curves of some of these names, a band behind the curve."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_axes((0.13, 0.17, 0.84, 0.76))
@@ -24,6 +32,9 @@ def draw_rates(curves: Mapping[str, Points], path: Path, label: str, chosen: Map
             colour = LIGHT[_COLOURS[place % len(_COLOURS)]]
             marker = "o" if len(points) <= 20 else ""
             axes.plot(rates, values, color=colour, label=name, marker=marker, markersize=4)
+            if spread := (spreads or {}).get(name):
+                at, low, high = zip(*spread, strict=True)
+                axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
         for place, (name, rate) in enumerate(chosen.items()):
             axes.axvline(rate, color=LIGHT[MUTED], linewidth=1.0, linestyle=(0, (3, 3)), zorder=0)
             height = 0.04 + 0.07 * place
