@@ -1,9 +1,14 @@
 """The notebook runs from top to bottom, on tiny data and choices in place of its own."""
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "movielens.ipynb"
 
@@ -37,3 +42,35 @@ def test_the_notebook_runs(world_folder: Path, tmp_path: Path, quick_choices: li
     assert all(len(text.strip().splitlines()) == 5 for text in said_of), "five items each"
     assert any("popularity" in text for text in shown.values())
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("place", ["in the checkout", "elsewhere", "where it is installed"])
+def test_the_notebook_installs_from_its_checkout_or_its_one_address(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is installed: what pip would be called with is looked at. Nobody has tried the address."""
+    calls: list[list[str]] = []
+    found: dict[str, Any] = {}
+
+    def note(command: list[str], check: bool) -> None:
+        assert check, "what fails must show"
+        calls.append(command)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.chdir(NOTEBOOK.parent if place == "in the checkout" else tmp_path)
+    if place != "where it is installed":
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells  # type: ignore[no-untyped-call]
+    (install,) = [cell.source for cell in cells if "pip" in cell.source]
+    exec(install, found)
+    if place == "where it is installed":
+        assert calls == []
+        return
+    ((*pip, wanted),) = calls
+    assert pip == [sys.executable, "-m", "pip", "install", "-q"]
+    if place == "in the checkout":
+        assert wanted == f"{NOTEBOOK.parents[1]}[service,tensorboard]"
+    else:
+        asked = Requirement(wanted)
+        assert (asked.name, asked.url, asked.extras) == ("lmrec", found["ADDRESS"], {"service", "tensorboard"})
+    assert sum(cell.source.count("github.com") for cell in cells) == 1, "the address stands in one place"
