@@ -25,7 +25,8 @@ from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import training_fingerprint
 
 _SECOND_STAGE_ALONE = (
-    *("encoder.train", "encoder.n_layers", "encoder.adapter.", "regularisers.l2_sp"),
+    *("encoder.train", "encoder.n_layers", "encoder.adapter.", "encoder.dropout", "encoder.checkpointing"),
+    "regularisers.l2_sp",
     *("training.layer_decay", "training.encoder_learning_rate", "training.tuned_learning_rate"),
     *(
         "training.encoder_interval",

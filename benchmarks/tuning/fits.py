@@ -71,7 +71,7 @@ def answer_mixed(bench: Bench, row: Row, seed: int) -> None:
     if row.mix in ("uniform", "greedy"):
         mixed = soup_runs(paths, out, "uniform" if row.mix == "uniform" else "greedy", show=False).run
     else:
-        mixed = ensemble_runs(paths, out)
+        mixed = ensemble_runs(paths, out, "ranks" if row.mix == "ranks" else "scores")
     judged = judge_run(mixed.path, [_QUICK], show=False)
     seconds = {"seconds": round(time.monotonic() - began, 1), "fit_seconds": round(fitted, 1)}
     soup = mixed.read_record().get("soup", {}).get("chosen")

@@ -32,9 +32,19 @@ REGULARISERS = (
     Row("no dropout", ("user_model.dropout=0", "item.id_dropout=0"), "what the default's dropout brings"),
     Row("dropout of items", ("user_model.item_dropout=0.2",), "a fifth of each history vanishes"),
     Row("dropout of ids 0.5", ("item.id_dropout=0.5",), "half of the items learn from their words alone"),
+    Row(
+        "dropout of the language model",
+        ("encoder.dropout=0.1",),
+        "inside its layers while they are tuned (Srivastava et al. 2014)",
+    ),
     Row("label smoothing", ("objective.label_smoothing=0.1",), "Szegedy et al. 2016"),
     Row("r-drop", ("regularisers.r_drop=1",), "Liang et al. 2021: two passes agree"),
     Row("l2-sp", ("regularisers.l2_sp=0.01",), "Li et al. 2018: a pull to the pretrained weights"),
+    Row(
+        "next genre as well",
+        ("objective.auxiliary.column=genres",),
+        "a second head says of which genre the next film is, softmax over them (Caruana 1997)",
+    ),
 )
 
 ADVERSARIAL = (
@@ -51,6 +61,11 @@ _SOUP = (
     Row("soup, lower rate", ("training.start_seed=SEED", "training.learning_rate=1.5e-3"), "half the rate"),
     Row("soup, label smoothing", ("training.start_seed=SEED", "objective.label_smoothing=0.1"), "Szegedy et al. 2016"),
 )
+_SEEDS = (
+    Row("plain, for the ensemble", (), "the common recipe"),
+    Row("plain, other seed", ("training.seed=OTHER",), "the common recipe"),
+    Row("plain, third seed", ("training.seed=THIRD",), "the common recipe"),
+)
 MIXED = (
     Row(
         "snapshots",
@@ -64,11 +79,15 @@ MIXED = (
         (),
         "three plain fits, each at the stage that validation chose, by scores",
         mix="ensemble",
-        members=(
-            Row("plain, for the ensemble", (), "the common recipe"),
-            Row("plain, other seed", ("training.seed=OTHER",), "the common recipe"),
-            Row("plain, third seed", ("training.seed=THIRD",), "the common recipe"),
-        ),
+        members=_SEEDS,
+    ),
+    Row(
+        "ensemble of 3 seeds, by ranks",
+        (),
+        "the same three fits, by the sum of reciprocal ranks (Cormack et al. 2009)",
+        mix="ranks",
+        members=_SEEDS,
+        beside="ensemble of 3 seeds",
     ),
     Row("uniform soup", (), "Wortsman et al. 2022: the mean of four fits' weights", mix="uniform", members=_SOUP),
     Row("greedy soup", (), "the same: a fit joins where validation does not fall", mix="greedy", members=_SOUP),

@@ -1,8 +1,9 @@
 """Rerankers on one fitted run: `python -m benchmarks.tuning.pairs RUN [ROW...]`, resumable, a line a row.
 
-RUN is a run fitted on MovieLens-100K (or anything with ratings). Each row is taught to a copy of it and judged on a part of the
-test cases: lists over the whole catalog with and without reading, single pairs from probabilities, and what a list costs.
-Results are kept beside RUN in RUN-rerankers/ROW.json; a row that is there is not measured again. SMALL=1: a tenth of all.
+RUN is a run fitted on MovieLens-100K (or anything with ratings). Each row is taught to a copy of it and judged on a part of
+the test cases: lists over the whole catalog with and without reading, single pairs from probabilities, and what a list costs.
+A row that distils teaches the retriever from the lists of a reranker, and judges it by itself on all test cases. Results are
+kept beside RUN in RUN-rerankers/ROW.json; a row that is there is not measured again. SMALL=1: a tenth of all.
 """
 
 import json
@@ -10,21 +11,27 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.tuning.rows import Row, slug
-from lmrec.artifacts.files import write_json
+from lmrec.artifacts.files import read_json, share_file, write_json
 from lmrec.artifacts.run import RunFolder, describe_environment
+from lmrec.evaluation.compare import paired_difference
+from lmrec.evaluation.evaluator import Evaluation
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.distil import distil_run
-from lmrec.workflows.judge import judge_run
+from lmrec.workflows.judge import judge_run, own_name
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.reranked import ALONE, RERANKED
 
-DISTILLED = "cross-encoder, binary"
+_HEARD = (
+    0.5  # half the retriever's word, half the reranker's: where validation gave a weight of 0, nothing would be read
+)
 _N_TIMED = 20
 _SMOLLM2 = "reranker.name=SmolLM2-135M-Instruct"
 
@@ -45,7 +52,18 @@ def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
     gpt = (*sizes(10, 40, 40, 60), _SMOLLM2)
     yes_no = ("reranker.form=yes_no", "reranker.train=lora", "reranker.learning_rate=5e-4", "reranker.batch_pairs=8")
     return (
-        Row(DISTILLED, learnt, "MiniLM, chosen against the retriever's own best (Nogueira & Cho 2019)"),
+        Row("cross-encoder, binary", learnt, "MiniLM, chosen against the retriever's own best (Nogueira & Cho 2019)"),
+        Row(
+            "distilled from cross-encoder, binary",
+            learnt,
+            "the retriever, taught by that reranker's lists, whatever validation says of it (Hinton et al. 2015)",
+            distil=(f"weight={_HEARD:g}", f"distil.n_events={2000 // shrink}"),
+        ),
+        Row(
+            "cross-encoder, random negatives, longer",
+            (*sizes(20, 300, 300, 300), f"reranker.n_events={15000 // shrink}", "reranker.negatives=uniform"),
+            "ten times the events, wrong pairs from the whole catalog: what it can learn at all",
+        ),
         Row(
             "cross-encoder, popular negatives",
             (*learnt, "reranker.negatives=popularity"),
@@ -75,74 +93,145 @@ def measure(run: Path, row: Row, shrink: int = 1) -> dict[str, Any]:
     if not folder.reranker.exists():
         fit_reranker(copy, row.overrides, show=False)
     fit = folder.read_record()["reranker"]
-    judged = judge_run(copy, ['baselines.names=["popularity"]'], show=False).reranking
-    assert judged is not None
-    metric = judged.table.metric
-    lists = {one.name: one for one in judged.table.rows}
-    plain = next(one for one in judged.table.rows if one.is_baseline)
-    gained = lists[RERANKED].differences.get(metric)
     found = {
         "row": row.name,
         "about": row.about,
         "overrides": list(row.overrides),
-        "metric": metric,
-        "cases": judged.table.form.n_cases,
-        "retriever": plain.metrics[metric].value,
-        "reranked": lists[RERANKED].metrics[metric].value,
-        "alone": lists[ALONE].metrics[metric].value,
-        "difference": [gained.mean, gained.low, gained.high] if gained is not None else None,
         "weight": fit["description"]["weight"],
-        "pairs": judged.pairs.metrics,
-        "temperature": judged.pairs.calibration.temperature,
         "fit_seconds": fit["seconds"],
         "n_pairs": fit["n_pairs"],
-        "ms_a_list": time_lists(copy, rerank=True),
-        "ms_a_list_plain": time_lists(copy, rerank=False),
-        "distilled": distilled(copy, shrink) if row.name == DISTILLED else None,
+        **(distilled(copy, row) if row.distil else reranked(copy)),
         **describe_environment(),
     }
     shutil.rmtree(copy)
     return found
 
 
-def distilled(run: Path, shrink: int) -> dict[str, Any] | None:
-    """What the retriever takes from its reranker: its validation metric before and after, and the epoch that is kept."""
-    if not json.loads((run / "reranker" / "reranker.json").read_text())["weight"]:
-        return None
-    out = run.with_name(f"{run.name}-distilled")
+def reranked(run: Path) -> dict[str, Any]:
+    """What the judge says of a run and its reranker, and what a list costs."""
+    judged = judge_run(run, ['baselines.names=["popularity"]'], show=False).reranking
+    assert judged is not None
+    metric = judged.table.metric
+    lists = {one.name: one for one in judged.table.rows}
+    plain = next(one for one in judged.table.rows if one.is_baseline)
+    gained = lists[RERANKED].differences.get(metric)
+    return {
+        "metric": metric,
+        "cases": judged.table.form.n_cases,
+        "retriever": plain.metrics[metric].value,
+        "reranked": lists[RERANKED].metrics[metric].value,
+        "alone": lists[ALONE].metrics[metric].value,
+        "difference": [gained.mean, gained.low, gained.high] if gained is not None else None,
+        "pairs": judged.pairs.metrics,
+        "temperature": judged.pairs.calibration.temperature,
+        "list_read": time_reading(run),
+        "ms_a_list_plain": time_lists(run, rerank=False),
+    }
+
+
+def distilled(run: Path, row: Row) -> dict[str, Any]:
+    """What the run answers by itself, before and after it was taught by its reranker, on all test cases; `validation` of the
+    start and of each epoch, and the epoch that is kept (0: none was better than the start)."""
+    out = run.with_name(f"{run.name}-taught")
     shutil.rmtree(out, ignore_errors=True)
-    found = distil_run(run, out, [f"distil.n_events={200 // shrink}"], show=False)
+    with heard(run) as copy:
+        taught = distil_run(copy, out, [one for one in row.distil if one.startswith("distil.")], show=False)
+    metric, before, after = taught.metric, *(_judged_alone(one) for one in (run, out))
+    gap = paired_difference(after.metrics[metric], before.metrics[metric], before.groups)
     shutil.rmtree(out)
-    return {"metric": found.metric, "validation": found.metrics, "epoch": found.epoch, "seconds": found.seconds}
+    return {
+        "metric": metric,
+        "cases": len(before.groups),
+        "own": before.aggregate[metric],
+        "distilled": after.aggregate[metric],
+        "difference": [gap.mean, gap.low, gap.high],
+        "validation": list(taught.metrics),
+        "epoch": taught.epoch,
+        "n_lists": taught.n_lists,
+        "distil_seconds": taught.seconds,
+    }
+
+
+def _judged_alone(run: Path) -> Evaluation:
+    return judge_run(run, ["baselines.names=[]"], show=False).evaluations[own_name(RunFolder(run))]
+
+
+@contextmanager
+def heard(run: Path) -> Iterator[Path]:
+    """A copy of the run whose reranker has a weight, for as long as it is needed."""
+    copy = run.with_name(f"{run.name}-heard")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(run, copy, copy_function=share_file)
+    file = RunFolder(copy).reranker / "reranker.json"
+    write_json(file, {**read_json(file), "weight": _HEARD})
+    try:
+        yield copy
+    finally:
+        shutil.rmtree(copy)
+
+
+def time_reading(run: Path) -> dict[str, float]:
+    """As `time_lists`, where the reranker reads whatever weight validation gave it; `k`: how many items of a list."""
+    with heard(run) as copy:
+        k = int(read_json(RunFolder(copy).reranker / "reranker.json")["top_k"])
+        return {"k": k, **time_lists(copy, rerank=True)}
 
 
 def time_lists(run: Path, rerank: bool) -> dict[str, float]:
-    """Milliseconds of one list of ten for one user, at the middle and the 95th percentile, when everything is loaded."""
+    """Milliseconds of one list of ten for one user, at the middle and the 95th percentile, when everything is loaded; and of
+    the processor at the middle, which other work on the machine does not lengthen."""
     recommender = Recommender.load(run)
     users = recommender.interactions.user_ids[: _N_TIMED + 1]
-    took = []
+    took, busy = [], []
     for user in users:
-        started = time.perf_counter()
+        started, began = time.perf_counter(), time.process_time()
         recommender.recommend(users=[user], k=10, rerank=rerank)
         took.append(1000 * (time.perf_counter() - started))
-    return {"p50": float(np.percentile(took[1:], 50)), "p95": float(np.percentile(took[1:], 95))}
+        busy.append(1000 * (time.process_time() - began))
+    p50, p95 = np.percentile(took[1:], (50, 95)).tolist()
+    return {"p50": p50, "p95": p95, "processor_p50": float(np.percentile(busy[1:], 50))}
 
 
 def line(found: dict[str, Any]) -> str:
-    """A row of the table in markdown."""
+    """A row of the table in markdown: of rerankers, or of what was distilled. A time that was taken where nothing was read (of
+    results from before it was seen to) is left out."""
     gained = "" if found["difference"] is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*found["difference"])
+    if "own" in found:
+        cells = [
+            found["row"], f"{found['own']:.4f}", f"{found['distilled']:.4f}", gained,
+            f"{found['epoch']} of {len(found['validation']) - 1}", f"{found['n_lists']:,}", f"{found['distil_seconds']:.0f}",
+        ]  # fmt: skip
+        return "| " + " | ".join(cells) + " |"
     pairs = ", ".join(f"{name} {value:.3f}" for name, value in found["pairs"].items() if "before" not in name)
+    read, alone = found.get("list_read"), found["ms_a_list_plain"]
     cells = [
         found["row"], f"{found['retriever']:.4f}", f"{found['reranked']:.4f}", gained, f"{found['alone']:.4f}",
-        f"{found['weight']:g}", pairs, f"{found['fit_seconds']:.0f}", f"{found['ms_a_list']['p50']:.0f}",
-        f"{found['ms_a_list_plain']['p50']:.1f}",
+        f"{found['weight']:g}", pairs, f"{found['n_pairs']:,}", f"{found['fit_seconds']:.0f}",
+        f"{read['processor_p50']:.0f} ({read['k']:.0f} read)" if read else "",
+        f"{alone.get('processor_p50', alone['p50']):.1f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
 HEADER = (
-    "| reranker | retriever | reranked | difference [95 %] | alone | weight | pairs | fit, s | ms a list | without |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "| reranker | retriever | reranked | difference [95 %] | alone | weight | pairs | pairs learnt | fit, s | ms a list, read "
+    "| ms without |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
+DISTILLED_HEADER = (
+    "| distilled | the run's own | distilled | difference [95 %] | epoch kept | lists read | s |\n"
+    "|---|---|---|---|---|---|---|"
+)
+ABOUT_READING = (
+    "On top of the plain run of that seed: NDCG@10 of the whole catalog's ranking on a part of the test cases, of the "
+    "retriever, of both, and of the reranker alone; its weight was chosen on validation (0: its gain there was not clear, "
+    "and nothing is put in another order). 'pairs' are judged against wrong items of the row's own kind. 'ms a list, "
+    "read': the processor's time for one user's list where the reranker reads the retriever's best, so many as are named, "
+    "whatever weight it has; 'without': the same list from the retriever alone. A gap: not measured that way."
+)
+ABOUT_DISTILLED = (
+    "Distilled: the run's towers, taught by the order that the reranker (half its word, half the retriever's, whatever "
+    "weight validation gave it) brings into lists of training histories; by themselves, on all test cases, beside the same "
+    "run before. Epoch 0: on validation none was better than the start, which is kept."
 )
 
 
@@ -162,9 +251,7 @@ def main(words: list[str]) -> None:
         if not file.exists():
             write_json(file, measure(run, row, shrink))
         found = json.loads(file.read_text())
-        print(line(found), flush=True)
-        if found["distilled"] is not None:
-            print(f"\ndistilled: {found['distilled']}\n", flush=True)
+        print(f"\n{DISTILLED_HEADER}\n{line(found)}\n" if row.distil else line(found), flush=True)
 
 
 if __name__ == "__main__":

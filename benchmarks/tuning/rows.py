@@ -12,22 +12,24 @@ class Row:
     ("training.optimizer=sgd"). about: one plain line, with the paper where there is one. pretrain: settings of `lmrec
     pretrain`, which makes the language model that the fit begins with; none: the published one. mix: how several fits
     become one model: snapshots of this one, or `members`, whose overrides may say SEED, OTHER and THIRD. beside: the row
-    that differs from this one in the technique alone, where that is not the plain one.
+    that differs from this one in the technique alone, where that is not the plain one. distil: of a reranker's row, how the
+    retriever is taught by it.
     """
 
     name: str
     overrides: tuple[str, ...]
     about: str
     pretrain: tuple[str, ...] = ()
-    mix: Literal["", "snapshots", "ensemble", "uniform", "greedy"] = ""
+    mix: Literal["", "snapshots", "ensemble", "ranks", "uniform", "greedy"] = ""
     members: tuple["Row", ...] = ()
     beside: str = ""
+    distil: tuple[str, ...] = ()
 
     @property
     def asked(self) -> tuple[str, ...]:
         """All that makes its results what they are, as a list of settings."""
         mixed = tuple(f"{member.name}: {override}" for member in self.members for override in member.overrides or ("",))
-        return (*self.overrides, *self.pretrain, *((f"mix={self.mix}",) if self.mix else ()), *mixed)
+        return (*self.overrides, *self.pretrain, *self.distil, *((f"mix={self.mix}",) if self.mix else ()), *mixed)
 
     def member_at(self, place: int, seed: int) -> "Row":
         """A member of a fit's seed. The other seeds are far from those that rows are fitted with."""

@@ -27,7 +27,7 @@ from benchmarks.tuning.fits import (
     remove_members,
     same_as_plain,
 )
-from benchmarks.tuning.pairs import HEADER, reranker_rows
+from benchmarks.tuning.pairs import ABOUT_DISTILLED, ABOUT_READING, DISTILLED_HEADER, HEADER, reranker_rows
 from benchmarks.tuning.pairs import line as reranker_line
 from benchmarks.tuning.results import Answers
 from benchmarks.tuning.rows import Row, slug
@@ -113,23 +113,22 @@ def read_results(bench: Bench, rows: Sequence[Row] = ROWS) -> dict[str, dict[int
 
 
 def reranked_section(bench: Bench, n_seeds: int) -> list[str]:
-    """The table of rerankers, a line a row and seed; empty where none was judged."""
-    lines = []
+    """The tables of rerankers and of what was distilled from them, a line a row and seed; empty where none was judged."""
+    lines: list[str] = []
+    taught: list[str] = []
     for row in reranker_rows(bench.shrink):
         for seed in range(n_seeds):
             found, _ = read_reranker(bench, row, seed)
             if found is not None:
-                lines.append(reranker_line({**found, "row": f"{found['row']}, seed {seed}, {found['cases']} cases"}))
-                if found["distilled"] is not None:
-                    lines.append(f"| distilled from it: {found['distilled']} |" + " |" * 9)
-    if not lines:
-        return ["", "## Rerankers", "", "Not measured yet."]
-    about = (
-        "On top of the plain run of that seed: NDCG@10 of the whole catalog's ranking on a part of the test cases, of the "
-        "retriever, of both, and of the reranker alone; its weight was chosen on validation (0: its gain there was not clear, "
-        "and nothing is put in another order)."
-    )
-    return ["", "## Rerankers", "", about, "", HEADER, *lines]
+                named = {**found, "row": f"{found['row']}, seed {seed}, {found['cases']:,} cases"}
+                (taught if row.distil else lines).append(reranker_line(named))
+    missing = [row.name for row in reranker_rows(bench.shrink) if read_reranker(bench, row, 0)[0] is None]
+    shown = ["", "## Rerankers", ""]
+    if lines:
+        shown += [ABOUT_READING, "", HEADER, *lines, ""]
+    if taught:
+        shown += [ABOUT_DISTILLED, "", DISTILLED_HEADER, *taught, ""]
+    return [*shown, *([f"Not measured yet: {'; '.join(missing)}."] if missing else [])]
 
 
 def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str], refused: dict[str, str]) -> str:
@@ -137,6 +136,7 @@ def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str],
     results = read_results(bench)
     lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results)}.", ""]
     lines.append(table([row.name for row in ROWS], results, PLAIN.name, same))
+    lines += [f"\nNot measured: {what}" for what in words.NOT_MEASURED]
     if compared := beside_controls(ROWS, results):
         lines += ["", "Beside the row that differs in the technique alone, NDCG@10:", "", *BESIDE, *compared]
     lines += [f"\nRefused: {name}: {why}" for name, why in refused.items()]

@@ -17,6 +17,12 @@ HEAD_ONLY = Row("head only", ("encoder.train=none",), "the language model is fix
 FREEZING = (
     HEAD_ONLY,
     Row("all", (_ALL,), "every weight of the language model learns"),
+    Row(
+        "all, checkpointing",
+        (_ALL, "encoder.checkpointing=true"),
+        "the same, layers run again for their gradient (Chen et al. 2016)",
+        beside="all",
+    ),
     Row("all but embeddings", ("encoder.train=all_but_embeddings",), "words and places stay as they were"),
     Row("all but first 3", ("encoder.train=all_but_first", "encoder.n_layers=3"), "the three lowest layers are fixed"),
     Row("last 1", ("encoder.train=last_layers", "encoder.n_layers=1"), "the top layer alone"),
@@ -89,6 +95,15 @@ LONGER = (
     ),
 )
 
+_SMOLLM2 = ("encoder.name=SmolLM2-135M-Instruct",)
+_SMOLLM2_LORA = (
+    _ALL,
+    "encoder.adapter.kind=lora",
+    "training.encoder_learning_rate=5e-4",
+    "training.tuned_epochs=1",
+    "training.max_encoded_items=64",
+)
+
 # Bounded, for one pass of these models costs many times what a row's does: fewer epochs, cases and items than plain has.
 MODELS = (
     Row(
@@ -103,15 +118,22 @@ MODELS = (
     ),
     Row(
         "SmolLM2-135M, lora",
-        (
-            "encoder.name=SmolLM2-135M-Instruct",
-            _ALL,
-            "encoder.adapter.kind=lora",
-            "training.encoder_learning_rate=5e-4",
-            "training.tuned_epochs=1",
-            "training.max_encoded_items=64",
-        ),
+        (*_SMOLLM2, *_SMOLLM2_LORA),
         "a GPT-type encoder, mean of its tokens; 10 + 1 epochs, 64 items a step of the language model",
+        beside="SmolLM2-135M, head only",
+    ),
+    Row("SmolLM2-135M, head only", (*_SMOLLM2, "encoder.train=none"), "its first stage: the language model is fixed"),
+    Row(
+        "SmolLM2-135M, last token, head only",
+        (*_SMOLLM2, "encoder.train=none", "encoder.pooling=last"),
+        "the last token in place of the mean",
+        beside="SmolLM2-135M, head only",
+    ),
+    Row(
+        "SmolLM2-135M, last token, lora",
+        (*_SMOLLM2, *_SMOLLM2_LORA, "encoder.pooling=last"),
+        "the last token in place of the mean; 10 + 1 epochs",
+        beside="SmolLM2-135M, last token, head only",
     ),
 )
 

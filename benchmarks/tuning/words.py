@@ -67,6 +67,17 @@ PRETRAINED = (
         "200 words of the catalog as tokens, then simcse",
         ("pretrain.objective=simcse", "pretrain.new_words=200"),
     ),
+    Row(
+        "SmolLM2-135M, DAPT clm, head only",
+        ("encoder.train=none",),
+        "next words of the catalog, every weight, two epochs; then the language model is fixed (Gururangan et al. 2020)",
+        ("encoder.name=SmolLM2-135M-Instruct", "pretrain.objective=clm", "pretrain.epochs=2"),
+        beside="SmolLM2-135M, head only",
+    ),
+)
+NOT_MEASURED = (
+    "Back-translation (`augment.words.back_translate`): two sequence-to-sequence translation models are needed, and none can "
+    "be had where this table is made.",
 )
 
 

@@ -19,7 +19,7 @@ from benchmarks.tuning.pairs import reranker_rows
 from benchmarks.tuning.results import Answers, Question, average, read_answer
 from benchmarks.tuning.rows import Row, slug
 from benchmarks.tuning.run import ROWS as ROWS_OF_TABLE
-from benchmarks.tuning.run import measure, read_results
+from benchmarks.tuning.run import measure, read_results, reranked_section
 from benchmarks.tuning.steps import steps_by_recipe, steps_of
 from benchmarks.tuning.table import beside_controls, table
 from benchmarks.tuning.what_trains import LONGER
@@ -37,6 +37,7 @@ ROWS = {
     "another policy": ("encoder.train=all", "training.layer_decay=0.5", "regularisers.l2_sp=0.1"),
     "an adapter": ("encoder.train=all", "encoder.adapter.kind=lora", "training.encoder_learning_rate=1e-2"),
     "fewer weights": ("encoder.train=norms_and_biases", "training.tuned_learning_rate=1e-30"),
+    "dropout and layers that run again": ("encoder.train=all", "encoder.dropout=0.1", "encoder.checkpointing=true"),
     "no second stage": ("encoder.train=none",),
 }
 
@@ -206,7 +207,7 @@ def test_every_row_is_named_once_and_members_know_their_seed() -> None:
     rows = [*ROWS_OF_TABLE, *reranker_rows()]
     assert len({slug(row.name) for row in rows}) == len(rows)
     mixed = [row for row in ROWS_OF_TABLE if row.mix]
-    assert {row.mix for row in mixed} == {"snapshots", "ensemble", "uniform", "greedy"}
+    assert {row.mix for row in mixed} == {"snapshots", "ensemble", "ranks", "uniform", "greedy"}
     for row in mixed:
         for seed in range(3):
             recipes = [
@@ -215,7 +216,7 @@ def test_every_row_is_named_once_and_members_know_their_seed() -> None:
             ]
             if row.mix in ("uniform", "greedy"):
                 assert {recipe.training.start_seed for recipe in recipes} == {seed}
-            if row.mix == "ensemble":
+            if row.mix in ("ensemble", "ranks"):
                 assert [recipe.training.seed for recipe in recipes] == [seed, 100 + seed, 200 + seed]
     assert len({row.asked for row in mixed}) == len(mixed)
 
@@ -228,12 +229,12 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     bench.runs.mkdir()
     wanted = ("plain", "un-tuned PLM", "head only", "lora", "history as text", *(row.name for row in MIXED))
     rows = [row for row in ROWS_OF_TABLE if row.name in wanted]
-    reranker = reranker_rows(bench.shrink)[0]
-    assert measure(bench, [*rows, reranker], 1, (), until=0.0) == {}
+    reranker, taught = reranker_rows(bench.shrink)[:2]
+    assert measure(bench, [*rows, reranker, taught], 1, (), until=0.0) == {}
     assert "time is over" in capsys.readouterr().out
-    assert measure(bench, [*rows, reranker], 1, ()) == {}
+    assert measure(bench, [*rows, reranker, taught], 1, ()) == {}
     done = [line for line in capsys.readouterr().out.splitlines() if "done" in line]
-    assert len(done) == len(rows) - 1  # two of them are answered by plain's fit, and the reranker comes on top
+    assert len(done) == len(rows)  # two of them are answered by plain's fit, and the rerankers come on top
     found = read_results(bench)
     assert set(found) == set(wanted)
     assert found["head only"][0].facts["judged"] != found["plain"][0].facts["judged"]
@@ -241,6 +242,15 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     told, _ = read_reranker(bench, reranker, 0)
     assert told is not None
     assert told["row"] == reranker.name
+    assert told["list_read"]["k"] == 20
+    assert told["list_read"]["processor_p50"] > 2 * told["ms_a_list_plain"]["processor_p50"]  # whatever its weight is
+    learnt, _ = read_reranker(bench, taught, 0)
+    assert learnt is not None
+    assert learnt["difference"][0] == pytest.approx(learnt["distilled"] - learnt["own"])
+    assert learnt["epoch"] < len(learnt["validation"]) == 4
+    shown = "\n".join(reranked_section(bench, 1)).splitlines()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown if line.startswith("| ")]
+    assert {len(cells) for cells in lines} == {11, 7}
     assert {path.name for path in bench.runs.iterdir()} <= {"first-stages", "plain-0", "plain-0-rerankers"}
-    assert measure(bench, [*rows, reranker], 1, ()) == {}
+    assert measure(bench, [*rows, reranker, taught], 1, ()) == {}
     assert "done" not in capsys.readouterr().out
