@@ -12,6 +12,9 @@ texts of its domain serves that domain better. What is learnt is one of
 
 The words of every item may be read, also of items that a cold-item test holds back: what an item says is known on the day
 it arrives. Of events only those of the training part may be used.
+
+Units: mlm and clm lose nats a guessed word (cross-entropy over V tokens; ln V for a model that knows nothing) and measure
+perplexity, exp of that; simcse and pairs lose nats a pair (ln P among P pairs that it cannot tell apart) and measure that.
 """
 
 from collections.abc import Callable
@@ -93,7 +96,7 @@ class Task(Protocol):
         ...
 
     def loss(self, rows: IntArray, rng: np.random.Generator) -> Tensor:
-        """A scalar with gradient."""
+        """A scalar with gradient: nats a guessed word, or a pair."""
         ...
 
     def held_out(self) -> float: ...
@@ -131,7 +134,7 @@ def length_batches(tokens: Ragged, rows: IntArray, size: int, rng: np.random.Gen
 
 
 class WordTask:
-    """mlm or clm. The measure is perplexity: exp of the mean loss of a word, in held-out texts."""
+    """mlm or clm. The loss is in nats a guessed word, the measure perplexity: exp of its mean over held-out texts."""
 
     measure = "perplexity"
 
@@ -209,7 +212,7 @@ def hide_words(ids: Tensor, mask: Tensor, hiding: Hiding, rng: np.random.Generat
 class PairTask:
     """simcse or pairs: each example is two rows of texts; the other examples of a step are its wrong answers.
 
-    The measure is the loss of held-out pairs among each other, without dropout. pairs: (P, 2).
+    The loss is in nats a pair, the measure that of held-out pairs among each other, without dropout. pairs: (P, 2).
     """
 
     measure = "contrastive loss"
@@ -253,7 +256,7 @@ class PairTask:
 
 
 def contrastive_loss(left: Tensor, right: Tensor, texts: Tensor, temperature: float) -> Tensor:
-    """(P, D) unit vectors of both sides, (P, 2) which text each is -> the mean InfoNCE loss, in both directions.
+    """(P, D) unit vectors of both sides, (P, 2) which text each is -> the mean InfoNCE loss of both directions, nats a pair.
 
     A wrong answer that is the very text of the right one, or of the question, is none.
     """

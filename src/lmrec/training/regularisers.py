@@ -8,7 +8,9 @@
 | user_model.item_dropout   | none: whole items of a history vanish                     | nothing               |
 | item.id_dropout           | none: the id residuals of some items vanish               | nothing               |
 
-The first two are pure functions in `objectives.py`; early stopping (training.patience) and decay are the trainer's.
+Sources: label smoothing Szegedy et al. 2016, https://arxiv.org/abs/1512.00567; R-Drop Liang et al. 2021,
+https://arxiv.org/abs/2106.14448; L2-SP below. The first two are pure functions in `objectives.py`, in nats a target;
+early stopping (training.patience) and decay are the trainer's.
 """
 
 from collections.abc import Callable

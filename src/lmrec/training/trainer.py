@@ -1,6 +1,13 @@
 """The loop: stages of epochs on accelerate, with early stopping, restore of the best, safe Ctrl-C and exact resume.
 
 It takes `validate` as a callable and knows no metric; it takes batches as a callable and knows no data.
+
+- Clipping: gradients longer than `max_grad_norm` (L2, over all weights of a part) are scaled down to it: Pascanu et al. 2013,
+  "On the difficulty of training recurrent neural networks", https://arxiv.org/abs/1211.5063.
+- Early stopping: a stage ends after `patience` epochs without a better validation metric, and its best weights stay: Prechelt
+  1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3.
+- Accumulation: a step takes the mean of the gradients of `accumulate` batches: Ott et al. 2018, "Scaling Neural Machine
+  Translation", https://arxiv.org/abs/1806.00187.
 """
 
 from collections.abc import Callable, Iterator
