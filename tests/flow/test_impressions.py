@@ -1,6 +1,7 @@
 """Lists that were shown, judged beside the catalog: on a planted world where the taste decides, and nothing leaks."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from lmrec.artifacts.run import RunFolder
 from lmrec.data.dataset import Dataset
 from lmrec.data.impressions import Impressions
 from lmrec.data.sources.synthetic import planted_world
-from lmrec.errors import RecipeError
+from lmrec.errors import InputError, RecipeError
+from lmrec.evaluation.casefile import JudgedLists
 from lmrec.fields import Ragged
 from lmrec.recipe import load_recipe
+from lmrec.workflows.compare import compare_shown
 from lmrec.workflows.impressions import read_impression_table, split_lists
 from lmrec.workflows.prepare import prepare_dataset
 from lmrec.workflows.train import fit_run
@@ -61,6 +64,32 @@ def test_evaluate_judges_what_was_shown_too(invoke: Invoke, judged: Path) -> Non
     shown = invoke("inspect", judged).stdout
     assert "Impressions" in shown
     assert "NRMS on the same vectors" in shown
+
+
+def test_runs_are_compared_on_what_was_shown_or_refused(invoke: Invoke, judged: Path, tmp_path: Path) -> None:
+    invoke("evaluate", judged, "--json", "--quiet")
+    answer = json.loads(invoke("compare", judged, "--shown", "--json", "--out", tmp_path / "page.html").stdout)
+    table = read_impression_table(RunFolder(judged))
+    assert table is not None
+    values = {row.name: row.metrics["auc"].value for row in table.rows}
+    assert {name: cell["value"] for name, cell in answer["estimates"]["auc"].items()} == pytest.approx(values)
+    against_popularity = next(pair for pair in answer["pairs"] if pair["second"] == "popularity")
+    assert against_popularity["marks"] in ("**", "***")
+    assert table.sentence in (tmp_path / "page.html").read_text()
+    twin = tmp_path / "twin"
+    shutil.copytree(judged, twin)
+    found = compare_shown([judged, twin], rows=["all"], metrics=["mrr", "ndcg@5"], n_bootstrap=200)
+    assert sum(name.endswith("/popularity") for name in found.systems) == 1  # the same answers stand there once
+    with pytest.raises(InputError, match="'f1' is not measured list by list"):
+        compare_shown([judged], metrics=["f1"])
+    kept = JudgedLists.from_parquet(twin / "shown.parquet")
+    replace(kept, questions="others").save_parquet(twin / "shown.parquet")
+    assert "not asked about the same lists" in invoke("compare", judged, twin, "--shown", code=2).stderr.replace(
+        "\n", " "
+    )
+    (twin / "shown.parquet").unlink()
+    with pytest.raises(InputError, match="no judged lists that were shown to compare"):
+        compare_shown([judged, twin])
 
 
 def test_parts_are_apart_in_time_and_histories_end_before_their_list(judged: Path) -> None:

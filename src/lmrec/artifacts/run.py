@@ -15,6 +15,7 @@ reranker/           what puts the best of a list in order, where it was taught: 
 reranking.json      the judge's table of that, and of single pairs
 snapshots/1, ...    runs that share all but the towers, see snapshots.py; where training.snapshots asks for them
 impressions.json    the judge's table of what was shown, where the data knows that
+shown.parquet       what each of these lists was worth, for every row of that table
 compression.json    what `lmrec compress` tried, where it made this run, and compression.png
 """
 
@@ -104,6 +105,10 @@ class RunFolder:
     @property
     def impressions_file(self) -> Path:
         return self.path / "impressions.json"
+
+    @property
+    def shown_file(self) -> Path:
+        return self.path / "shown.parquet"
 
     @property
     def compression_file(self) -> Path:

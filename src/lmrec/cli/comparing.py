@@ -24,8 +24,14 @@ def compare(
         typer.Option("--against", metavar="ROW", help="Compare this one with each other one, instead of all pairs."),
     ] = None,
     metric: Annotated[
-        Optional[list[str]], typer.Option("--metric", help="Such as ndcg@10 or hit@20, any k. Repeatable.")
+        Optional[list[str]],
+        typer.Option(
+            "--metric", help="Such as ndcg@10, hit@20 or auc, any k. With --shown: auc, mrr, ndcg@5. Repeatable."
+        ),
     ] = None,
+    shown: Annotated[
+        bool, typer.Option("--shown", help="On the lists that were shown, by AUC, instead of the whole catalog.")
+    ] = False,
     out: Annotated[Optional[Path], typer.Option("--out", help="Also a picture: .png, or .html with tables.")] = None,
     draws: Annotated[int, typer.Option("--draws", min=1, help="How often users are redrawn.")] = 10_000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")] = False,
@@ -36,11 +42,11 @@ def compare(
     Runs that were asked different things are refused.
     """
     from lmrec.evaluation.comparison_page import check_ending, write_comparison
-    from lmrec.workflows.compare import compare_runs
+    from lmrec.workflows.compare import compare_runs, compare_shown
 
     if out is not None:
         check_ending(out)
-    found = compare_runs(runs, row or (), against, metric or (), draws)
+    found = (compare_shown if shown else compare_runs)(runs, row or (), against, metric or (), draws)
     if found.too_few_draws:
         say(f"note: {draws:,} redraws are too few to find anything among {len(found.pairs)} comparisons; raise --draws")
     if out is not None:

@@ -45,10 +45,17 @@ class ComparedPair:
 
 
 @dataclass(frozen=True)
+class ShownForm:
+    """What was asked of lists that were shown, in words."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """estimates: metric -> system -> mean and interval. pairs: every difference that was asked for."""
 
-    form: TableForm
+    form: TableForm | ShownForm
     confidence: float
     n_bootstrap: int
     systems: tuple[str, ...]
@@ -139,23 +146,36 @@ def compare_systems(
     metrics: Sequence[str],
     against: str | None = None,
     n_bootstrap: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
 ) -> Comparison:
     """Compare systems that answered the same cases of the users user_idx (B,).
 
     against: compare this one with each other system (it comes first in each pair); None: all pairs, the better first.
     Raises InputError for fewer than two systems, and for names that are unknown.
     """
-    names = tuple(ranks)
+    values = {name: {metric: measure_metric(found, metric) for metric in metrics} for name, found in ranks.items()}
+    return compare_values(values, user_idx, form, metrics, against, n_bootstrap)
+
+
+def compare_values(
+    measured: Mapping[str, Mapping[str, FloatArray]],
+    user_idx: IntArray,
+    form: TableForm | ShownForm,
+    metrics: Sequence[str],
+    against: str | None = None,
+    n_bootstrap: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """As `compare_systems`, from what each system's answers were worth: name -> metric -> (B,)."""
+    names = tuple(measured)
     if len(names) < 2:
         raise InputError(
             f"there is only '{names[0]}' to compare; a comparison needs two systems" if names else "nothing"
         )
-    if against is not None and against not in ranks:
+    if against is not None and against not in measured:
         raise InputError(f"there is no row '{against}' to compare with. Rows: {', '.join(names)}")
     columns = [(metric, name) for metric in metrics for name in names]
-    values = np.stack([measure_metric(ranks[name], metric) for metric, name in columns], axis=1)  # (B, C)
+    values = np.stack([measured[name][metric] for metric, name in columns], axis=1)  # (B, C)
     means, redrawn = values.mean(axis=0), bootstrap_means(values, user_idx, n_bootstrap, seed)
     place = {column: at for at, column in enumerate(columns)}
     estimates = {

@@ -22,6 +22,7 @@ from lmrec.data.impressions import Impressions
 from lmrec.data.interactions import Interactions
 from lmrec.data.proof import show_time
 from lmrec.data.split import Split
+from lmrec.evaluation.casefile import JudgedLists, fingerprint_lists
 from lmrec.evaluation.evaluator import Scorer
 from lmrec.evaluation.impressions import (
     CatalogScorer,
@@ -104,7 +105,8 @@ def judge_impressions(
     served: str,
     show: bool,
 ) -> ImpressionTable | None:
-    """The table of what was shown, written to impressions.json; None where the data holds no lists or no cut in time.
+    """The table of what was shown, written to impressions.json, and shown.parquet for comparisons; None where the data holds no
+    lists or no cut in time.
 
     own: makes the run's models, by row name; served: the one of them that the run answers with.
     """
@@ -160,6 +162,9 @@ def judge_impressions(
         notes,
     )
     write_json(run.impressions_file, table.as_dict())
+    questions = fingerprint_lists(parts.test, recommender.interactions.user_ids, recommender.catalog.ids)
+    data = str(run.read_record()["data_fingerprint"])
+    JudgedLists.of(found, table.sentence, data, questions, served).save_parquet(run.shown_file)
     return table
 
 

@@ -1,11 +1,15 @@
 """Lists that were shown: metrics as the literature has them, ties, and decisions from validation alone."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrec.errors import InputError
+from lmrec.errors import DataError, InputError
+from lmrec.evaluation.casefile import JudgedCases, JudgedLists, fingerprint_lists
 from lmrec.evaluation.evaluator import EvaluationConfig
 from lmrec.evaluation.impressions import (
     METRICS,
@@ -158,3 +162,35 @@ def test_scores_that_do_not_fit_are_refused() -> None:
         evaluate_lists(Short("short", known, 0.0), past, past)
     with pytest.raises(InputError, match="NaN"):
         evaluate_lists(Known("nan", dict.fromkeys(known, np.nan), 0.0), past, past)
+
+
+def test_judged_lists_come_back_from_their_file(tmp_path: Path) -> None:
+    lists, clicked_of = make_lists(0)
+    validation, past_of = make_lists(1)
+    found = [evaluate_lists(Known(name, clicked_of | past_of, 1.0), lists, validation) for name in ("a", "b of c")]
+    kept, file = JudgedLists.of(found, "300 lists.", "data", "questions", "b of c"), tmp_path / "shown.parquet"
+    kept.save_parquet(file)
+    back = JudgedLists.from_parquet(file)
+    assert (back.sentence, back.data, back.questions, back.own) == ("300 lists.", "data", "questions", "b of c")
+    np.testing.assert_array_equal(back.user_idx, lists.user_idx)
+    assert list(back.values) == ["a", "b of c"]
+    for one in found:
+        assert set(back.values[one.name]) == set(one.metrics) == set(METRICS) - {"f1", "accuracy"}
+        for metric, values in one.metrics.items():
+            np.testing.assert_array_equal(back.values[one.name][metric], values)
+    with pytest.raises(DataError, match="no file of judged cases"):
+        JudgedCases.from_parquet(file)
+    file.write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="no file of judged lists"):
+        JudgedLists.from_parquet(file)
+
+
+def test_lists_are_known_by_outside_ids_and_by_what_was_clicked() -> None:
+    lists, _ = make_lists(0)
+    users, items = [f"u{row}" for row in range(N_LISTS)], [f"i{row}" for row in range(len(lists.clicked))]
+    first = fingerprint_lists(lists, users, items)
+    assert first == fingerprint_lists(replace(lists, candidates=lists.candidates.slice(0, N_LISTS)), users, items)
+    others = np.roll(lists.clicked, 1)
+    for other in (replace(lists, clicked=others), replace(lists, time_ts=lists.time_ts + 1)):
+        assert first != fingerprint_lists(other, users, items)
+    assert first != fingerprint_lists(lists, users, [*items[1:], items[0]])
