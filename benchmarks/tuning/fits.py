@@ -115,12 +115,13 @@ def _serves_tuned(run: RunFolder) -> bool:
     return bool(run.read_record()["training"]["best_stage"] == "tuned")
 
 
-def counted_steps(bench: Bench, row: Row, seed: int) -> list[Steps]:
-    """For a result that does not say it: what the row's fit, or its members' fits, must have taken."""
+def counted_steps(bench: Bench, row: Row, seed: int, judged: str) -> list[Steps]:
+    """For a result that does not say it: what the row's fit, or its members' fits, must have taken. judged: which model."""
     if row.name == UNTUNED.name:
         return [NONE]
     fits = [row.member_at(place, seed) for place in range(len(row.members))] or [row]
-    return [steps_by_recipe(bench.recipe(seed, fit.overrides), bench.prepared.split.train) for fit in fits]
+    counted = [steps_by_recipe(bench.recipe(seed, fit.overrides), bench.prepared.split.train) for fit in fits]
+    return [{**one, "judged": 0, "epoch": 0} for one in counted] if judged == FROZEN else counted
 
 
 def remove_members(bench: Bench, rows: Sequence[Row], seed: int) -> None:

@@ -54,20 +54,14 @@ def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
     return (
         Row("cross-encoder, binary", learnt, "MiniLM, chosen against the retriever's own best (Nogueira & Cho 2019)"),
         Row(
-            "distilled from cross-encoder, binary",
-            learnt,
-            "the retriever, taught by that reranker's lists, whatever validation says of it (Hinton et al. 2015)",
-            distil=(f"weight={_HEARD:g}", f"distil.n_events={2000 // shrink}"),
+            "cross-encoder, popular negatives",
+            (*learnt, "reranker.negatives=popularity"),
+            "the same, easier wrong pairs",
         ),
         Row(
             "cross-encoder, random negatives, longer",
             (*sizes(20, 300, 300, 300), f"reranker.n_events={15000 // shrink}", "reranker.negatives=uniform"),
             "ten times the events, wrong pairs from the whole catalog: what it can learn at all",
-        ),
-        Row(
-            "cross-encoder, popular negatives",
-            (*learnt, "reranker.negatives=popularity"),
-            "the same, easier wrong pairs",
         ),
         Row("cross-encoder, stars as classes", (*learnt, "reranker.task=classes"), "softmax over 1 to 5 stars"),
         Row("cross-encoder, stars as numbers", (*learnt, "reranker.task=regression"), "squared error"),
@@ -80,6 +74,12 @@ def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
             "SmolLM2, yes or no, LoRA",
             (*gpt, *yes_no, f"reranker.n_events={120 // shrink}"),
             "TALLRec (Bao et al. 2023)",
+        ),
+        Row(
+            "distilled from cross-encoder, binary",
+            learnt,
+            "the retriever, taught by that reranker's lists, whatever validation says of it (Hinton et al. 2015)",
+            distil=(f"weight={_HEARD:g}", f"distil.n_events={2000 // shrink}"),
         ),
     )
 
@@ -215,11 +215,12 @@ def line(found: dict[str, Any]) -> str:
 
 HEADER = (
     "| reranker | retriever | reranked | difference [95 %] | alone | weight | pairs | pairs learnt | fit, s | ms a list, read "
-    "| ms without |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| ms without |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 DISTILLED_HEADER = (
-    "| distilled | the run's own | distilled | difference [95 %] | epoch kept | lists read | s |\n"
-    "|---|---|---|---|---|---|---|"
+    "| distilled | the run's own | distilled | difference [95 %] | epoch kept | lists read | s |",
+    "|---|---|---|---|---|---|---|",
 )
 ABOUT_READING = (
     "On top of the plain run of that seed: NDCG@10 of the whole catalog's ranking on a part of the test cases, of the "
@@ -243,7 +244,7 @@ def main(words: list[str]) -> None:
     run, wanted = Path(words[0]), words[1:]
     out = run.with_name(f"{run.name}-rerankers")
     out.mkdir(exist_ok=True)
-    print(HEADER)
+    print(*HEADER, sep="\n")
     for row in rows:
         if wanted and row.name not in wanted:
             continue
@@ -251,7 +252,7 @@ def main(words: list[str]) -> None:
         if not file.exists():
             write_json(file, measure(run, row, shrink))
         found = json.loads(file.read_text())
-        print(f"\n{DISTILLED_HEADER}\n{line(found)}\n" if row.distil else line(found), flush=True)
+        print(*(("", *DISTILLED_HEADER) if row.distil else ()), line(found), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ its numbers say nothing.
 import argparse
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from benchmarks.tuning import how_it_trains, what_trains, words
 from benchmarks.tuning.bench import FOLDER, PLAIN, Bench
+from benchmarks.tuning.costs import read_costs
 from benchmarks.tuning.fits import (
     UNTUNED,
     answer_reranker,
@@ -31,8 +33,9 @@ from benchmarks.tuning.pairs import ABOUT_DISTILLED, ABOUT_READING, DISTILLED_HE
 from benchmarks.tuning.pairs import line as reranker_line
 from benchmarks.tuning.results import Answers
 from benchmarks.tuning.rows import Row, slug
-from benchmarks.tuning.table import BESIDE, LEGEND, beside_controls, made_from, table
+from benchmarks.tuning.table import BESIDE, LEGEND, beside_controls, made_from, table, what_rows_set
 from lmrec.errors import Interrupted, LmrecError
+from lmrec.workflows.judge import FROZEN, TUNED
 
 # What shares the plain fit's first stage comes first: it is the cheapest to know.
 ROWS = (
@@ -107,40 +110,66 @@ def read_results(bench: Bench, rows: Sequence[Row] = ROWS) -> dict[str, dict[int
             if found is None:
                 print(unused)
             else:
-                found.facts.setdefault("lm_steps", counted_steps(bench, row, seed))
+                if "lm_steps" not in found.facts:  # it was kept before runs said it
+                    found.facts["lm_steps"] = counted_steps(bench, row, seed, found.facts["judged"])
                 results.setdefault(row.name, {})[seed] = found
     return results
 
 
+def read_rerankers(bench: Bench, n_seeds: int) -> list[tuple[Row, int, dict[str, Any]]]:
+    """What is kept of rerankers, and of what was distilled from them: (row, seed, what was found)."""
+    kept = (
+        (row, seed, read_reranker(bench, row, seed)[0])
+        for row in reranker_rows(bench.shrink)
+        for seed in range(n_seeds)
+    )
+    return [(row, seed, found) for row, seed, found in kept if found is not None]
+
+
 def reranked_section(bench: Bench, n_seeds: int) -> list[str]:
-    """The tables of rerankers and of what was distilled from them, a line a row and seed; empty where none was judged."""
+    """The tables of rerankers and of what was distilled from them, a line a row and seed, and what is missing."""
+    rows, kept = reranker_rows(bench.shrink), read_rerankers(bench, n_seeds)
+    costs = read_costs(bench, rows)
     lines: list[str] = []
     taught: list[str] = []
-    for row in reranker_rows(bench.shrink):
-        for seed in range(n_seeds):
-            found, _ = read_reranker(bench, row, seed)
-            if found is not None:
-                named = {**found, "row": f"{found['row']}, seed {seed}, {found['cases']:,} cases"}
-                (taught if row.distil else lines).append(reranker_line(named))
-    missing = [row.name for row in reranker_rows(bench.shrink) if read_reranker(bench, row, 0)[0] is None]
+    for row, seed, found in kept:
+        named = {
+            "list_read": costs.get(row.name, {}).get("list_read"),
+            **found,
+            "row": f"{row.name}, seed {seed}, {found['cases']:,} cases",
+        }
+        (taught if row.distil else lines).append(reranker_line(named))
     shown = ["", "## Rerankers", ""]
     if lines:
-        shown += [ABOUT_READING, "", HEADER, *lines, ""]
+        shown += [ABOUT_READING, "", *HEADER, *lines, ""]
     if taught:
-        shown += [ABOUT_DISTILLED, "", DISTILLED_HEADER, *taught, ""]
-    return [*shown, *([f"Not measured yet: {'; '.join(missing)}."] if missing else [])]
+        shown += [ABOUT_DISTILLED, "", *DISTILLED_HEADER, *taught, ""]
+    known = {row.name for row, _, _ in kept}
+    missing = "; ".join(row.name for row in rows if row.name not in known)
+    return [*shown, *([f"Not measured yet: {missing}."] if missing else [])]
 
 
 def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str], refused: dict[str, str]) -> str:
-    """The file: how it was made, the table, and what its columns are."""
+    """The file: how it was made, the table, what its columns are, and what each row sets."""
     results = read_results(bench)
-    lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results)}.", ""]
-    lines.append(table([row.name for row in ROWS], results, PLAIN.name, same))
+    rerankers = [found for _, _, found in read_rerankers(bench, options.seeds)]
+    stages = {row.name: _stage_of(results[row.name]) for row in ROWS if row.mix and results.get(row.name)}
+    lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results, rerankers)}.", ""]
+    lines.append(table([row.name for row in ROWS], results, PLAIN.name, same, read_costs(bench, ROWS), stages))
+    lines += [f"\nRefused: {name}: {why}" for name, why in refused.items()]
     lines += [f"\nNot measured: {what}" for what in words.NOT_MEASURED]
     if compared := beside_controls(ROWS, results):
         lines += ["", "Beside the row that differs in the technique alone, NDCG@10:", "", *BESIDE, *compared]
-    lines += [f"\nRefused: {name}: {why}" for name, why in refused.items()]
-    return "\n".join([*lines, "", LEGEND, *reranked_section(bench, options.seeds)])
+    lines += ["", LEGEND, *reranked_section(bench, options.seeds), "", "## What each row sets", ""]
+    lines += [f"All rows: recipes/{bench.data.recipe}.toml with {', '.join(f'`{one}`' for one in bench.common)}.", ""]
+    return "\n".join([*lines, *what_rows_set((*ROWS, *reranker_rows(bench.shrink)), results)])
+
+
+def _stage_of(found: Mapping[int, Answers]) -> str:
+    """Which stage of several fits, or of their mean, is judged."""
+    stages = {FROZEN: "first stage", TUNED: "second stage"}
+    told = sorted({stages.get(one.facts["judged"], "each as validation chose") for one in found.values()})
+    return " or ".join(told)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from benchmarks.peers.cells import DATA
 from benchmarks.tuning.bench import Bench
+from benchmarks.tuning.costs import measure_all, measured, read_costs
 from benchmarks.tuning.fewer_labels import thin
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
 from benchmarks.tuning.fits import read_reranker
@@ -21,7 +22,7 @@ from benchmarks.tuning.rows import Row, slug
 from benchmarks.tuning.run import ROWS as ROWS_OF_TABLE
 from benchmarks.tuning.run import measure, read_results, reranked_section
 from benchmarks.tuning.steps import steps_by_recipe, steps_of
-from benchmarks.tuning.table import beside_controls, table
+from benchmarks.tuning.table import beside_controls, table, what_rows_set
 from benchmarks.tuning.what_trains import LONGER
 from lmrec.artifacts.files import read_json
 from lmrec.artifacts.run import RunFolder
@@ -177,6 +178,44 @@ def test_the_table_says_how_many_seeds_a_row_has_and_names_those_that_are_missin
     assert shown.endswith("Not measured yet: late.")
 
 
+def test_costs_are_kept_row_by_row_and_stand_in_the_table(
+    prepared: Prepared, plain_choices: list[str], tmp_path: Path
+) -> None:
+    bench = Bench(DATA["movielens-100k"], prepared, tuple(plain_choices), True, tmp_path / "runs", tmp_path / "results")
+    rows = [row for row in ROWS_OF_TABLE if row.name in ("plain", "head only", "lora", "DAPT mlm", "uniform soup")]
+    asked: list[str] = []
+
+    def here(row: Row) -> dict[str, object] | None:
+        asked.append(row.name)
+        return measured(bench, row)
+
+    measure_all(bench, rows, False, here)
+    measure_all(bench, rows, False, here)
+    assert asked == ["plain", "head only", "lora"]  # each once; others have no costs of their own
+    costs = read_costs(bench, rows)
+    assert costs["plain"]["tuned_seconds"] > 0 < costs["plain"]["frozen_seconds"]
+    assert "tuned_seconds" not in costs["head only"]
+    assert costs["lora"]["kept_mb"] < costs["plain"]["kept_mb"]
+    assert costs["lora"]["peak_mb"] > 100
+    shown = table(
+        ["plain", "head only"], {"plain": {0: answers(0.2)}, "head only": {0: answers(0.2)}}, "plain", {}, costs
+    )
+    plain, head = ([cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines()[2:4])
+    assert plain[-1] == f"{costs['plain']['peak_mb']:,.0f}"
+    assert (head[-2], plain[-2] != "") == ("", True)
+    assert read_costs(replace(bench, common=()), rows) == {}  # of another recipe
+
+
+def test_each_row_says_what_it_sets_and_which_epoch_is_judged() -> None:
+    rows = [Row("a", ("x=1",), "one"), Row("b", (), "two", members=(Row("c", ("y=2",), ""),), mix="uniform")]
+    steps = {"taken": 200, "judged": 120, "epochs": 5, "epoch": 3}
+    told = what_rows_set(rows, {"a": {0: answers(0.1, {"lm_steps": [steps]})}})
+    assert told == [
+        "- **a**: one. `x=1`. seed 0: epoch 3 of 5 of the second stage.",
+        "- **b**: two. fits: `y=2`.",
+    ]
+
+
 def answers(value: float, facts: dict[str, object] | None = None) -> Answers:
     users, n_cases = np.arange(3), np.array([1, 2, 3])
     means = {name: np.full(3, value) for name in ("ndcg@10", "recall@10", "auc")}
@@ -229,7 +268,7 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     bench.runs.mkdir()
     wanted = ("plain", "un-tuned PLM", "head only", "lora", "history as text", *(row.name for row in MIXED))
     rows = [row for row in ROWS_OF_TABLE if row.name in wanted]
-    reranker, taught = reranker_rows(bench.shrink)[:2]
+    reranker, taught = reranker_rows(bench.shrink)[0], reranker_rows(bench.shrink)[-1]
     assert measure(bench, [*rows, reranker, taught], 1, (), until=0.0) == {}
     assert "time is over" in capsys.readouterr().out
     assert measure(bench, [*rows, reranker, taught], 1, ()) == {}
@@ -248,7 +287,7 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     assert learnt is not None
     assert learnt["difference"][0] == pytest.approx(learnt["distilled"] - learnt["own"])
     assert learnt["epoch"] < len(learnt["validation"]) == 4
-    shown = "\n".join(reranked_section(bench, 1)).splitlines()
+    shown = reranked_section(bench, 1)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown if line.startswith("| ")]
     assert {len(cells) for cells in lines} == {11, 7}
     assert {path.name for path in bench.runs.iterdir()} <= {"first-stages", "plain-0", "plain-0-rerankers"}
