@@ -213,7 +213,6 @@ def quick_choices(tiny_bert: Path) -> list[str]:
         "encoder.max_tokens=24",
         "encoder.n_layers=1",
         "item.width=16",
-        "user_model.heads=2",
         "user_model.max_history=10",
         "training.frozen_epochs=1",
         "training.tuned_epochs=1",

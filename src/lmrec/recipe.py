@@ -4,7 +4,7 @@ Only this module turns names into classes.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -15,6 +15,7 @@ from lmrec.data.sources.tables import TablesConfig
 from lmrec.data.split import SplitConfig
 from lmrec.errors import RecipeError, nearest
 from lmrec.evaluation.evaluator import EvaluationConfig
+from lmrec.idle import Idle, find_idle
 from lmrec.models.encoder import EncoderConfig
 from lmrec.models.fusion import COLLABORATIVE, FusionConfig
 from lmrec.models.heads import HeadConfig
@@ -40,10 +41,6 @@ BaselineName = Literal[
     "popularity", "recent_popularity", "item_knn", "transitions", "als", "untuned", "id_sequence", "ease", "bm25_knn"
 ]
 _DEFAULT_BASELINES = tuple(name for name in get_args(BaselineName) if name not in ("ease", "bm25_knn"))
-
-
-_OF_TRAINING_ALONE = ("ema", "start_seed", "mask_seen", "momentum")
-_HEARD_UNTRAINED = ("frozen_epochs", "tuned_epochs", "seed", "validation_cases")
 
 
 class BaselinesConfig(BaseModel):
@@ -118,13 +115,9 @@ class Recipe(BaseModel):
         return self.training.frozen_epochs > 0 or self.tunes
 
     @property
-    def idle(self) -> tuple[str, ...]:
-        """Choices of [training] that were made and change nothing, because nothing is trained. They are said and not refused:
-        a recipe with its rates and sizes is still one once its epochs are set to 0."""
-        if self.trains:
-            return ()
-        chosen = self.training.model_dump(exclude_defaults=True)
-        return tuple(f"training.{key}" for key in chosen if key not in _HEARD_UNTRAINED)
+    def idle(self) -> tuple[Idle, ...]:
+        """Choices that were made and change nothing: `lmrec.idle`."""
+        return find_idle(self)
 
     @property
     def drops(self) -> bool:
@@ -158,13 +151,12 @@ class Recipe(BaseModel):
             )
         if not self.trains:
             self._answers_untrained()
-        self._tunes_as_asked()
         if self.tune.space:
             _check_space(self)
         return self
 
     def _answers_untrained(self) -> None:
-        """Without training something is fused, and nothing is chosen that would shape a training."""
+        """Without training something is fused."""
         if self.training.tuned_epochs:
             raise ValueError(
                 f"nothing would be trained: training.frozen_epochs is 0, and of the {self.training.tuned_epochs} of "
@@ -182,75 +174,34 @@ class Recipe(BaseModel):
                 "user_model.kind 'text' is for a model that learns, and nothing would be trained: set training.tuned_epochs "
                 "above 0, or leave user_model.kind out"
             )
-        for key in _OF_TRAINING_ALONE:
-            if getattr(self.training, key) is not None:
-                raise ValueError(
-                    f"training.{key} is for a training, and nothing would be trained: set training.frozen_epochs above 0, or "
-                    "leave it out"
-                )
-        for part in ("augment", "regularisers", "adversarial", "objective"):
-            config = getattr(self, part)
-            if config != type(config)():
-                raise ValueError(
-                    f"[{part}] shapes a training, and nothing would be trained: set training.frozen_epochs above 0, or leave "
-                    f"{part} out"
-                )
-
-    def _tunes_as_asked(self) -> None:
-        """What shapes the tuning of the language model has some tuning to shape."""
-        decays, adapter = self.training.layer_decay != 1.0, self.encoder.adapter.kind
-        for key, asked in (("training.layer_decay", decays), ("encoder.adapter.kind", adapter != "none")):
-            if asked and not self.tunes:
-                raise ValueError(
-                    f"{key} is set, and the language model would not learn: training.tuned_epochs is "
-                    f"{self.training.tuned_epochs}, encoder.train '{self.encoder.train}', item.source '{self.item.source}'. "
-                    f"Leave {key} out, or let it learn"
-                )
-        if decays and adapter == "prefix":
-            raise ValueError("training.layer_decay has no layers to act on: a prefix is one for all. Leave it out")
 
     @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        """What is chosen of how it trains has something to act on."""
-        text, adapter, attack = (
-            self.user_model.kind == "text",
-            self.encoder.adapter.kind,
-            self.adversarial.kind != "none",
-        )
-        tune = "training.tuned_epochs above 0 and encoder.train other than 'none'"
-        for key, idle, needs in (
+    def _harms_nothing(self) -> Self:
+        """What does not go together, though each has something to act on."""
+        adapter = self.encoder.adapter.kind
+        for key, wrong, needs in (
             (
-                "template.user",
-                self.template.user and not text,
-                "histories that are read as text (user_model.kind 'text'); what a reranker reads is reranker.user",
+                "training.layer_decay",
+                self.training.layer_decay != 1.0 and adapter == "prefix",
+                "layers to act on, and a prefix is one for all",
             ),
-            (
-                "reranker.user",
-                self.reranker.user and text,
-                "another user_model.kind than 'text': what such a run and its reranker read of users is template.user",
-            ),
-            ("user_model.item_dropout", self.user_model.item_dropout and text, "another user_model.kind than 'text'"),
-            ("regularisers.r_drop", self.regularisers.r_drop and not self.drops, "some dropout, for passes to differ"),
-            ("regularisers.l2_sp", self.regularisers.l2_sp and not self.tunes, tune),
-            (
-                "regularisers.l2_sp",
-                self.regularisers.l2_sp and adapter != "none",
-                "encoder.adapter.kind 'none': an adapter leaves the pretrained weights as they are",
-            ),
-            ("encoder.checkpointing", self.encoder.checkpointing and not self.tunes, tune),
             (
                 "encoder.checkpointing",
                 self.encoder.checkpointing and adapter == "prefix",
                 "another encoder.adapter.kind than 'prefix', which layers that run again would not see",
             ),
-            ("adversarial.kind", attack and self.item.source == "id", "the words that item.source 'id' has none of"),
+            (
+                "adversarial.kind",
+                self.adversarial.kind != "none" and self.item.source == "id",
+                "the words that item.source 'id' has none of",
+            ),
             (
                 "training.ema",
                 self.training.ema is not None and adapter == "adalora" and self.tunes,
                 "another encoder.adapter.kind than 'adalora': averages bring back the ranks that it takes away",
             ),
         ):
-            if idle:
+            if wrong:
                 raise ValueError(f"{key} needs {needs}. Change that, or leave {key} out: nothing good would come of it")
         if self.training.snapshots:
             check_snapshots(self.training, self.refits)
@@ -265,8 +216,15 @@ def load_recipe(
     >>> load_recipe(overrides=["encoder.max_tokens=32"]).encoder.max_tokens
     32
 
-    Raises RecipeError, naming the key, its value, the rule and the nearest right name.
+    Raises RecipeError, naming the key, its value, the rule and the nearest right name; also for a choice that would change
+    nothing beside the others: `lmrec.idle.REFUSED`.
     """
+    recipe = _read_recipe(path, overrides, values)
+    _refuse_idle(recipe)
+    return recipe
+
+
+def _read_recipe(path: Path | str | None, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Recipe:
     tree: dict[str, Any] = _read_toml(Path(path)) if path is not None else {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -278,20 +236,30 @@ def load_recipe(
     return _checked(tree)
 
 
+def _refuse_idle(recipe: Recipe, said: Collection[str] | None = None) -> None:
+    """Raises RecipeError for choices that change nothing; said: of these keys alone."""
+    refused = [str(one) for one in recipe.idle if one.refused and (said is None or one.key in said)]
+    if refused:
+        raise RecipeError("\n".join(refused))
+
+
 def load_fitted(
-    path: Path | str | None, overrides: Sequence[str], changeable: Sequence[str], when: str = "here"
+    path: Path | str | None, overrides: Sequence[str] = (), changeable: Sequence[str] = (), when: str = "here"
 ) -> Recipe:
     """The recipe of a run that is fitted, of which overrides may change these alone: keys, or whole parts ("index.*").
 
-    when: of what is being done, for the error. Raises RecipeError as `load_recipe`, and for any other key.
+    when: of what is being done, for the error. Raises RecipeError as `load_recipe`, but of what changes nothing only for
+    overrides: what the run was fitted by stands; and for any other key.
     """
-    for override in overrides:
-        key = override.partition("=")[0].strip()
+    said = [override.partition("=")[0].strip() for override in overrides]
+    for key in said:
         if not any(fnmatchcase(key, one) for one in changeable):
             *others, last = changeable
             names = f"{', '.join(others)} and {last}" if others else last
             raise RecipeError(f"--set {key} cannot change {when}. {names} can; for the rest fit a new run")
-    return load_recipe(path, overrides)
+    recipe = _read_recipe(path, overrides)
+    _refuse_idle(recipe, said)
+    return recipe
 
 
 def recipe_toml(recipe: Recipe) -> str:
@@ -322,7 +290,8 @@ def _rows_of(prefix: str, config: Any) -> list[tuple[str, str, str]]:
 
 
 def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
-    """The recipe with other choices, key -> value. Raises RecipeError where they do not fit."""
+    """The recipe with other choices, key -> value. Raises RecipeError where they do not fit; what changes nothing may stand,
+    for not a person but a search has said it."""
     tree = recipe.model_dump()
     for key, value in choices.items():
         _assign(tree, key.split("."), value, key)

@@ -23,7 +23,7 @@ from lmrec.workflows.train import fit_run
 
 Invoke = Callable[..., Result]
 QUICK = ["pretrain.epochs=8", "pretrain.batch_texts=8", "pretrain.learning_rate=3e-3", "training.precision=fp32"]
-QUICK += ["pretrain.max_pairs=60"]
+PAIRS = "pretrain.max_pairs=60"  # of objective "pairs" alone
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def words(world_folder: Path) -> Callable[..., list[Any]]:
     def of(encoder: Path, objective: str, *more: str) -> list[Any]:
         choices = [*QUICK, 'data.text_columns=["title", "description"]', "template.item={title}. {description}", *more]
         tables = [world_folder / "items.csv"]
-        events = ["--interactions", world_folder / "events.csv"] if objective == "pairs" else []
+        events = ["--interactions", world_folder / "events.csv", "--set", PAIRS] if objective == "pairs" else []
         said = [word for choice in choices for word in ("--set", choice)]
         return [
             "pretrain",
@@ -140,7 +140,13 @@ def test_a_stopped_pretraining_can_be_used_and_the_same_call_ends_with_the_weigh
 ) -> None:
     """Stopped in its first step, in the middle of an epoch and at an epoch's end; mlm also while its head learns alone."""
     encoder = tiny_gpt if objective == "clm" else masked_bert
-    choices = [*QUICK, "pretrain.epochs=3", f"encoder.name={encoder}", f"pretrain.objective={objective}"]
+    choices = [
+        *QUICK,
+        "pretrain.epochs=3",
+        f"encoder.name={encoder}",
+        f"pretrain.objective={objective}",
+        *([PAIRS] if objective == "pairs" else []),
+    ]
     recipe = load_recipe(overrides=choices)
     whole = pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "whole", show=False)
     for n_asked in stops:
@@ -162,7 +168,7 @@ def test_a_stopped_pretraining_can_be_used_and_the_same_call_ends_with_the_weigh
 def test_a_killed_pretraining_goes_on_from_the_last_epochs_end(
     masked_bert: Path, world: Any, world_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choices = [*QUICK, "pretrain.epochs=3", f"encoder.name={masked_bert}", "pretrain.objective=pairs"]
+    choices = [*QUICK, "pretrain.epochs=3", f"encoder.name={masked_bert}", "pretrain.objective=pairs", PAIRS]
     recipe = load_recipe(overrides=choices)
     train = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe).split.train
     pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "whole", train, show=False)

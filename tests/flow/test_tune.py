@@ -33,8 +33,8 @@ training.learning_rate = {low = 1e-6, high = 1e-1, log = true}
 def recipe(quick_choices: list[str], tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     file = tmp_path_factory.mktemp("tune") / "recipe.toml"
     file.write_text(SPACE)
-    more = ["item.width=18", "training.frozen_epochs=3", "encoder.train=none", "training.validation_cases=40"]
-    return load_recipe(file, [*quick_choices, *more])
+    more = ["item.width=18", "user_model.heads=2", "training.frozen_epochs=3", "encoder.train=none"]
+    return load_recipe(file, [*quick_choices, *more, "training.validation_cases=40"])
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,26 @@ def test_two_workers_on_one_study_finish_the_asked_number_of_trials_together(
     found = [json.loads(out) for out, _ in told]
     assert best in [one["best_value"] for one in found]
     assert not list((tmp_path / "study").glob(".trial-*"))
+
+
+def test_a_key_that_is_idle_in_a_trial_fails_none_and_one_that_is_idle_in_all_is_refused(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path
+) -> None:
+    """A mean has no layers: where it wins, the best recipe says none, and can be read."""
+    tree = recipe.model_dump()
+    tree["training"]["frozen_epochs"] = 1
+    layers = {"choices": [2, 3]}
+
+    def varying(*kinds: str) -> Recipe:
+        space = {"user_model.kind": {"choices": kinds}, "user_model.layers": layers}
+        return Recipe.model_validate({**tree, "tune": {"trials": 2, "sampler": "random", "space": space}})
+
+    with pytest.raises(RecipeError, match=r"varies user_model\.layers, .* without user_model\.kind 'transformer'"):
+        tune_recipe(prepared, varying("mean", "attention"), tmp_path / "study", show=False)
+    found = tune_recipe(prepared, varying("mean", "transformer"), tmp_path / "study", show=False)
+    assert (found.n_whole + found.n_pruned, found.n_refused) == (2, 0)
+    best = load_recipe(found.recipe_file)
+    assert best.user_model.layers == (1 if best.user_model.kind == "mean" else found.best["user_model.layers"])
 
 
 def test_no_trial_sees_the_test_part(

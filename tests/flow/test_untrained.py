@@ -54,7 +54,7 @@ def test_what_needs_training_is_refused_at_once(untrained: Fitted, tmp_path: Pat
         assert "towers count nothing" in " ".join(refused.output.split())
         assert not (tmp_path / verb).exists()
     notes = RunFolder(untrained.run).read_record()["notes"]
-    assert any("nothing is trained, so " in note and "training.learning_rate" in note for note in notes)
+    assert any("training.learning_rate" in note and "nothing here without a first stage" in note for note in notes)
 
 
 def test_it_is_served_and_updated_without_training(untrained: Fitted, tmp_path: Path) -> None:

@@ -63,18 +63,27 @@ def test_a_bad_value_is_named_with_its_rule(override: str, message: str) -> None
     [
         (
             ["training.layer_decay=0.9", "training.tuned_epochs=0"],
-            "training.layer_decay is set, and the language model",
+            "training.layer_decay is 0.9, .* without a language",
         ),
-        (["training.layer_decay=0.9", "encoder.train=none"], "training.layer_decay is set, and the language model"),
-        (["kind=lora", "encoder.train=all", "item.source=id"], "encoder.adapter.kind is set, and the language model"),
+        (
+            ["training.layer_decay=0.9", "encoder.train=none"],
+            "training.layer_decay is 0.9, .* without a language",
+        ),
+        (
+            ["kind=lora", "encoder.train=all", "item.source=id"],
+            "encoder.adapter.kind is .* without a language model",
+        ),
         (["kind=lora", "encoder.train=none"], r"'none' beside encoder.adapter.kind 'lora'.*'all' or 'all_but_first'"),
         (["kind=prefix"], r"'last_layers' beside encoder.adapter.kind 'prefix': a prefix stands in every layer"),
-        (["kind=prefix", "encoder.train=all", "training.layer_decay=0.9"], "has no layers to act on"),
+        (
+            ["kind=prefix", "encoder.train=all", "training.layer_decay=0.9"],
+            "training.layer_decay needs layers to act on",
+        ),
         (
             ["kind=ia3", "encoder.adapter.rank=4"],
-            r"rank is 4, but .* 'ia3', which does not use it.* 'lora' or 'adalora'",
+            r"rank is 4, .* without encoder.adapter.kind 'lora' or 'adalora'",
         ),
-        (["encoder.adapter.bottleneck=9"], r"bottleneck is 9, but .* 'none'.* choose 'houlsby' or 'pfeiffer'"),
+        (["encoder.adapter.bottleneck=9"], r"bottleneck is 9, .* 'houlsby' or 'pfeiffer'"),
         (["kind=adalora", "encoder.adapter.rank=12"], r"initial_rank is 12 and must be above .*rank, which is 12"),
     ],
 )
@@ -95,9 +104,6 @@ UNTRAINED = ("training.frozen_epochs=0", "training.tuned_epochs=0")
 def test_nothing_need_be_trained_where_something_is_fused() -> None:
     assert not load_recipe(overrides=UNTRAINED).trains
     assert load_recipe(overrides=[UNTRAINED[1]]).trains
-    idle = ("training.learning_rate=0.1", "training.patience=2", "training.seed=7")
-    assert load_recipe(overrides=[*UNTRAINED, *idle]).idle == ("training.learning_rate", "training.patience")
-    assert load_recipe(overrides=idle).idle == ()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,7 @@ def test_nothing_need_be_trained_where_something_is_fused() -> None:
     ],
 )
 def test_choices_that_make_no_training_together_are_refused(overrides: list[str]) -> None:
-    with pytest.raises(RecipeError, match=r"needs words|nothing would be trained"):
+    with pytest.raises(RecipeError, match=r"needs words|nothing would be trained|without a training"):
         load_recipe(overrides=overrides)
 
 

@@ -34,11 +34,11 @@ def bench_encoder(
     from lmrec.artifacts.files import write_text
     from lmrec.artifacts.run import open_run
     from lmrec.data.catalog import Catalog
-    from lmrec.recipe import load_recipe, recipe_toml
+    from lmrec.recipe import load_fitted, load_recipe, recipe_toml
     from lmrec.workflows.bench_encoder import best_runtime, measure_runtimes
 
     opened = open_run(run) if run is not None else None
-    chosen = load_recipe(recipe or (opened.recipe_file if opened else None))
+    chosen = load_fitted(opened.recipe_file) if opened and not recipe else load_recipe(recipe)
     catalog = Catalog.from_parquet(opened.data / "catalog.parquet") if opened else None
     speeds = measure_runtimes(chosen, catalog, n_texts)
     best = best_runtime(speeds)

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from lmrec.cli.show import print_json, say
+from lmrec.cli.show import print_json, print_notes, say
 
 
 def add_rate_finding(app: typer.Typer) -> None:
@@ -42,6 +42,7 @@ def find_rate_command(
     """
     from lmrec.cli.tables import Input
     from lmrec.errors import InputError
+    from lmrec.idle import idle_notes
     from lmrec.recipe import load_recipe
     from lmrec.workflows.find_rate import find_rate
 
@@ -50,6 +51,7 @@ def find_rate_command(
     data = Input(items, interactions, None, source, path)
     data.check()
     chosen = load_recipe(recipe, set_ or ())
+    print_notes([] if as_json else idle_notes(chosen.idle))
     found = find_rate(
         data.prepare(chosen),
         chosen,

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from lmrec.cli.show import print_json, print_rows, say
+from lmrec.cli.show import print_json, print_notes, print_rows, say
 from lmrec.cli.tables import Input, parse_column_map
 
 
@@ -46,6 +46,7 @@ def tune(
 
     Safe to stop with Ctrl-C; several of the same command, each in its own terminal, share the work.
     """
+    from lmrec.idle import idle_notes
     from lmrec.recipe import load_recipe
     from lmrec.workflows.tune import tune_recipe
 
@@ -53,6 +54,7 @@ def tune(
     given = {key: value for key, value in values.items() if value is not None}
     chosen = load_recipe(recipe, set_ or (), {**given, **parse_column_map(map_ or [])})
     prepared = Input(items, interactions, users, source, path).prepare(chosen)
+    print_notes([] if as_json else idle_notes(chosen.idle))
     found = tune_recipe(prepared, chosen, out, confirm, show=not quiet)
     if as_json:
         print_json({**asdict(found), "out": str(found.out), "recipe_file": str(found.recipe_file)})

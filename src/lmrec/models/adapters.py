@@ -7,8 +7,8 @@ alone, is that of Pfeiffer et al. 2020 (AdapterFusion, https://arxiv.org/abs/200
 The other kinds come from the `peft` library: see lmrec.models.adaptation.
 """
 
-from collections.abc import Sequence
-from typing import Literal, Self, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, Self, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,7 +18,7 @@ from lmrec.models.layers import Sublayers, replace_module
 
 AdapterKind: TypeAlias = Literal["none", "lora", "adalora", "ia3", "prefix", "houlsby", "pfeiffer"]
 
-_USED: dict[AdapterKind, tuple[str, ...]] = {
+SETTINGS_OF_KIND: Final[Mapping[AdapterKind, tuple[str, ...]]] = {
     "none": (),
     "lora": ("rank", "alpha", "dropout", "targets"),
     "adalora": ("rank", "initial_rank", "alpha", "dropout", "targets", "orthogonality"),
@@ -56,15 +56,7 @@ class AdapterConfig(BaseModel):
     bottleneck: int = Field(default=48, ge=1, description="Houlsby and Pfeiffer: numbers in the middle of an adapter.")
 
     @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        for name, field in type(self).model_fields.items():
-            if name == "kind" or name in _USED[self.kind] or getattr(self, name) == field.default:
-                continue
-            kinds = " or ".join(f"'{kind}'" for kind, used in _USED.items() if name in used)
-            raise ValueError(
-                f"encoder.adapter.{name} is {getattr(self, name)!r}, but encoder.adapter.kind is '{self.kind}', which does "
-                f"not use it. Leave it out, or choose {kinds}"
-            )
+    def _fits_together(self) -> Self:
         if self.kind == "adalora" and self.initial_rank <= self.rank:
             raise ValueError(
                 f"encoder.adapter.initial_rank is {self.initial_rank} and must be above encoder.adapter.rank, which is "

@@ -47,8 +47,6 @@ class WordAugmentConfig(BaseModel):
             raise ValueError(
                 f"augment.words.back_translate names {len(self.back_translate)} models: give two, one there and one back"
             )
-        if self.wordnet and not self.synonyms:
-            raise ValueError("augment.words.wordnet is read for synonyms only: set augment.words.synonyms above 0")
         return self
 
     @property

@@ -46,11 +46,6 @@ class TemplateConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.shorten != "head" and not self.max_words:
-            raise ValueError(
-                f"template.shorten '{self.shorten}' keeps what is central within template.max_words, which is 0: set it, to "
-                "about three quarters of encoder.max_tokens"
-            )
         if self.user:
             check_pattern("template.user", self.user)
         return self

@@ -1,11 +1,11 @@
 """The objective as a recipe chooses it: over the whole catalog or over drawn negatives, with what was shown or without."""
 
 from dataclasses import replace
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from lmrec.fields import BoolArray, IntArray
@@ -69,25 +69,6 @@ class ObjectiveConfig(BaseModel):
     shown_negatives: int | None = Field(
         default=None, ge=1, description="Draws from each such list; unset: all of it that was not clicked."
     )
-
-    @model_validator(mode="after")
-    def _heard(self) -> Self:
-        if self.auxiliary.column is None and self.auxiliary != AuxiliaryConfig():
-            raise ValueError(
-                "objective.auxiliary.weight and min_items are of a column that is not named: nothing would come of them. Set "
-                "objective.auxiliary.column"
-            )
-        if self.kind == "full" and "sampler" in self.model_fields_set and self.sampler != SamplerConfig():
-            raise ValueError(
-                "objective.sampler draws negatives, and objective.kind 'full' has none: nothing would come of it. Set "
-                "objective.kind to 'sampled', or leave the sampler out"
-            )
-        if self.shown_negatives is not None and not self.shown:
-            raise ValueError(
-                "objective.shown_negatives draws from lists that objective.shown weighs with 0: nothing would come of it. "
-                "Set objective.shown above 0"
-            )
-        return self
 
     def samples(self, n_items: int) -> bool:
         """Whether negatives are drawn for a catalog of this size."""

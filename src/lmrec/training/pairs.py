@@ -26,20 +26,6 @@ from lmrec.training.samplers import FixedSampler, SamplerConfig, build_sampler
 # (B, M) items to take negatives from, the first that may be used first, for each of B histories.
 NegativeSource: TypeAlias = Callable[[Ragged, np.random.Generator], IntArray]
 _MAX_CLASSES: Final = 20
-_OF_TRAINING: Final = (
-    *(
-        "train",
-        "rank",
-        "n_layers",
-        "n_events",
-        "epochs",
-        "batch_pairs",
-        "learning_rate",
-        "head_learning_rate",
-        "weight_decay",
-    ),
-    "dropout",
-)
 _SPARE: Final = 20  # draws beyond those wanted, since some are the user's own items
 
 
@@ -105,31 +91,11 @@ class RerankerConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _heard(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.user:
             check_pattern("reranker.user", self.user)
-        asked = {"negatives", "n_negatives"} & self.model_fields_set
-        if self.task != "binary" and any(getattr(self, one) != type(self).model_fields[one].default for one in asked):
-            raise ValueError(
-                f"reranker.task '{self.task}' learns from ratings, which only chosen items have: {' and '.join(sorted(asked))} "
-                "would do nothing. Leave them out, or set reranker.task to 'binary'"
-            )
         if self.form != "classifier" and self.task != "binary":
             raise ValueError(f"reranker.form '{self.form}' says chosen or not: set reranker.task to 'binary'")
-        trained = [name for name in _OF_TRAINING if getattr(self, name) != type(self).model_fields[name].default]
-        if self.form == "likelihood" and trained:
-            raise ValueError(
-                f"reranker.form 'likelihood' trains nothing: reranker.{trained[0]} would do nothing. Leave it at its default, "
-                f"{type(self).model_fields[trained[0]].default}, or choose 'yes_no'"
-            )
-        if self.form == "yes_no" and self.head_learning_rate != type(self).model_fields["head_learning_rate"].default:
-            raise ValueError("reranker.form 'yes_no' has no fresh head: leave reranker.head_learning_rate out")
-        if self.train != "last_layers" and self.n_layers != 2:
-            raise ValueError(
-                "reranker.n_layers counts the layers of reranker.train 'last_layers'. Set that, or leave it out"
-            )
-        if self.train != "lora" and self.rank != 8:
-            raise ValueError("reranker.rank is of reranker.train 'lora'. Set that, or leave it out")
         return self
 
 

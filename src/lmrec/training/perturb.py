@@ -20,11 +20,11 @@ embeddings are the items' text vectors, in the second the word embeddings of the
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 AttackKind = Literal["none", "fgm", "pgd", "freelb", "smart"]
@@ -48,19 +48,6 @@ class AdversarialConfig(BaseModel):
     )
     steps: int | None = Field(default=None, ge=1, description="Steps uphill. Unset: 3 of pgd and freelb, 1 of smart.")
     weight: float | None = Field(default=None, gt=0, description="smart: weight of its term. Unset: 1.")
-
-    @model_validator(mode="after")
-    def _heard(self) -> Self:
-        takes = {"none": (), "fgm": ("radius",), "smart": ("radius", "steps", "weight")}.get(
-            self.kind, ("radius", "steps")
-        )
-        for name in ("radius", "steps", "weight"):
-            if getattr(self, name) is not None and name not in takes:
-                raise ValueError(
-                    f"adversarial.{name} is {getattr(self, name)}, and adversarial.kind '{self.kind}' has none: nothing "
-                    "would come of it. Leave it out, or choose another kind"
-                )
-        return self
 
     @property
     def ball_radius(self) -> float:

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
@@ -114,15 +114,6 @@ class TrainingConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where this machine computes it faster, else fp32."
     )
-
-    @model_validator(mode="after")
-    def _heard(self) -> Self:
-        if self.momentum is not None and self.optimizer != "sgd":
-            raise ValueError(
-                f"training.momentum is {self.momentum:g}, and training.optimizer '{self.optimizer}' does not take it: nothing "
-                "would come of it. Leave it out, or set training.optimizer to 'sgd'"
-            )
-        return self
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lmrec.data.history import HistoryIndex
 from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
 from lmrec.models.stacking import fit_stack
-from lmrec.recipe import load_recipe
+from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.pools import pool_scores
@@ -37,7 +37,7 @@ def ensemble_runs(
     runs = [open_run(path) for path in paths]
     members = [Recommender.load(path) for path in paths]
     check_together(runs, members)
-    recipe = load_recipe(runs[0].recipe_file)
+    recipe = load_fitted(runs[0].recipe_file)
     weights = (1.0,) * len(members)
     if by == "scores":
         split = split_interactions(members[0].interactions, members[0].catalog.n_items, recipe.split)
@@ -92,7 +92,7 @@ def check_together(runs: Sequence[RunFolder], members: Sequence[Recommender]) ->
 
 
 def _split_of(run: RunFolder) -> object:
-    return load_recipe(run.recipe_file).split
+    return load_fitted(run.recipe_file).split
 
 
 def _knows_words(member: Recommender) -> bool:

@@ -30,7 +30,7 @@ from lmrec.models.content import ContentKNN
 from lmrec.models.ease import EASE
 from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
-from lmrec.recipe import BaselineName, Recipe, load_fitted, load_recipe
+from lmrec.recipe import BaselineName, Recipe, load_fitted
 from lmrec.retrieval.ensemble import AnyScorer, answering
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -281,7 +281,7 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
     import torch
 
     towers = recommender.checkpoint.load_towers(frozen_stage=True)
-    recipe = load_recipe(run.recipe_file)
+    recipe = load_fitted(run.recipe_file)
     source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
     encoder, text_vec = begin_tuning(source, recipe.training.seed, False)
     encoder.eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 from lmrec.artifacts.files import replaced_folder, write_json
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources.formats import read_source
-from lmrec.data.sources.tables import read_dataset
+from lmrec.data.sources.tables import TablesConfig, read_dataset
 from lmrec.data.split import Split, SplitConfig, split_interactions
 from lmrec.data.summary import DataSummary, summarize
 from lmrec.data.users import learn_vocabulary
@@ -33,10 +33,21 @@ def prepare(items: object, interactions: object, users: object | None, recipe: R
 
 def prepare_source(name: str, path: Path | str, recipe: Recipe) -> Prepared:
     """A data set in its original format, by the name of the format. Raises DataError, InputError."""
-    return prepare_dataset(read_source(name, path, recipe.data), recipe)
+    return prepare_dataset(read_source(name, path, recipe.data), recipe, name)
 
 
-def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
+def _of_others(config: TablesConfig, source: str) -> tuple[str, ...]:
+    """Notes on choices that other formats than this one are read by."""
+    chosen = config.model_dump(exclude_defaults=True)
+    return tuple(
+        f"data.{key} changes nothing here: it is of --source {only}"
+        for key, only in (("language", "mind"), ("secret_tags", "lastfm"))
+        if key in chosen and source != only
+    )
+
+
+def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepared:
+    """source: the name of the format that it was read from; empty: none, or it is not known."""
     of_users, user_ids = UserTemplate(recipe.template.user), dataset.interactions.user_ids
     of_users.check(dataset.users, "template.user")
     profiles = learn_vocabulary(dataset.users, recipe.user_model.profile).profiles(
@@ -50,7 +61,9 @@ def prepare_dataset(dataset: Dataset, recipe: Recipe) -> Prepared:
     if config.kind == "none" and len(split.validation):
         n_newest = len(split.train_and_validation) - len(split.train)
         notes = (*notes, f"the newest {n_newest:,} events choose epochs and weights; then all events are learnt")
-    return Prepared(dataset, split, summarize(dataset, split), (*dataset.notes, *notes))
+    return Prepared(
+        dataset, split, summarize(dataset, split), (*dataset.notes, *_of_others(recipe.data, source), *notes)
+    )
 
 
 def choose_split(dataset: Dataset, config: SplitConfig) -> tuple[SplitConfig, tuple[str, ...]]:

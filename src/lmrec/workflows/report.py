@@ -12,7 +12,7 @@ from lmrec.errors import InputError
 from lmrec.evaluation.report import ReportData, ReportExample, write_report
 from lmrec.evaluation.table import JudgementTable
 from lmrec.fields import IntArray
-from lmrec.recipe import load_recipe
+from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.topk import exclude_items, top_k
 from lmrec.workflows.judge import fair_scorer, own_name, read_table_of
@@ -31,7 +31,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
         raise InputError(f"'{path}' has not been judged yet, and a report is about that. Type: lmrec evaluate {path}")
     record, recipe_text = run.read_record(), run.recipe_file.read_text(encoding="utf-8")
     recommender = Recommender.load(path)
-    recipe = load_recipe(run.recipe_file)
+    recipe = load_fitted(run.recipe_file)
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
     training = record.get("training", {})
     examples = _examples(recommender, split)

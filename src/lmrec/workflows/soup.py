@@ -25,7 +25,7 @@ from lmrec.evaluation.evaluator import evaluate
 from lmrec.models.encoder import encode_tokens
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import progress_bar
-from lmrec.recipe import Recipe, load_recipe
+from lmrec.recipe import Recipe, load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
@@ -103,7 +103,7 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
     runs = [open_run(path) for path in paths]
     members = [Recommender.load(path) for path in paths]
     check_together(runs, members)
-    recipes = [load_recipe(run.recipe_file) for run in runs]
+    recipes = [load_fitted(run.recipe_file) for run in runs]
     _check_same_valley(runs, recipes)
     recipe, first = recipes[0], members[0]
     split = split_interactions(first.interactions, first.catalog.n_items, recipe.split)

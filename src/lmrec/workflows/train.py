@@ -26,6 +26,7 @@ from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import Calibration, judge_pairs
 from lmrec.fields import IntArray, Ragged
+from lmrec.idle import idle_notes
 from lmrec.laps import Laps
 from lmrec.models.encoder import TextEncoder
 from lmrec.models.two_tower import TwoTower
@@ -88,7 +89,7 @@ def fit_run(
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
     recipe = recipe.model_copy(update={"split": split})
     recipe.fusion.check_fits(prepared.dataset.catalog.n_items)
-    idle = [f"nothing is trained, so {', '.join(recipe.idle)} changes nothing"] if recipe.idle else []
+    idle = [*idle_notes(recipe.idle), *_undrawn(recipe, prepared)]
     untracked = check_tracking(recipe.tracking)
     run = _open(out, resume)
     resume = resume and (run.training_state / "state.json").exists()
@@ -125,6 +126,22 @@ def fit_run(
         },
     )
     return FitResult(run, prepared, report, tuple(notes))
+
+
+def _undrawn(recipe: Recipe, prepared: Prepared) -> list[str]:
+    """A note on a sampler that was chosen and draws nothing, for objective.kind 'auto' finds the catalog small."""
+    config, train = recipe.objective, prepared.split.train
+    n_items = len(np.unique(train.item_idx)) if config.candidates == "chosen" else prepared.dataset.catalog.n_items
+    if config.kind != "auto" or config.samples(n_items):
+        return []
+    full = recipe.model_copy(update={"objective": config.model_copy(update={"kind": "full"})})
+    keys = [one.key for one in full.idle if one.key.startswith("objective.sampler.")]
+    if not keys:
+        return []
+    return [
+        f"{', '.join(keys)}: no negatives are drawn, for objective.kind 'auto' takes the full softmax up to "
+        f"{config.max_full_items:,} items (objective.max_full_items), and here are {n_items:,}"
+    ]
 
 
 def _training_record(recipe: Recipe, prepared: Prepared, report: TrainingReport) -> dict[str, Any]:

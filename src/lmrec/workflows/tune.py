@@ -13,6 +13,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from lmrec.artifacts.lock import locked
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import InputError, Interrupted, MissingExtraError, RecipeError, RunFolderError
 from lmrec.evaluation.search_charts import TrialPoint, draw_history, draw_importance
+from lmrec.idle import unheard
 from lmrec.models.fusion import COLLABORATIVE
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, recipe_toml, with_choices
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _NAME = "lmrec"
 _MIN_FOR_IMPORTANCE = 4
 _SQLITE_TIMEOUT_S = 60
+_MOST_ASKED = 500  # drawings, about half a millisecond each, to find out whether a key is ever heard
 # A trial is compared by what its towers reach on validation; what comes after that is for runs that are kept.
 _TRIAL_CHOICES: Mapping[str, Any] = {
     "training.refit": False,
@@ -90,6 +93,7 @@ def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: in
         raise InputError(f"--confirm judges on the test part, and split '{prepared.split.kind}' leaves none")
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
     recipe = recipe.model_copy(update={"split": split})
+    _check_heard(recipe)
     folder = Path(out)
     study = _open_study(folder, recipe, prepared)
     try:
@@ -102,7 +106,7 @@ def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: in
             f"none of {len(study.trials)} trials came to its end. Look at tune.space, or set tune.trials higher"
         )
     best = max(whole, key=lambda trial: (trial.value, -trial.number))
-    found = with_choices(_settled(recipe), best.params)
+    found = _without_idle(with_choices(_settled(recipe), best.params))
     recipe_file = folder / "best.toml"
     write_text(recipe_file, recipe_toml(found))
     importance = _importance(study, whole)
@@ -146,6 +150,33 @@ def suggest(trial: "Trial", space: Mapping[str, Dimension]) -> dict[str, Any]:
 def _settled(recipe: Recipe) -> Recipe:
     """The recipe with nothing left to search."""
     return recipe.model_copy(update={"tune": TuneConfig()})
+
+
+def _without_idle(recipe: Recipe) -> Recipe:
+    """The recipe without what was drawn, or said, and is of an alternative that was not drawn: it would be refused."""
+    return with_choices(recipe, {one.key: one.default for one in recipe.idle if one.refused})
+
+
+def _check_heard(recipe: Recipe) -> None:
+    """Raises RecipeError for a key of the search space that changes nothing, whatever else is drawn.
+
+    In some trials it may: a rate of the second stage is idle where no epochs of it are drawn.
+    """
+    space, still = recipe.tune.searched, _settled(recipe)
+    silent: dict[str, str] | None = None
+    for number, values in enumerate(product(*(dimension.examples for dimension in space.values()))):
+        if number == _MOST_ASKED:
+            return
+        try:
+            drawn = unheard(with_choices(still, dict(zip(space, values, strict=True))))
+        except RecipeError:  # each value fits by itself, but not all of these together
+            continue
+        always = space if silent is None else silent
+        silent = {key: drawn[key][0].needs for key in always if key in drawn}
+    for key, needs in (silent or {}).items():
+        raise RecipeError(
+            f"tune.space varies {key}, and nothing would come of it without {needs}. Choose that, or other keys"
+        )
 
 
 def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":

@@ -77,5 +77,3 @@ def test_translation_comes_first_with_another_seed_for_each_variant() -> None:
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValidationError, match="names 1 models: give two"):
         WordAugmentConfig(back_translate=("there",))
-    with pytest.raises(ValidationError, match=r"set augment\.words\.synonyms above 0"):
-        WordAugmentConfig(wordnet="folder")

@@ -42,7 +42,7 @@ def test_a_column_that_tells_nothing_is_refused() -> None:
         read_categories(catalog(["a", "a"]), config(column="genre"))
     with pytest.raises(RecipeError, match="has 1 value of at least 2 items"):
         read_categories(catalog(["a", "a", "b"]), config())
-    with pytest.raises(RecipeError, match="are of a column that is not named"):
+    with pytest.raises(RecipeError, match="without objective.auxiliary.column"):
         load_recipe(overrides=["objective.auxiliary.weight=0.5"])
 
 

@@ -191,8 +191,8 @@ def test_a_large_catalog_is_sampled_by_itself_and_a_small_one_is_not() -> None:
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        (["objective.kind=full", "objective.sampler.kind=hard"], "has none: nothing would come of it"),
-        (["objective.shown_negatives=4"], "Set objective.shown above 0"),
+        (["objective.kind=full", "objective.sampler.kind=hard"], "without drawn negatives"),
+        (["objective.shown_negatives=4"], "without objective.shown above 0"),
         (["objective.sampler.kind=harder"], "objective.sampler.kind"),
         (["objective.sampler.n_negative=3"], "Did you mean 'objective.sampler.n_negatives'"),
     ],
