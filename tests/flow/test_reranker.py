@@ -193,7 +193,7 @@ def test_a_language_model_that_writes_says_how_likely_words_are(run: Path, tiny_
         np.testing.assert_allclose(together, alone, atol=0.05)  # bf16, where this machine has it
     assert len(recommender.recommend(users=["user0"], k=5)[0].items) == 5
     for choice, words in {
-        "reranker.epochs=3": "reranker.epochs would do nothing",
+        "reranker.epochs=3": "reranker.epochs is 3, and nothing would come of it without a reranker.form that learns",
         "reranker.task=classes": "says chosen or not: set reranker.task to 'binary'",
     }.items():
         with pytest.raises(RecipeError, match=words):
