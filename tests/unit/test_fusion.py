@@ -66,6 +66,29 @@ def test_a_fused_score_is_the_sum_of_its_parts(plain: Scorer, text_vec: torch.Te
     np.testing.assert_allclose(fused.scores_of(history, query, 2), expected[:, 2], rtol=1e-4, atol=1e-4)
 
 
+def test_who_remembers_answers_alike_and_reads_a_history_once(plain: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, histories = (
+        events([[0, 1, 2], [3, 4, 0]]),
+        [Ragged.from_rows(rows) for rows in ([[0, 1], [], [4]], [[0, 1], [2], [4]])],
+    )
+    some = [fit_fusion(FusionWeights(transitions=weight, content=2.0), log, N_ITEMS) for weight in (1.0, 3.0)]
+    expected = [plain.fused(fusion).score(history) for fusion in some for history in histories]
+    read: list[int] = []
+    compute = Scorer._users
+
+    def counted(self: Scorer, block: Ragged) -> torch.Tensor:
+        read.append(len(block))
+        return compute(self, block)
+
+    monkeypatch.setattr(Scorer, "_users", counted)
+    remembering = plain.remembering()
+    found = [remembering.fused(fusion).score(history) for fusion in some for history in histories]
+    np.testing.assert_array_equal(found, expected)
+    assert read == [3, 3], "each block of histories once, however it is fused"
+    other = remembering.over(build_bank(plain.towers, torch.flip(plain.bank.text_vec, [0])))
+    assert not np.allclose(other.score(histories[0]), remembering.score(histories[0])), "another bank, other users"
+
+
 def test_an_item_without_events_borrows_of_those_it_reads_like(plain: Scorer, text_vec: torch.Tensor) -> None:
     log, history = events([[0, 1, 2], [3, 1, 0], [3, 0]]), Ragged.from_rows([[3], [0, 3], []])  # nobody had 4 or 5
     like = text_vec.clone()

@@ -54,6 +54,7 @@ class Scorer:
     max_history: int
     encode_histories: HistoryEncoder | None = None
     fusion: Fusion = field(default_factory=Fusion)
+    _users_of: dict[tuple[object, ...], Tensor] | None = None
 
     @property
     def reach(self) -> int:
@@ -67,7 +68,12 @@ class Scorer:
 
     def over(self, bank: ItemBank) -> "Scorer":
         """The same model over another bank; nothing is copied."""
-        return replace(self, bank=bank)
+        return replace(self, bank=bank, _users_of=None)
+
+    def remembering(self) -> "Scorer":
+        """The same model, which computes the user vectors of the same block of histories once, also where it is `fused` in
+        many ways: for whoever asks the same questions over and over."""
+        return replace(self, _users_of={})
 
     def asked_over(self, bank: ItemBank, encode_histories: HistoryEncoder) -> "Scorer":
         """The same model over rows that histories name, reading texts of histories by `encode_histories`."""
@@ -117,7 +123,8 @@ class Scorer:
         fused = replace(self, fusion=fusion)
         if fusion.borrows:
             fused = replace(fused, fusion=replace(fusion, loans=fused._loans()))
-        return fused.over(fused.bank_rows(self.bank.text_vec, self.bank.item_vec, np.arange(self.bank.n_items)))
+        bank = fused.bank_rows(self.bank.text_vec, self.bank.item_vec, np.arange(self.bank.n_items))
+        return replace(fused, bank=bank)
 
     def _loans(self) -> sp.csr_matrix:
         """(bank's N, fit's N): the fusion's own, and those of the bank's rows after them."""
@@ -162,14 +169,7 @@ class Scorer:
     @torch.no_grad()
     def query(self, history: Ragged) -> Tensor:
         """(B, Q). Histories of like length are computed together."""
-        if self.towers.training:
-            self.towers.eval()
-        recent = history.last(self.max_history)
-        order = np.argsort(recent.lengths, kind="stable") if self.fusion.weights.towers else recent.lengths[:0]
-        vectors = self.bank.item_vec.new_zeros(len(history), self.bank.item_vec.shape[1])
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
-            vectors[torch.from_numpy(rows)] = self._users(recent.take(rows))
+        vectors = self._user_vectors(history.last(self.max_history))
         scaled: Tensor = self.fusion.weights.towers * self.towers.head.scale * self.towers.head.prepare(vectors)
         weights, columns = self.fusion.weights, [scaled]
         if weights.content:
@@ -179,6 +179,28 @@ class Scorer:
         if self.fusion.popularity is not None:
             columns.append(scaled.new_full((len(history), 1), weights.popularity * self._popularity_unit))
         return torch.cat(columns, dim=1) if len(columns) > 1 else scaled
+
+    def _user_vectors(self, recent: Ragged) -> Tensor:
+        """(B, D), zero where the towers do not count."""
+        if not self.fusion.weights.towers:
+            return self.bank.item_vec.new_zeros(len(recent), self.bank.item_vec.shape[1])
+        if self._users_of is None:
+            return self._compute_users(recent)
+        profile = b"" if recent.profile is None else recent.profile.ids.padded().tobytes()
+        asked = (recent.values.tobytes(), recent.offsets.tobytes(), tuple(recent.words), profile)
+        if asked not in self._users_of:
+            self._users_of[asked] = self._compute_users(recent)
+        return self._users_of[asked]
+
+    def _compute_users(self, recent: Ragged) -> Tensor:
+        if self.towers.training:
+            self.towers.eval()
+        order = np.argsort(recent.lengths, kind="stable")
+        vectors = self.bank.item_vec.new_zeros(len(recent), self.bank.item_vec.shape[1])
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            vectors[torch.from_numpy(rows)] = self._users(recent.take(rows))
+        return vectors
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
         """(B, n_items) what is added to the product, None where the model has no such part."""

@@ -68,9 +68,9 @@ _UNSEARCHED_BEST = 2.0
 _LITTLE_CONTENT = (0.1, 0.3, 1.0)
 _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _LITTLE_POPULARITY = 0.001  # decides where nothing else is said
-_POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6)
+_POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _FIRST_POPULARITY = 0.4  # at which half-lives are compared
-_HALF_LIVES = (3.0, 7.0, 30.0, 90.0)
+_HALF_LIVES = (0.25, 1.0, 3.0, 7.0, 30.0, 90.0)
 _REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _AGAIN = (0.0, 0.5, 1.0, 2.0)  # times what was found first, where several parts know the same
@@ -147,7 +147,7 @@ class _Search:
         seed: int,
         trained: bool,
     ) -> None:
-        self.scorer, self.train, self.asked = scorer, train, asked
+        self.scorer, self.train, self.asked = scorer.remembering(), train, asked
         self.config, self.judging, self.seed, self.trained = config, judging, seed, trained
         self.best = FusionWeights(towers=float(trained))
         self.found = -math.inf
@@ -365,4 +365,4 @@ def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) 
     rows = torch.from_numpy(np.flatnonzero(is_new))
     item_vec = scorer.bank.item_vec.clone()
     item_vec[rows] = scorer.bank_rows(scorer.bank.text_vec[rows]).item_vec
-    return scorer.over(scorer.bank_rows(scorer.bank.text_vec, item_vec)), counted.as_new(is_new)
+    return scorer.over(scorer.bank_rows(scorer.bank.text_vec, item_vec)).remembering(), counted.as_new(is_new)

@@ -1,0 +1,136 @@
+"""Which way of finding a fusion's weights is best, and which parts are worth asking for.
+
+    python -m benchmarks.fusing NAME RUN [RUN ...] [--ways weighted learnt ...] [--cases 4000]
+
+Runs of one data set and protocol, such as runs/bench-peers/CELL/lmrec/FORM-SEED (their settings: `training.tuned_epochs=0`).
+The towers of each run are those that learnt from training alone. Validation is dealt into two halves by user: each way
+searches its weights on one half and is judged on the other, and the reverse, so that nobody is judged on what chose. Nothing
+of test is read. Differences are to the way that stands first, paired by case, over the runs' mean; intervals redraw users.
+What was found lies in benchmarks/fusing/results/NAME.json.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmrec.artifacts.run import describe_environment, open_run
+from lmrec.data.history import Cases
+from lmrec.data.split import Split, split_interactions
+from lmrec.evaluation.compare import paired_difference
+from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
+from lmrec.fields import FloatArray
+from lmrec.recipe import Recipe, load_recipe
+from lmrec.retrieval.ensemble import answering
+from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.scorer import Scorer
+from lmrec.workflows.counting import fit_fusion
+from lmrec.workflows.fuse import search_weights
+from lmrec.workflows.judge import frozen_scorer, has_refit
+
+RESULTS = Path(__file__).resolve().parent / "results"
+_FIND = ("ease", "als", "bm25_knn")
+# A way: what it sets of `fusion.*` beside the run's recipe.
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "weighted": {"method": "weighted"},
+    "learnt": {"method": "learnt"},
+    **{f"{method} with {kind}": {"method": method, kind: True} for method in ("weighted", "learnt") for kind in _FIND},
+    **{f"{method} with all": {"method": method, **dict.fromkeys(_FIND, True)} for method in ("weighted", "learnt")},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["weighted", "learnt"])
+    parser.add_argument("--cases", type=int, default=4000, help="validation cases of a run at most, both halves")
+    options = parser.parse_args()
+    found: list[dict[str, FloatArray]] = []
+    facts: dict[str, Any] = {way: [] for way in options.ways}
+    for path in options.runs:
+        cases, values = answer_run(path, options.ways, options.cases, facts)
+        found.append(values)
+        print(show(options.ways, found, cases.user_idx, facts), flush=True)
+        write(options, found, cases, facts)
+
+
+def answer_run(path: Path, ways: list[str], n_cases: int, facts: dict[str, Any]) -> tuple[Cases, dict[str, FloatArray]]:
+    """(B,) the metric of each case for each way, whose weights that case had no say in."""
+    run, recommender = open_run(path), Recommender.load(path)
+    recipe = load_recipe(run.recipe_file)
+    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+    towers = frozen_scorer(run, recommender) if has_refit(run) else recommender.towers_scorer
+    cases = split.validation.sample(n_cases, 0)
+    is_first = halves(cases)
+    values = {way: np.zeros(len(cases)) for way in ways}
+    for way in ways:
+        began, weights = time.process_time(), []
+        for half in (is_first, ~is_first):
+            asked, judged = cases.take(np.flatnonzero(half)), cases.take(np.flatnonzero(~half))
+            values[way][~half], words = answer_half(towers, split, asked, judged, recipe, WAYS[way])
+            weights.append(words)
+        facts[way].append({"weights": weights, "cpu_seconds": round(time.process_time() - began, 1)})
+    return cases, values
+
+
+def halves(cases: Cases) -> np.ndarray:
+    """(B,) whether the case's user is of the first half; the same for every way and seed."""
+    users = np.unique(cases.user_idx)
+    first = np.random.default_rng(0).permutation(users)[: len(users) // 2]
+    return np.isin(cases.user_idx, first)
+
+
+def answer_half(
+    towers: Scorer, split: Split, asked: Cases, judged: Cases, recipe: Recipe, change: Mapping[str, Any]
+) -> tuple[FloatArray, str]:
+    """(B,) the metric of each case that is judged, and the weights found on those that are asked."""
+    config = recipe.fusion.model_copy(update={"search_cases": len(asked), **change})
+    judging = EvaluationConfig(ks=(10,), exclude_seen=recipe.evaluation.exclude_seen, metric="ndcg@10")
+    n_items, seed = towers.bank.n_items, recipe.training.seed
+    weights, _ = search_weights(towers, split.train, asked, config, judging, seed, False, recipe.trains)
+    fused = answering(towers.fused(fit_fusion(weights, split.train, n_items)))
+    words = f"{weights.words()}, {weights.towers:g} x towers, {weights.borrowed:g} borrowed"
+    return evaluate(fused, judged, n_items, judging).metrics["ndcg@10"], words
+
+
+def show(ways: list[str], found: list[dict[str, FloatArray]], users: np.ndarray, facts: dict[str, Any]) -> str:
+    lines = [f"{len(found)} run(s), {len(users)} cases of {len(np.unique(users))} users, ndcg@10 of validation"]
+    for way, row in table(ways, found, users).items():
+        gap = "" if row["difference"] is None else "  {:+.4f} [{:+.4f}, {:+.4f}]".format(*row["difference"])
+        lines.append(f"  {way:24} {row['ndcg@10']:.4f}{gap}  {facts[way][-1]['weights']}")
+    return "\n".join(lines)
+
+
+def table(ways: list[str], found: list[dict[str, FloatArray]], users: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Each way's mean over runs and cases, and its difference to the first with its interval."""
+    means = {way: np.mean([values[way] for values in found], axis=0) for way in ways}
+    rows: dict[str, dict[str, Any]] = {}
+    for way in ways:
+        gap = paired_difference(means[way], means[ways[0]], users)
+        difference = None if way == ways[0] else [round(one, 5) for one in (gap.mean, gap.low, gap.high)]
+        by_run = [round(float(values[way].mean()), 5) for values in found]
+        rows[way] = {"ndcg@10": round(float(means[way].mean()), 5), "difference": difference, "by run": by_run}
+    return rows
+
+
+def write(options: argparse.Namespace, found: list[dict[str, FloatArray]], cases: Cases, facts: dict[str, Any]) -> None:
+    rows = table(options.ways, found, cases.user_idx)
+    result = {
+        "data": options.name,
+        "runs": [str(path) for path in options.runs[: len(found)]],
+        "cases": len(cases),
+        **describe_environment(),
+        "made": time.strftime("%Y-%m-%d", time.gmtime()),
+        "ways": {way: {**rows[way], "runs": facts[way]} for way in options.ways},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
