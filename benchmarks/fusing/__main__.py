@@ -67,7 +67,7 @@ def answer_run(path: Path, ways: list[str], n_cases: int, facts: dict[str, Any])
     towers = frozen_scorer(run, recommender) if has_refit(run) else recommender.towers_scorer
     cases = split.validation.sample(n_cases, 0)
     is_first = halves(cases)
-    values = {way: np.zeros(len(cases)) for way in ways}
+    values: dict[str, FloatArray] = {way: np.zeros(len(cases)) for way in ways}
     for way in ways:
         began, weights = time.process_time(), []
         for half in (is_first, ~is_first):
