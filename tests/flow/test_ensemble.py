@@ -97,7 +97,7 @@ def test_weights_are_learnt_on_validation(runs: list[Path]) -> None:
     assert any(weights)
 
 
-def test_an_ensemble_by_ranks_recommends_and_is_judged_and_is_not_served(runs: list[Path]) -> None:
+def test_an_ensemble_by_ranks_recommends_and_is_judged_and_served(runs: list[Path]) -> None:
     path = ensemble_runs(runs, runs[0].parent / "ranks", by="ranks").path
     found = Recommender.load(path)
     histories = found._all_histories
@@ -106,8 +106,11 @@ def test_an_ensemble_by_ranks_recommends_and_is_judged_and_is_not_served(runs: l
     np.testing.assert_allclose(found.list_scorer.score(histories), expected, rtol=1e-5)
     assert len(found.recommend(users=["user0"], k=5)[0].items) == 5
     assert "ensemble by ranks" in {row.name for row in judge_run(path, show=False).table.rows}
-    with pytest.raises(InputError, match="Make one with `lmrec ensemble --by scores`"):
-        LiveRecommender.load(path)
+    with pytest.raises(InputError, match="Make an ensemble by scores"):
+        found.audience(item="film3")
+    with running(path) as service:
+        (offline,) = found.recommend(histories=[["film3", "film5"]], k=5)
+        assert service.shown(history=["film3", "film5"], k=5) == [item.item_id for item in offline.items]
 
 
 def test_what_cannot_answer_together_is_refused(

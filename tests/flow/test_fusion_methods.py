@@ -16,11 +16,14 @@ from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.compress import compress_run
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.ensemble import ensemble_runs
+from lmrec.workflows.index import index_run
 from lmrec.workflows.judge import FUSED, judge_run
+from lmrec.workflows.news import drift_of, read_news
 from lmrec.workflows.train import fit_run
 from lmrec.workflows.update import update_run
 
 from .conftest import WORLD, shared
+from .running import NEW_ITEM, running, until
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def test_learnt_weights_answer_served_as_others_do(runs: dict[str, Path]) -> Non
     assert len(LiveRecommender.load(runs["learnt"]).scorer.scorer.bank.matrix)
 
 
-def test_ranks_recommend_and_are_judged_and_are_not_served(runs: dict[str, Path]) -> None:
+def test_ranks_recommend_and_are_judged(runs: dict[str, Path]) -> None:
     run = runs["reciprocal_rank"]
     found = ndcg(run)
     assert found[FUSED] > 2 * found["popularity"]
@@ -61,15 +64,45 @@ def test_ranks_recommend_and_are_judged_and_are_not_served(runs: dict[str, Path]
     (answer,) = recommender.recommend(histories=[ids[:3]], k=5)
     assert len(answer.items) == 5
     assert recommender.recommend_for_text("lighthouse", k=3).items
-    with pytest.raises(InputError, match=r"another fusion\.method"):
-        LiveRecommender.load(run)
-    with pytest.raises(InputError, match="not served"):
+    assert len(recommender.similar(text="lighthouse", k=3)) == 3
+    with pytest.raises(InputError, match=r"audience compares users by a score.*another fusion\.method"):
+        recommender.audience(item=ids[0])
+    with pytest.raises(InputError, match="not for ranks"):
+        index_run(run)
+    with pytest.raises(InputError, match="an update compares scores"):
         update_run(run)
     with pytest.raises(InputError, match="by ranks"):
         compress_run(run, run.parent / "small", show=False)
     with pytest.raises(InputError, match="by ranks"):
         ensemble_runs([runs["weighted"], run], run.parent / "both")
     assert not RunFolder(run).index.exists()
+
+
+def test_ranks_are_served_but_not_explained(runs: dict[str, Path]) -> None:
+    run = runs["reciprocal_rank"]
+    recommender = Recommender.load(run)
+    ids = recommender.catalog.ids
+    (offline,) = recommender.recommend(histories=[ids[:3]], k=8)
+    best = offline.items[0].item_id
+    with running(run) as service:
+        assert service.shown(history=ids[:3], k=8) == [item.item_id for item in offline.items]
+        assert service.recommend(text="lighthouse", k=3)["basis"] == "text"
+        for asked in (
+            service.client.post("/v1/explanations", json={"item_id": best, "history": ids[:3]}),
+            service.client.post("/v1/recommendations", json={"history": ids[:3], "explain": True}),
+        ):
+            assert asked.status_code == 422
+            assert "explanations are not for ranks" in asked.text
+        service.put("/v1/items/new", NEW_ITEM)
+        assert "new" in service.shown(history=ids[:3])
+        service.delete(f"/v1/items/{best}")
+        assert best not in service.shown(history=["new", *ids[:3]])
+        found = service.post("/v1/search", {"words": "lighthouse", "history": ids[:3], "k": 5})
+        assert len(found["items"]) == 5
+        service.post("/v1/events", {"event_id": "e1", "user_id": "stranger", "item_id": ids[0], "kind": "view"})
+        until(lambda: service.recommend(user_id="stranger")["basis"] != "popular")
+    with pytest.raises(InputError, match="not for ranks"):
+        drift_of(read_news(run))
 
 
 def test_ranks_are_summed_over_parts_that_count(runs: dict[str, Path]) -> None:

@@ -19,7 +19,7 @@ def ensemble(
     ],
     out: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
     by: Annotated[
-        str, typer.Option("--by", help="scores (can be served) or ranks (reciprocal; needs no common scale).")
+        str, typer.Option("--by", help="scores, or ranks (reciprocal; needs no common scale; not explained).")
     ] = "scores",
     learn: Annotated[
         bool, typer.Option("--learn", help="By scores: weights from validation, instead of equal spreads.")

@@ -50,7 +50,7 @@ class FusionConfig(BaseModel):
         default="weighted",
         description="How parts are put together. weighted: weights tried on validation one after the other; learnt: those "
         "under which what was chosen in validation is most likely; reciprocal_rank: ranks by each part, those parts that "
-        "validation wants, all alike (asked and judged, not served).",
+        "validation wants, all alike (no index, no explanations, no updates).",
     )
 
     transitions: bool = Field(

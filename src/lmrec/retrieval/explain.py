@@ -70,9 +70,10 @@ class Explanation:
 def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: bool = True) -> Explanation:
     """Why the item stands where it does in the list of `query`; words: which of the words moved its score, too.
 
-    Raises UnknownIdError where the catalog lacks the item, InputError for a text that cannot be read. Of a history the
-    newest items that the model reads count.
+    Raises UnknownIdError where the catalog lacks the item, InputError for a text that cannot be read and where ranks are
+    summed. Of a history the newest items that the model reads count.
     """
+    live.scorer.check_explains()
     state = live.state
     snapshot = state.snapshot
     row = live.known_row(snapshot, item_id)
@@ -121,7 +122,9 @@ def contributions(
     profile: Mapping[str, Any] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """(H + 1, K) the scores of K rows for each beginning of the history, from none of it to all, and (H, K) what each
-    item of the history gave each of them. With a text, which stands after the newest item, one more of each."""
+    item of the history gave each of them. With a text, which stands after the newest item, one more of each. Raises
+    InputError where ranks are summed."""
+    live.scorer.check_explains()
     n, ends = len(history), [None] if text is None else [None, text]
     forward = [(history[:end], None) for end in range(n + 1)] + [(history, end) for end in ends[1:]]
     backward = [(history[n:], end) for end in ends[:-1]] + [(history[start:], ends[-1]) for start in range(n, -1, -1)]

@@ -22,6 +22,7 @@ from lmrec.retrieval.filters import Filter, parse_filter
 from lmrec.retrieval.live_catalog import LiveCatalog
 from lmrec.retrieval.live_lists import ListMaker, read_text, title_mask
 from lmrec.retrieval.live_scorer import LiveScorer
+from lmrec.retrieval.ranked import rankings_of
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.rules import CompiledRules, Review, Rule, compile_rules
 from lmrec.retrieval.snapshot import Snapshot
@@ -51,13 +52,14 @@ class LiveRecommender:
         template, schema = recommender.checkpoint.template, recommender.catalog.frame.schema
         text_column = next((name for name in template.columns if schema[name] == pl.String), template.columns[0])
         self.scorer = LiveScorer(
-            recommender.scorer,
+            recommender.parts_scorer,
             template,
             self._catalog,
             text_column,
             recommender.checkpoint.configs.profile,
             recommender.user_template,
             recommender.words.check_whole if template.user else None,
+            rankings_of(recommender.parts_scorer) if recommender.by_ranks else (),
         )
         self._lists = ListMaker(self.scorer, recommender.reranker)
         self._rules: Mapping[str, Rule] = dict(rules or {})

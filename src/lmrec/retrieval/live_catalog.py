@@ -53,7 +53,7 @@ class Compaction:
 
 class LiveCatalog:
     def __init__(self, recommender: Recommender) -> None:
-        catalog, scorer = recommender.catalog, recommender.scorer
+        catalog, scorer = recommender.catalog, recommender.parts_scorer
         self._recommender = recommender
         self._scorer = scorer
         self._template = recommender.checkpoint.template
@@ -141,8 +141,12 @@ class LiveCatalog:
         """Codes of the rows that were loaded, and these rows; None where an index or plain products are quicker. Takes long
         and changes nothing: answers and changes may go on meanwhile."""
         base = self.snapshot.bank.base
-        codes = quickest_codes(base.matrix) if self.snapshot.index is None else None
+        codes = self._codes_of(base) if self.snapshot.index is None else None
         return None if codes is None else (base, codes)
+
+    def _codes_of(self, bank: ItemBank) -> Codes | None:
+        """None where ranks are summed, too: they are of all rows' exact scores."""
+        return None if self._recommender.by_ranks else quickest_codes(bank.matrix)
 
     def put_codes(self, base: ItemBank, codes: Codes) -> Snapshot:
         """Answer by these codes from now on, unless other rows have come in the place of those that they are of."""
@@ -170,7 +174,7 @@ class LiveCatalog:
             titles=[old.titles[int(row)] for row in living],
             rows={item_id: row for row, item_id in enumerate(ids)},
             index=index,
-            codes=quickest_codes(bank.matrix) if index is None else None,
+            codes=self._codes_of(bank) if index is None else None,
         )
 
     def finish_compaction(self, made: "Compaction") -> Snapshot:

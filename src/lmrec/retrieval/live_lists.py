@@ -162,7 +162,6 @@ class ListMaker:
         if users is not None and whole:
             histories = [known[asked[place]] for place in whole]
             all_scored = self.scorer.standings(snapshot, users[whole], histories)
-            # Scores are logits: a factor on the odds is a sum.
             scored = {
                 asked[place]: one.lifted(in_forces[asked[place]].adjustment)
                 for place, one in zip(whole, all_scored, strict=True)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from lmrec.data.users import ProfileVocabulary
+from lmrec.errors import InputError
 from lmrec.fields import ITEM_ID, IntArray, Profile, Ragged, text_array
 from lmrec.retrieval.ensemble import EnsembleScorer
 from lmrec.retrieval.live_catalog import LiveCatalog
+from lmrec.retrieval.ranked import Ranking, sums_of_ranks
 from lmrec.retrieval.scorer import ItemBank, Scorer
 from lmrec.retrieval.snapshot import Snapshot
 from lmrec.retrieval.standing import Standing
@@ -22,7 +24,8 @@ from lmrec.text.users import UserTemplate
 
 @dataclass(frozen=True, eq=False)
 class LiveScorer:
-    """A generation's model, asked about rows of a snapshot instead of the bank that it came with."""
+    """A generation's model, asked about rows of a snapshot instead of the bank that it came with. rankings: of a model by
+    ranks those that are summed; empty where the product is the score."""
 
     scorer: Scorer | EnsembleScorer
     template: Template
@@ -31,6 +34,7 @@ class LiveScorer:
     profile: ProfileVocabulary
     of_users: UserTemplate
     check_whole: Callable[[list[str]], None] | None  # of what is said of users, where the model reads it
+    rankings: tuple[Ranking, ...] = ()
 
     @torch.no_grad()
     def query(
@@ -90,6 +94,8 @@ class LiveScorer:
     @torch.no_grad()
     def standings(self, snapshot: Snapshot, query: Tensor, histories: Sequence[Sequence[int]]) -> list[Standing]:
         """(B,) how queries that came from these histories rank all rows."""
+        if self.rankings:
+            return [self._ranked(snapshot, own, history) for own, history in zip(query, histories, strict=True)]
         rough = snapshot.bank.rough_scores(query)
         return [
             self._standing(snapshot, own, history, scores, float(off))
@@ -114,10 +120,22 @@ class LiveScorer:
 
         return Standing(rough, off, exact)
 
-    def followers(self, snapshot: Snapshot, history: Sequence[int]) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
-        """Living rows, each as often as something is added to its product, and what each time; None where nothing is."""
-        asked = snapshot.origins(np.asarray(history, np.int64))
-        found = self.scorer.followers(asked)
+    def _ranked(self, snapshot: Snapshot, query: Tensor, history: Sequence[int]) -> Standing:
+        """Every living row is scored and sorted once a ranking, whatever may be shown: hidden rows have ranks too."""
+        scores = snapshot.bank.scores(torch.stack([ranking.query(query) for ranking in self.rankings])).numpy()
+        for own, ranking in zip(scores, self.rankings, strict=True):
+            added = self.followers(snapshot, history, ranking)
+            if added is not None:
+                np.add.at(own, *added)
+        return Standing.of(sums_of_ranks(self.rankings, scores, np.flatnonzero(snapshot.alive)), by_ranks=True)
+
+    def followers(
+        self, snapshot: Snapshot, history: Sequence[int], ranking: Ranking | None = None
+    ) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
+        """Living rows, each as often as something is added to its product, and what each time; None where nothing is.
+        ranking: of what is added to its scores alone."""
+        by, asked = ranking or self.scorer, snapshot.origins(np.asarray(history, np.int64))
+        found = by.followers(asked)
         if found is None:
             return None
         items, worth = found
@@ -127,7 +145,7 @@ class LiveScorer:
         living = rows >= 0
         if snapshot.borrowers is None:
             return rows[living], worth[living]
-        lent = self.scorer.borrowed(asked, snapshot.borrowers.loans)
+        lent = by.borrowed(asked, snapshot.borrowers.loans)
         some = np.flatnonzero((lent > 0) & snapshot.alive[snapshot.borrowers.rows])
         return (
             np.concatenate([rows[living], snapshot.borrowers.rows[some]]),
@@ -145,6 +163,8 @@ class LiveScorer:
         """(B, M) the scores that the histories, with the texts beside them, give to some rows; all are of one profile."""
         query = self.query(snapshot, histories, texts or [None] * len(histories), [profile or {}] * len(histories))
         chosen = np.asarray(rows, np.int64)
+        if self.rankings:
+            return np.stack([one.exact(chosen) for one in self.standings(snapshot, query, histories)]).astype(float)
         scores: npt.NDArray[np.float64] = (query @ snapshot.bank.take(chosen).matrix.T).double().numpy()
         for at, history in enumerate(histories):
             added = self.followers(snapshot, history)
@@ -169,6 +189,14 @@ class LiveScorer:
         bank = self.scorer.bank_rows(text_vec, item_vec)
         scores: npt.NDArray[np.float64] = (bank.matrix @ query[0]).double().numpy()
         return scores
+
+    def check_explains(self) -> None:
+        """Raises InputError where no item of a history can be credited with what it gave."""
+        if self.rankings:
+            raise InputError(
+                "explanations are not for ranks: what is left out of a history moves all items, and so the rank of each. Ask "
+                "without one, or serve a run that is put together by scores"
+            )
 
     def words(self, text: str) -> str:
         """Typed words as the words of an item."""

@@ -98,14 +98,20 @@ class Ensemble:
 
     def scorer(self, members: Sequence[AnyScorer]) -> EnsembleScorer | RankedEnsemble:
         """These members' scorers as one, whichever part of the log they know."""
+        kind = RankedEnsemble if self.by == "ranks" else EnsembleScorer
+        return kind("ensemble", self.single(members), self.weights)
+
+    def single(self, members: Sequence[AnyScorer]) -> tuple[Scorer, ...]:
+        """They are no ensembles, as `lmrec ensemble` sees to."""
         single = tuple(member for member in members if isinstance(member, Scorer))
         assert len(single) == len(self.weights), "an ensemble has no ensembles as members"
-        return (RankedEnsemble if self.by == "ranks" else EnsembleScorer)("ensemble", single, self.weights)
+        return single
 
 
 @dataclass(frozen=True, eq=False)
 class Recommender:
-    """A trained run, ready to answer. A known item costs no pass of the language model; only new words do."""
+    """A trained run, ready to answer, whatever it is made of: what all kinds are behind (docs/decisions/004). A known item
+    costs no pass of the language model; only new words do."""
 
     run: RunFolder
     catalog: Catalog
@@ -253,6 +259,7 @@ class Recommender:
         if (item is None) == (text is None):
             raise InputError("give either an item or a text, one of them")
         _check_k(k)
+        self._check_scores("an audience compares users by")
         if item is not None:
             scores = self.scorer.scores_of(self._all_histories, self._all_queries, self.catalog.index_of(str(item)))
         else:
@@ -273,8 +280,7 @@ class Recommender:
         catalog = self.catalog.with_items(items)
         fresh = catalog.frame.tail(len(items))
         text_vec = self.encode_texts(self.checkpoint.template.render_items(fresh))
-        scorer = self.towers_scorer if self.fusion.weights.ranks else self.scorer
-        item_vec = scorer.bank_rows(text_vec).item_vec
+        item_vec = self.parts_scorer.bank_rows(text_vec).item_vec
         vectors = ItemVectors(
             torch.cat([self.vectors.text_vec, text_vec]), torch.cat([self.vectors.item_vec, item_vec])
         )
@@ -283,35 +289,45 @@ class Recommender:
         members = tuple(member.add_items(items) for member in self.ensemble.members)
         return replace(self, catalog=catalog, vectors=vectors, ensemble=replace(self.ensemble, members=members))
 
+    @property
+    def by_ranks(self) -> bool:
+        """Whether lists are made of sums of reciprocal ranks, by parts of a fusion or by members of an ensemble."""
+        return self.fusion.weights.ranks if self.ensemble is None else self.ensemble.by == "ranks"
+
     @cached_property
     def scorer(self) -> Scorer | EnsembleScorer:
-        """What can be searched and served. Raises InputError where ranks are put together (docs/how_it_works.md says why)."""
-        by_ranks = self.fusion.weights.ranks if self.ensemble is None else self.ensemble.by == "ranks"
-        if by_ranks:
-            kind, way = (
-                ("an ensemble", "Make one with `lmrec ensemble --by scores`")
-                if self.ensemble
-                else ("fused", "Fit with another fusion.method, such as 'learnt'")
-            )
-            raise InputError(
-                f"'{self.run.path}' is {kind} by ranks: it recommends to users, histories and words and is judged, but ranks "
-                f"among a whole catalog are no score of an item that rules, explanations and an index could work on. {way}; or "
-                "write lists ahead: lmrec recommend RUN --users TABLE --out lists.parquet"
-            )
+        """What scores an item for a user, whatever else the catalog holds. Raises InputError where ranks are put together."""
+        self._check_scores("this needs")
+        return self.parts_scorer
+
+    @cached_property
+    def parts_scorer(self) -> Scorer | EnsembleScorer:
+        """All that the run knows, side by side in one row an item and one query a user. Their product is the score, but of a
+        run by ranks: there each part ranks by its own columns (`lmrec.retrieval.ranked`)."""
         if self.ensemble is None:
-            return self.towers_scorer.fused(self.fusion)
-        found = self.ensemble.scorer([member.scorer for member in self.ensemble.members])
-        assert isinstance(found, EnsembleScorer)
-        return found
+            return self._fused_scorer
+        return EnsembleScorer(
+            "ensemble", self.ensemble.single([member.scorer for member in self.ensemble.members]), self.ensemble.weights
+        )
+
+    def _check_scores(self, wanted: str) -> None:
+        if self.by_ranks:
+            made = "Make an ensemble by scores" if self.ensemble else "Fit with another fusion.method, such as 'learnt'"
+            raise InputError(
+                f"not for ranks: '{self.run.path}' recommends by sums of ranks among the whole catalog, and {wanted} a "
+                f"score of one item alone. {made}"
+            )
 
     @cached_property
     def list_scorer(self) -> AnyScorer:
         """What makes lists for histories; every run has it."""
-        if self.ensemble is None and self.fusion.weights.ranks:
-            return answering(self.towers_scorer.fused(self.fusion))
-        if self.ensemble is None or self.ensemble.by != "ranks":
-            return self.scorer
+        if self.ensemble is None:
+            return answering(self._fused_scorer)
         return self.ensemble.scorer([member.scorer for member in self.ensemble.members])
+
+    @cached_property
+    def _fused_scorer(self) -> Scorer:
+        return self.towers_scorer.fused(self.fusion)
 
     @cached_property
     def towers_scorer(self) -> Scorer:
@@ -484,7 +500,7 @@ class Recommender:
         return self.words.encode(texts)
 
     def _item_vec_of_text(self, text: str) -> Tensor:
-        return self.scorer.bank_rows(self._text_vec_of(text)).item_vec
+        return self.parts_scorer.bank_rows(self._text_vec_of(text)).item_vec
 
     def _text_vec_of(self, text: str) -> Tensor:
         """(1, Dt) of typed words, as the words of an item."""

@@ -118,6 +118,25 @@ class Scorer:
         known = (worth / self._popularity_unit).astype(np.float32)
         return torch.from_numpy(known[np.where(origin < len(known) - 1, origin, -1)]).unsqueeze(1)
 
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Where each part of the fusion that is a product has its columns, in rows and queries alike: `bank_rows`."""
+        end = self.bank.matrix.shape[1]
+        widths = {
+            "popularity": int(self.fusion.popularity is not None),
+            "als": 0 if self.fusion.factors is None else self.fusion.factors.width,
+            "content": self.bank.text_vec.shape[1] if self.fusion.weights.content else 0,
+        }
+        found: dict[str, slice] = {}
+        for part, width in widths.items():
+            found[part] = slice(end - width, end)
+            end -= width
+        return {**found, "towers": slice(0, end)}
+
+    def part(self, part: str) -> "Scorer":
+        """What one part alone adds to the product by `followers` and `borrowed`; its rows stay the whole's."""
+        return replace(self, fusion=self.fusion.of_part(part))
+
     def fused(self, fusion: Fusion) -> "Scorer":
         """The same towers with other scores beside them; who borrows of whom is found where the fusion does not say."""
         fused = replace(self, fusion=fusion)

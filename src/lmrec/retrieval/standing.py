@@ -17,21 +17,28 @@ from lmrec.retrieval.snapshot import Snapshot
 @dataclass(frozen=True, eq=False)
 class Standing:
     """rough: (N,) float32, written over by `hide`. off: how far a rough score can be from the exact one, at most.
-    exact: (M,) rows -> (M,) their exact scores, whether or not they may be shown."""
+    exact: (M,) rows -> (M,) their exact scores, whether or not they may be shown. by_ranks: scores are sums of reciprocal ranks
+    instead of logits."""
 
     rough: npt.NDArray[np.float32]
     off: float
     exact: Callable[[IntArray], npt.NDArray[np.float32]]
+    by_ranks: bool = False
 
     @classmethod
-    def of(cls, scores: npt.NDArray[np.float32]) -> "Standing":
+    def of(cls, scores: npt.NDArray[np.float32], by_ranks: bool = False) -> "Standing":
         """Of scores that are exact already."""
-        return cls(scores.copy(), 0.0, lambda rows: scores[rows])
+        return cls(scores.copy(), 0.0, lambda rows: scores[rows], by_ranks)
 
     def lifted(self, adjustment: npt.NDArray[np.float32] | None) -> "Standing":
-        """With (N,) numbers added to the scores."""
+        """Boosted by (N,) logarithms of factors. Of logits a factor multiplies the odds, so it is added; of sums of ranks,
+        which are above 0, it multiplies the sum itself."""
         if adjustment is None:
             return self
+        if self.by_ranks:
+            factor = np.exp(adjustment)
+            self.rough[:] *= factor
+            return replace(self, exact=lambda rows: self.exact(rows) * factor[rows])
         self.rough[:] += adjustment
         return replace(self, exact=lambda rows: self.exact(rows) + adjustment[rows])
 

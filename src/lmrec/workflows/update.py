@@ -123,7 +123,8 @@ def update_run(
         )
     if read_checkpoint(run.checkpoint).fusion.ranks:
         raise InputError(
-            f"'{path}' puts its parts together by ranks, which is not served. Fit it with another fusion.method"
+            f"'{path}' puts its parts together by ranks: it is served, but an update compares scores, which ranks are not. "
+            "Fit it anew from the newer log, or with another fusion.method"
         )
     with locked(run.path / UPDATING, "update"), stop_on_interrupt() as should_stop:
         _remove_leftovers(run)

@@ -395,7 +395,7 @@ class WithNeighbours(Scorer):
 def test_a_sparse_part_follows_its_items(run_folder: Path) -> None:
     """Rows move when items change and when the catalog is compacted; what training knew of them moves along."""
     recommender = Recommender.load(run_folder)
-    vars(recommender)["scorer"] = WithNeighbours(**vars(recommender.scorer))
+    vars(recommender)["_fused_scorer"] = WithNeighbours(**vars(recommender._fused_scorer))
     live = LiveRecommender(recommender)
     offline = recommender.recommend(histories=[["3", "12"]], k=6)[0]
     assert ids(ask(live, "3", "12", k=6)) == [item.item_id for item in offline.items]
