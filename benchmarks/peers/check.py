@@ -1,12 +1,15 @@
 """`make bench-check`: a small part of the benchmark again, in minutes, against benchmarks/expected.toml.
 
-Counting rivals are repeatable to the last case, so their tolerance is rounding; a training is not (threads add up in another
-order), so its tolerance is wider. Exit 1 where a value is out of its tolerance.
+Counting rivals are repeatable to the last case, so their tolerance is rounding; ALS and a training are not (threads add up in
+another order), so theirs is wider. What lies under LMREC_DATA is skipped where it is not there, and every skip is said; what is
+fetched is always measured. Exit 0 where all that was measured is as expected, and something was; 1 where a value is out of its
+tolerance or nothing was measured; another code, of the error, where data cannot be fetched or read.
 """
 
 import sys
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +58,7 @@ class Expectation(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """verdict: as expected, different, or skipped because the data are not there."""
+    """verdict: as expected, different, or skipped because the data are not there; then value is None."""
 
     what: Expectation
     value: float | None
@@ -71,7 +74,24 @@ def main() -> int:
         console.print(f"[red]{error}[/red]")
         return error.exit_code
     console.print(as_table(found))
-    return int(any(one.verdict == "DIFFERENT" for one in found))
+    console.print(summary(found), soft_wrap=True)
+    return exit_code(found)
+
+
+def exit_code(found: list[Found]) -> int:
+    """0 where all that was measured is as expected, and something was."""
+    verdicts = {one.verdict for one in found}
+    return int("DIFFERENT" in verdicts or "as expected" not in verdicts)
+
+
+def summary(found: list[Found]) -> str:
+    """One sentence; names the data sets that were not there, and where they are looked for."""
+    count = Counter(one.verdict for one in found)
+    said = f"{count['as expected']} as expected, {count['DIFFERENT']} different, {count['skipped']} skipped"
+    absent = list(dict.fromkeys(str(one.what.cell.data.path) for one in found if one.verdict == "skipped"))
+    if absent:
+        said += f" and NOT CHECKED, for want of {', '.join(absent)} (LMREC_DATA says where data lie)"
+    return f"{said}."
 
 
 def read_expected(path: Path) -> list[Expectation]:
@@ -84,10 +104,12 @@ def read_expected(path: Path) -> list[Expectation]:
 
 def check(expectations: list[Expectation], console: Console) -> Iterator[Found]:
     for what in expectations:
-        console.print(f"{what.cell.name}{what.form}: {what.system}")
+        question = f"{what.data}, {what.cell.protocol.form_name(what.form)}: {what.system}"
         if not what.cell.is_there:
+            console.print(f"[bold yellow]SKIPPED[/] {question}: there is no {what.cell.data.path}", soft_wrap=True)
             yield Found(what, None, 0.0, "skipped")
             continue
+        console.print(question)
         watch = Stopwatch()
         value = measure(what)
         apart = abs(value - what.expected) > what.tolerance
@@ -118,7 +140,7 @@ def as_table(found: list[Found]) -> Table:
         table.add_column(column)
     for one in found:
         what = one.what
-        style = {"as expected": "green", "DIFFERENT": "bold red", "skipped": "dim"}[one.verdict]
+        style = {"as expected": "green", "DIFFERENT": "bold red", "skipped": "bold yellow"}[one.verdict]
         table.add_row(
             f"{what.data}, {what.cell.protocol.form_name(what.form)}",
             what.system,

@@ -327,18 +327,33 @@ def test_the_check_tells_same_from_different_and_skips_what_is_not_there(place: 
         def cell(self) -> Cell:
             return replace(place.cell, data=replace(place.cell.data, folder="/nowhere"))
 
+    out = StringIO()
     known = check.measure(Here(data="toy", protocol="P1", system="popularity", expected=0, tolerance=1))
     values: dict[str, Any] = {"data": "toy", "protocol": "P1", "system": "popularity", "tolerance": 0.001}
     found = list(
         check.check(
             [Here(**values, expected=known), Here(**values, expected=known + 0.1), Elsewhere(**values, expected=known)],
-            Console(file=StringIO()),
+            Console(file=out, width=200),
         )
     )
     assert [one.verdict for one in found] == ["as expected", "DIFFERENT", "skipped"]
+    said = out.getvalue()
+    assert said.count("SKIPPED") == 1
+    assert "SKIPPED toy, P1x: popularity: there is no /nowhere" in said
+    assert check.summary(found) == (
+        "1 as expected, 1 different, 1 skipped and NOT CHECKED, for want of /nowhere (LMREC_DATA says where data lie)."
+    )
+    assert [check.exit_code(some) for some in (found, found[:1], found[::2], found[2:], [])] == [1, 0, 0, 1, 1]
 
 
 def test_what_is_expected_names_only_what_there_is() -> None:
     for one in check.read_expected(check.EXPECTED):
         assert one.form in one.cell.protocol.forms
         assert one.system == "lmrec" or one.system in INSIDE
+
+
+def test_what_is_fetched_covers_what_the_check_is_for() -> None:
+    """Without LMREC_DATA too: counts, vectors and a training, warm and cold, in both forms."""
+    fetched = [one for one in check.read_expected(check.EXPECTED) if one.cell.data.path is None]
+    assert {"lmrec", "als", "ease", "transitions", "content"} <= {one.system for one in fetched}
+    assert {one.cell.protocol.form_name(one.form) for one in fetched} == {"P1i", "P2", "P4"}
