@@ -178,10 +178,11 @@ def time_reading(run: Path) -> dict[str, float]:
 
 
 def time_lists(run: Path, rerank: bool) -> dict[str, float]:
-    """Milliseconds of one list of ten for one user, at the middle and the 95th percentile, when everything is loaded; and of
-    the processor at the middle, which other work on the machine does not lengthen."""
+    """Milliseconds of one list of ten for one user who did something, at the middle and the 95th percentile, when everything is
+    loaded; and of the processor at the middle, which other work on the machine does not lengthen."""
     recommender = Recommender.load(run)
-    users = recommender.interactions.user_ids[: _N_TIMED + 1]
+    log = recommender.interactions
+    users = [log.user_ids[row] for row in np.unique(log.user_idx)[: _N_TIMED + 1]]  # of others there is nothing to read
     took, busy = [], []
     for user in users:
         started, began = time.perf_counter(), time.process_time()
