@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import sys
+from copy import copy
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -127,6 +128,21 @@ def test_every_rival_has_as_many_different_trials(name: str) -> None:
     n_all = int(np.prod([len(values) for values in space.values()], dtype=np.int64))
     assert len({json.dumps(settings, sort_keys=True) for settings in drawn}) == min(6, n_all)
     assert drawn == draw_settings(space, 6)
+
+
+@pytest.mark.parametrize("name", [name for name, rival in INSIDE.items() if rival.asked])
+def test_a_fit_that_is_asked_otherwise_answers_as_a_fit_of_its_own(prepared: Prepared, place: Place, name: str) -> None:
+    rival, log, asked = INSIDE[name], log_arrays(prepared.split.train, N_ITEMS), prepared.split.test.history
+    text_vec = np.load(place.split / "text_vec.npy")
+    first, *others = draw_settings(rival.space, 1, rival.asked)
+    fitted, answers = rival.make(first, 0, text_vec).fit(log), []
+    for settings in others:
+        made = rival.make(settings, 0, text_vec)
+        shared = copy(fitted)
+        shared.config = made.config
+        answers.append(shared.score(asked))
+        np.testing.assert_allclose(answers[-1], made.fit(log).score(asked), rtol=1e-4, atol=1e-5)
+    assert any(not np.allclose(fitted.score(asked), one) for one in answers), "how it is asked makes a difference here"
 
 
 @pytest.mark.parametrize("name", INSIDE)

@@ -9,7 +9,7 @@ empty history (or one of items without training events) is answered in the order
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -292,7 +292,11 @@ class ALS:
 
     @property
     def factors(self) -> ItemFactors:
-        return _fitted(self._factors, self.name)
+        """What was learnt, asked as the config says now: how much of a history is asked needs no new fit."""
+        found, n_last = _fitted(self._factors, self.name), self.config.max_history or WHOLE_HISTORY
+        if found.n_last != n_last:
+            found = self._factors = replace(found, n_last=n_last)
+        return found
 
     def score(self, history: Ragged) -> Scores:
         tie_break = _fitted(self._tie_break, self.name)
