@@ -4,6 +4,7 @@ LmrecError                  our fault unless a subclass says otherwise        ex
 |-- InputError              what we were given cannot be used                 exit code 2
 |   |-- DataError           a table, with file and row where known
 |   |-- RecipeError         a recipe or a --set value
+|   |   `-- NoRoomError     what is never cut is longer than what is read
 |   |-- RunFolderError      a run folder that is missing, foreign, unfinished or damaged
 |   `-- UnknownIdError      an item or user that this run has never heard of
 |-- MissingExtraError       an optional package is not installed              exit code 2
@@ -38,6 +39,10 @@ class DataError(InputError):
 
 
 class RecipeError(InputError):
+    pass
+
+
+class NoRoomError(RecipeError):
     pass
 
 

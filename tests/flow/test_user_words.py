@@ -163,6 +163,42 @@ def test_a_reranker_reads_users_whose_model_reads_none(taught: Path, invoke: Inv
     assert ids(known.items) == ids(served.items)
 
 
+def test_who_is_known_is_answered_where_an_item_leaves_their_words_no_room(taught: Path, tmp_path: Path) -> None:
+    """In the retriever's order: nobody who asks can make a new item shorter. Words of the question itself are refused."""
+    run = Path(shutil.copytree(taught, tmp_path / "run"))
+    tall = {"title": "film", "description": " ".join(f"tale {n}" for n in range(60))}
+    table = pl.DataFrame([{"item_id": f"tall {n}", **tall, "title": f"film tall {n}"} for n in range(3)])
+    tall_ids = table["item_id"].to_list()
+    offline = Recommender.load(run).add_items(table)
+    read, plain = (ids(offline.recommend("u0", k=3, filter=tall_ids, rerank=on)[0].items) for on in (True, False))
+    assert read == plain
+    assert len(read) == 3
+    profile = {"interests": MANY}
+    with pytest.raises(InputError, match="Say less of the user"):
+        offline.recommend(histories=[["i1"]], profiles=[profile], k=3, filter=tall_ids)
+    live, said = LiveRecommender.load(run), LiveQuery(history=("i1",), k=8, profile=profile)
+    (kept,) = live.recommend([replace(said, asked_words=False)])
+    with pytest.raises(InputError, match="Say less of the user"):
+        live.recommend([said])
+    unread = Recommender.load(run).recommend(histories=[["i1"]], k=8, rerank=False)[0]
+    assert ids(kept.items) == ids(unread.items)
+    with running(run) as service:
+        for one in table.iter_rows(named=True):
+            service.put(f"/v1/items/{one.pop('item_id')}", one)
+        of_tall = {"k": 3, "filter": {"title": table["title"].to_list()}}
+        known = service.recommend(user_id="u0", **of_tall)
+        assert len(known["items"]) == 3
+        more = service.recommend(user_id="u0", profile={"interests": "jazz|tea"}, **of_tall)
+        assert ids(more["items"]) == ids(known["items"]), "the same words as the table's are no other ones"
+        for who in ({"history": ["i1"]}, {"user_id": "u0"}):
+            asking = {**who, **of_tall, "profile": {"interests": "chess"}}
+            refused = service.client.post("/v1/recommendations", json=asking)
+            assert (refused.status_code, "Say less of the user" in refused.text) == (422, True), refused.text
+        assert len(service.recommend(history=["i1"], **of_tall)["items"]) == 3, (
+            "no words of a user, and too long an item"
+        )
+
+
 def test_the_judge_of_a_reranker_reads_them(taught: Path) -> None:
     judged = judge_run(taught, show=False)
     assert judged.reranking is not None

@@ -23,7 +23,8 @@ class LiveQuery:
     thinks of nothing but variety. With `popular`, someone of whom nothing is known gets what is popular now, else an
     empty list. `segment` chooses the rules that were written for one group of users. `columns`: whether items bring the
     catalog's columns along. `profile`: what else is known of them, columns of user_model.profile; what was not learnt adds
-    nothing.
+    nothing. `asked_words`: whether the question itself gave what the profile says in words; then too many are refused, else
+    they keep a reranker from reading.
     """
 
     history: tuple[ItemId, ...] = ()
@@ -37,6 +38,7 @@ class LiveQuery:
     segment: str | None = None
     columns: bool = True
     profile: Mapping[str, Any] = field(default_factory=dict)
+    asked_words: bool = True
 
 
 @dataclass(frozen=True)

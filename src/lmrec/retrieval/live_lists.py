@@ -198,10 +198,11 @@ class ListMaker:
     def _read_of(self, snapshot: Snapshot, history: Sequence[int], text: str | None, query: LiveQuery) -> "_Read":
         """What a reranker reads of somebody; nothing where nothing reads."""
         if self.reranker is None:
-            return _Read((), "")
+            return _Read((), "", False)
         newest = np.array(history[-self.reranker.description.max_tokens :], np.int64)
         asked = [self.scorer.words(text)] if text is not None else []
-        return _Read((*self.scorer.texts_of(snapshot, newest), *asked), self.scorer.of_users.render(query.profile))
+        texts = (*self.scorer.texts_of(snapshot, newest), *asked)
+        return _Read(texts, self.scorer.of_users.render(query.profile), query.asked_words)
 
     def _read(
         self, snapshot: Snapshot, reranker: Reranker, beside: "_Read", pool: list[int], score_of: dict[int, float]
@@ -211,7 +212,7 @@ class ListMaker:
         best = pool[:n]
         scores = [score_of[row] for row in best]
         texts = self.scorer.texts_of(snapshot, np.array(best, np.int64))
-        order = reranker.reorder(beside.history, texts, scores, beside.user)
+        order = reranker.reorder(beside.history, texts, scores, beside.user, beside.asked)
         moved = [best[int(place)] for place in order]
         return [*moved, *pool[n:]], {**score_of, **dict(zip(moved, scores, strict=True))}
 
@@ -223,10 +224,12 @@ class ListMaker:
 
 @dataclass(frozen=True)
 class _Read:
-    """history: texts, oldest first, a question in words last. user: words of whom it is of."""
+    """history: texts, oldest first, a question in words last. user: words of whom it is of, and whether the question gave
+    them."""
 
     history: tuple[str, ...]
     user: str
+    asked: bool
 
 
 def read_text(text: str) -> str:

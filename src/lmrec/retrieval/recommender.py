@@ -420,7 +420,7 @@ class Recommender:
                 lists = self._searched(self.index, block, exclude_seen, fetched, allowed)
             if reranker is not None:
                 lists = [
-                    self._reordered(reranker, block[at], user, found)[:k]
+                    self._reordered(reranker, block[at], user, found, asked=names[start + at] is None)[:k]
                     for at, (user, found) in enumerate(zip(block.words, lists, strict=True))
                 ]
             answers += [
@@ -432,13 +432,13 @@ class Recommender:
         return answers
 
     def _reordered(
-        self, reranker: Reranker, history: IntArray, user: str, items: tuple[ScoredItem, ...]
+        self, reranker: Reranker, history: IntArray, user: str, items: tuple[ScoredItem, ...], asked: bool
     ) -> tuple[ScoredItem, ...]:
         """The best of a list in the reranker's order; an item takes the score of the place that it moves to."""
         best, rest = items[: reranker.description.top_k], items[reranker.description.top_k :]
         words = [self.texts[self.catalog.index_of(item.item_id)] for item in best]
         scores = [item.score for item in best]
-        order = reranker.reorder([self.texts[int(item)] for item in history], words, scores, user)
+        order = reranker.reorder([self.texts[int(item)] for item in history], words, scores, user, asked)
         moved = (replace(best[int(place)], score=score) for place, score in zip(order, scores, strict=True))
         return (*moved, *rest)
 

@@ -12,7 +12,7 @@ import torch
 from scipy.special import softmax
 
 from lmrec.artifacts.reranker import RerankerDescription, load_reranker_model, read_reranker
-from lmrec.errors import RunFolderError
+from lmrec.errors import NoRoomError, RunFolderError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.blending import blend_standardized
 from lmrec.models.causal_lm import score_continuations
@@ -118,12 +118,22 @@ class Reranker:
         candidates: Sequence[str],
         scores: Sequence[float] | FloatArray,
         user: str = "",
+        asked: bool = True,
     ) -> IntArray:
         """(K,) the places of the candidates in their new order; `scores` (K,) are the retriever's, best first. Nothing is read
-        where there are neither a history nor words of the user."""
+        where there are neither a history nor words of the user.
+
+        asked: the question itself gave `user`. Raises NoRoomError where those words leave no room beside a candidate; where
+        nobody who asks can mend it (words that were known, an item too long by itself) the retriever's order stays.
+        """
         if not (history or user) or len(candidates) < 2 or not self.description.weight:
             return np.arange(len(candidates))
-        (own,) = self.score([history], [candidates], [user])
+        try:
+            (own,) = self.score([history], [candidates], [user])
+        except NoRoomError:
+            if asked and user:
+                raise
+            return np.arange(len(candidates))
         return reading_order(np.asarray(scores), own, self.description.weight)
 
     def _tokens_of(self, texts: list[str]) -> Ragged:

@@ -113,6 +113,8 @@ def query_of(question: RecommendationQuestion | ExplanationQuestion, known: User
     exclude = known.dismissed.union(question.exclude or ())
     if question.exclude_seen:
         exclude = exclude.union(known.seen, given)
+    scorer = served.live.scorer
+    profile = scorer.profile_with(known.attributes, question.profile or {})
     return LiveQuery(
         history=(*known.positive, *given),
         text=question.text,
@@ -121,7 +123,9 @@ def query_of(question: RecommendationQuestion | ExplanationQuestion, known: User
         exclude=exclude,
         exclude_seen=question.exclude_seen,
         segment=question.segment,
-        profile=served.live.scorer.profile_with(known.attributes, question.profile or {}),
+        profile=profile,
+        asked_words=bool(question.profile)
+        and scorer.of_users.render(profile) != scorer.of_users.render(known.attributes),
     )
 
 

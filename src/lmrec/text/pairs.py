@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lmrec.errors import RecipeError
+from lmrec.errors import NoRoomError, RecipeError
 from lmrec.fields import IntArray, Ragged
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -
 
 
 def check_room(layout: PairLayout, max_tokens: int, parts: Ragged, users: Ragged) -> None:
-    """Raises RecipeError where the longest item and the longest words of a user leave no room: neither is ever cut."""
+    """Raises NoRoomError where the longest item and the longest words of a user leave no room: neither is ever cut."""
     _room_beside(layout, max_tokens, int(parts.lengths.max(initial=0)), int(users.lengths.max(initial=0)))
 
 
@@ -108,7 +108,7 @@ def join_pairs(
     """Each history (B rows of places in `parts`, oldest first) with each of its candidates (B rows): P pairs, row by row.
 
     users: (B) rows of token ids that stand before each history. Of the history as much as fits stands in the pair, newest item
-    first. Raises RecipeError where an item, with what is said of the user, is longer than `max_tokens` less the fixed tokens:
+    first. Raises NoRoomError where an item, with what is said of the user, is longer than `max_tokens` less the fixed tokens:
     neither is ever cut.
     """
     rows: list[IntArray] = []
@@ -138,7 +138,7 @@ def join_prefix(
 ) -> tuple[IntArray, Ragged]:
     """One history (places in `parts`, oldest first) as tokens before all of its candidates, and the candidates' own tokens.
 
-    The history, after the token ids of `user`, leaves room for the longest candidate. Raises RecipeError as `join_pairs`.
+    The history, after the token ids of `user`, leaves room for the longest candidate. Raises NoRoomError as `join_pairs`.
     """
     own = parts.take(candidates)
     said = np.zeros(0, np.int64) if user is None else user
@@ -160,12 +160,12 @@ def answer_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
 
 
 def _room_beside(layout: PairLayout, max_tokens: int, n_item: int, n_user: int) -> int:
-    """How many tokens are left for a history. Raises RecipeError where item and user alone are too long."""
+    """How many tokens are left for a history. Raises NoRoomError where item and user alone are too long."""
     room = max_tokens - layout.n_fixed - n_item - n_user
     if room < 0:
         both = f", the user's words {n_user}," if n_user else ""
         rule = "neither is ever cut. Say less of the user, raise it" if n_user else "an item is never cut. Raise it"
-        raise RecipeError(
+        raise NoRoomError(
             f"reranker.max_tokens is {max_tokens}, and an item's text takes {n_item} tokens{both} beside {layout.n_fixed} "
             f"fixed ones: {rule}, or shorten template.max_chars"
         )
