@@ -119,7 +119,13 @@ def plan(place: Place, effort: Effort, systems: Sequence[str], known: Path | Non
         if name in systems:
             n_seeds = effort.seeds if INSIDE[name].is_seeded else 1
             rows = [place.row(form, name, seed) for form in forms for seed in range(n_seeds)]
-            yield f"{cell}: {name}", partial(_all_there, rows), partial(in_own_process, run_inside, place, name, effort)
+            # Rows alone are not enough: they may be of settings that an earlier search had chosen, fitted to compare with.
+            needed = [place.search(name), *rows]
+            yield (
+                f"{cell}: {name}",
+                partial(_all_there, needed),
+                partial(in_own_process, run_inside, place, name, effort),
+            )
     yield from _known_steps(place, effort, systems, known)
     for name in OUTSIDE:
         if name in systems:

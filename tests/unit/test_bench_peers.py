@@ -145,6 +145,17 @@ def test_a_fit_that_is_asked_otherwise_answers_as_a_fit_of_its_own(prepared: Pre
     assert any(not np.allclose(fitted.score(asked), one) for one in answers), "how it is asked makes a difference here"
 
 
+def test_rows_of_an_earlier_choice_do_not_stand_for_a_search(place: Place, prepared: Prepared) -> None:
+    chosen = {"regularization": 50.0, "n_last": 1}
+    fresh = Place(place.work / "known", place.cell)
+    shutil.copytree(place.split, fresh.split)
+    steps.run_known(fresh, "ease", {"x": chosen, "i": chosen}, 1, EFFORT)
+    (search,) = [step for step in plan(fresh, EFFORT, ("ease",)) if step[0].endswith(": ease")]
+    assert not search[1]()
+    steps.run_inside(fresh, "ease", EFFORT)
+    assert search[1]()
+
+
 @pytest.mark.parametrize("name", INSIDE)
 def test_a_rival_is_searched_on_validation_and_leaves_a_row_for_each_form(
     place: Place, prepared: Prepared, name: str
