@@ -78,5 +78,5 @@ def test_ease_solves_its_own_ridge_problem() -> None:
 
 
 def test_ease_refuses_a_catalog_that_needs_too_much_memory() -> None:
-    with pytest.raises(InputError, match="20,000"):
-        EASE().fit(log_of([[0, 1]], 20_001))
+    with pytest.raises(InputError, match="25,000"):
+        EASE().fit(log_of([[0, 1]], 25_001))
