@@ -24,22 +24,23 @@ from lmrec.data.split import Split, split_interactions
 from lmrec.evaluation.compare import paired_difference
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import FloatArray
-from lmrec.recipe import Recipe, load_recipe
+from lmrec.models.fusion import COLLABORATIVE
+from lmrec.recipe import Recipe, load_fitted
 from lmrec.retrieval.ensemble import answering
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.fuse import search_weights
-from lmrec.workflows.judge import frozen_scorer, has_refit
+from lmrec.workflows.judge import training_towers
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_FIND = ("ease", "als", "bm25_knn")
+_KINDS = tuple(kind for kind in COLLABORATIVE if kind != "transitions")
 # A way: what it sets of `fusion.*` beside the run's recipe.
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "weighted": {"method": "weighted"},
     "learnt": {"method": "learnt"},
-    **{f"{method} with {kind}": {"method": method, kind: True} for method in ("weighted", "learnt") for kind in _FIND},
-    **{f"{method} with all": {"method": method, **dict.fromkeys(_FIND, True)} for method in ("weighted", "learnt")},
+    **{f"{method} with {kind}": {"method": method, kind: True} for method in ("weighted", "learnt") for kind in _KINDS},
+    **{f"{method} with all": {"method": method, **dict.fromkeys(_KINDS, True)} for method in ("weighted", "learnt")},
 }
 
 
@@ -62,9 +63,9 @@ def main() -> None:
 def answer_run(path: Path, ways: list[str], n_cases: int, facts: dict[str, Any]) -> tuple[Cases, dict[str, FloatArray]]:
     """(B,) the metric of each case for each way, whose weights that case had no say in."""
     run, recommender = open_run(path), Recommender.load(path)
-    recipe = load_recipe(run.recipe_file)
+    recipe = load_fitted(run.recipe_file)
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
-    towers = frozen_scorer(run, recommender) if has_refit(run) else recommender.towers_scorer
+    towers = training_towers(recommender)
     cases = split.validation.sample(n_cases, 0)
     is_first = halves(cases)
     values: dict[str, FloatArray] = {way: np.zeros(len(cases)) for way in ways}

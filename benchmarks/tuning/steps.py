@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from lmrec.artifacts.run import RunFolder
 from lmrec.data.interactions import Interactions
-from lmrec.recipe import Recipe, load_recipe
+from lmrec.recipe import Recipe, load_fitted
 from lmrec.workflows.train import batch_source
 
 STILL = 1e-30  # a learning rate that changes no fp32 weight: the language model stands still
@@ -34,7 +34,7 @@ def steps_of(run: RunFolder, judges_tuned: bool = True) -> Steps:
     epochs: dict[int, dict[str, Any]] = {row["epoch"]: row for row in run.read_metrics() if row["stage"] == "tuned"}
     if not epochs:
         return NONE
-    stands = load_recipe(run.recipe_file).training.encoder_learning_rate <= STILL
+    stands = load_fitted(run.recipe_file).training.encoder_learning_rate <= STILL
     each = [0 if stands else int(epochs[epoch]["encoder_steps"]) for epoch in sorted(epochs)]
     best = max(sorted(epochs), key=lambda epoch: epochs[epoch]["validation"]) if judges_tuned else 0
     return {"taken": sum(each), "judged": sum(each[:best]), "epochs": len(each), "epoch": best}

@@ -51,11 +51,11 @@ def table(
     """One line a row that has a result. same: row -> the row whose fit it would repeat. costs: what `costs.py` measured, row by
     row. also: what is said behind a row's name."""
     lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
-    reference = results.get(plain, {})
+    reference, costs, also = results.get(plain, {}), costs or {}, also or {}
     for name in names:
         if found := results.get(name):
-            said = name if name not in (also or {}) else f"{name} ({(also or {})[name]})"
-            lines.append(_line(said, found, {} if name == plain else reference, (costs or {}).get(name, {})))
+            said = f"{name} ({also[name]})" if name in also else name
+            lines.append(_line(said, found, {} if name == plain else reference, costs.get(name, {})))
         elif name in same:
             lines.append(f"| {name} | the same as {same[name]} here" + " |" * (len(_COLUMNS) - 1))
     missing = [name for name in names if not results.get(name) and name not in same]

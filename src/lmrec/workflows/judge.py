@@ -265,11 +265,16 @@ def training_scorer(recommender: Recommender, split: Split) -> AnyScorer:
     """The run's model for questions of the validation part: towers and counts that know training alone."""
     if recommender.ensemble is not None:
         return recommender.ensemble.scorer([training_scorer(member, split) for member in recommender.ensemble.members])
-    run, towers = recommender.run, recommender.towers_scorer
-    if has_refit(run):
-        is_tuned = _stage_of(run) == TUNED
-        towers = tuned_scorer(recommender) if is_tuned else frozen_scorer(run, recommender)
-    return answering(towers.fused(fit_fusion(recommender.checkpoint.fusion, split.train, recommender.catalog.n_items)))
+    fusion = fit_fusion(recommender.checkpoint.fusion, split.train, recommender.catalog.n_items)
+    return answering(training_towers(recommender).fused(fusion))
+
+
+def training_towers(recommender: Recommender) -> Scorer:
+    """The towers alone, of the stage that validation chose, as they were before they learnt from validation too."""
+    run = recommender.run
+    if not has_refit(run):
+        return recommender.towers_scorer
+    return tuned_scorer(recommender) if _stage_of(run) == TUNED else frozen_scorer(run, recommender)
 
 
 def _stage_of(run: RunFolder) -> str:
