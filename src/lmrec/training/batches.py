@@ -34,7 +34,8 @@ class TrainBatch:
     """history_idx, history_mask: (B, H). Targets, T of them: target_row (T,) in B, target_state (T,) in H + 1,
     target_idx (T,) the right item, target_weight (T,); shown: what stood beside each in a list, where lists are known;
     hidden: (B, H) events whose item is not read, where an augmentation hides some; profile: (B, P) what else is known of the
-    user, 0 for nothing; words: (B,) texts that are read before the history, blank for nothing."""
+    user, 0 for nothing; words: (B,) texts that are read before the history, blank for nothing; target_time: (T,) when each
+    target was chosen, UTC seconds or positions."""
 
     history_idx: Tensor
     history_mask: Tensor
@@ -46,6 +47,7 @@ class TrainBatch:
     hidden: Tensor | None = None
     profile: Tensor | None = None
     words: TextArray | None = None
+    target_time: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainBatch":
         moved = {name: value for name, value in vars(self).items() if value is not None and name != "words"}
@@ -56,7 +58,8 @@ def take_targets(batch: TrainBatch, chosen: Tensor) -> TrainBatch:
     """The batch with these of its targets, (T',) places."""
     targets = ("target_row", "target_state", "target_idx", "target_weight")
     shown = Shown(batch.shown.item_idx[chosen], batch.shown.mask[chosen]) if batch.shown is not None else None
-    return replace(batch, shown=shown, **{name: getattr(batch, name)[chosen] for name in targets})
+    times = None if batch.target_time is None else batch.target_time[chosen]
+    return replace(batch, shown=shown, target_time=times, **{name: getattr(batch, name)[chosen] for name in targets})
 
 
 def cut_windows(index: HistoryIndex, max_history: int, rng: np.random.Generator) -> Windows:
@@ -118,6 +121,7 @@ def make_batch(
         shown=None if shown is None else _beside(shown.take(events.values[usable])),
         profile=None if profile is None else torch.from_numpy(profile.ids.padded()),
         words=None if profile is None else profile.words,
+        target_time=torch.from_numpy(times[usable]),
     )
 
 

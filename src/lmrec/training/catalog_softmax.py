@@ -7,12 +7,13 @@ reads the catalog's rows from memory once for hundreds of users, where rows woul
 (`make bench-speed ONLY=softmax`: what it takes from 10,000 to a million items).
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lmrec.training.objectives import Seen
+from lmrec.training.objectives import Seen, Trend
 
 _KEPT = 4_000_000  # logits of one chunk of users, 16 MB in fp32
 _FEWEST_ROWS = 64  # with fewer users at a time the catalog's rows are read too often
@@ -29,6 +30,7 @@ def full_softmax(
     seen: Seen | None = None,
     chunk: int = 0,
     tile: int = 0,
+    trend: Trend | None = None,
 ) -> Tensor:
     """The same loss as `objectives.full_softmax_plain` and the same gradients, in bounded memory.
 
@@ -38,6 +40,8 @@ def full_softmax(
         dL/dz_pj = w_p / sum w * (softmax(z_p)_j - [j = y_p]),  z = s u v^T, -inf outside C_p
         dL/du = s dz v,   dL/dv = s dz^T u,   dL/ds = sum dz * (u v^T) = sum_p u_p . dL/du_p / s
 
+    With a trend z has weight * worth added, and dL/dweight = sum dz * worth.
+
     Source: the plain derivative of softmax cross-entropy; the fusing as in Liger Kernel, Hsu et al. 2024,
     https://arxiv.org/abs/2410.10989, and over tiles of items as in Wijmans et al. 2024, https://arxiv.org/abs/2411.09009.
     Data: any (history, next item) pairs. No sampling, so no bias to correct. Units: nats a target.
@@ -46,7 +50,16 @@ def full_softmax(
     if not (chunk or tile) and rows < _FEWEST_ROWS:
         rows, tile = _TILE_CPU if item_vec.device.type == "cpu" else _TILE_GPU
     loss: Tensor = _FullSoftmax.apply(  # type: ignore[no-untyped-call]
-        user_vec, item_vec, target, weight, scale, seen, max(1, rows), tile
+        user_vec,
+        item_vec,
+        target,
+        weight,
+        scale,
+        seen,
+        max(1, rows),
+        tile,
+        trend,
+        None if trend is None else trend.weight,
     )
     return loss
 
@@ -63,13 +76,17 @@ class _FullSoftmax(torch.autograd.Function):
         seen: Seen | None,
         rows: int,
         tile: int,
+        trend: Trend | None,
+        trend_weight: Tensor | None,
     ) -> Tensor:
+        if trend is not None:
+            trend = replace(trend, weight=trend.weight.detach())
         asked, share = scale * user_vec, weight / weight.sum()
         if tile:
-            loss, d_asked, d_item = _by_tiles(asked, item_vec, target, share, seen, rows, tile)
+            loss, d_asked, d_item, d_trend = _by_tiles(asked, item_vec, target, share, seen, rows, tile, trend)
         else:
-            loss, d_asked, d_item = _by_rows(asked, item_vec, target, share, seen, rows)
-        ctx.save_for_backward(scale * d_asked, d_item, (d_asked * user_vec).sum().to(scale.dtype))
+            loss, d_asked, d_item, d_trend = _by_rows(asked, item_vec, target, share, seen, rows, trend)
+        ctx.save_for_backward(scale * d_asked, d_item, (d_asked * user_vec).sum().to(scale.dtype), d_trend)
         return loss
 
     @staticmethod
@@ -78,21 +95,34 @@ class _FullSoftmax(torch.autograd.Function):
         found = ctx.saved_tensors
         if not bool(grad == 1):  # mostly it is, and the items' gradient is as large as the catalog
             found = tuple(grad * part for part in found)
-        d_user, d_item, d_scale = found
-        return d_user, d_item, None, None, d_scale, None, None, None
+        d_user, d_item, d_scale, d_trend = found
+        nothing = (None,) * 4
+        return d_user, d_item, None, None, d_scale, *nothing, d_trend if ctx.needs_input_grad[9] else None
 
 
 def _by_rows(
-    asked: Tensor, item_vec: Tensor, target: Tensor, share: Tensor, seen: Seen | None, rows: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, d asked (P, D), d item (N, D). asked: (P, D) the users' vectors times the scale; share: (P,) sums to 1."""
+    asked: Tensor,
+    item_vec: Tensor,
+    target: Tensor,
+    share: Tensor,
+    seen: Seen | None,
+    rows: int,
+    trend: Trend | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss, d asked (P, D), d item (N, D), d of the trend's weight ().
+
+    asked: (P, D) the users' vectors times the scale; share: (P,) sums to 1.
+    """
     d_asked, d_item = torch.empty_like(asked), torch.zeros_like(item_vec)
-    loss = asked.new_zeros(())
+    loss, d_trend = asked.new_zeros(()), asked.new_zeros(())
     room = asked.new_empty(min(rows, len(asked)), len(item_vec))
     for start in range(0, len(asked), rows):
         part = slice(start, start + rows)
         users, right, w = asked[part], target[part].unsqueeze(1), share[part].unsqueeze(1)
         logits = torch.mm(users, item_vec.T, out=room[: len(users)])  # (rows, N)
+        if trend is not None:
+            worths = trend.take(part).worths()
+            logits.addcmul_(worths, trend.weight)
         right_logit = logits.gather(1, right)
         if seen is not None:
             at, places = seen.mask[part].nonzero(as_tuple=True)
@@ -103,26 +133,40 @@ def _by_rows(
         loss += (w * (total.log() + highest - right_logit)).sum()
         d_logits = logits.mul_(w / total)  # 0 where seen
         d_logits.scatter_add_(1, right, -w)
+        if trend is not None:
+            d_trend += torch.dot(d_logits.flatten(), worths.flatten())
         torch.mm(d_logits, item_vec, out=d_asked[part])
         d_item.addmm_(d_logits.T, users)
-    return loss, d_asked, d_item
+    return loss, d_asked, d_item, d_trend
 
 
 def _by_tiles(
-    asked: Tensor, item_vec: Tensor, target: Tensor, share: Tensor, seen: Seen | None, rows: int, tile: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    asked: Tensor,
+    item_vec: Tensor,
+    target: Tensor,
+    share: Tensor,
+    seen: Seen | None,
+    rows: int,
+    tile: int,
+    trend: Trend | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `_by_rows`, with logits of `rows` users and `tile` items at a time."""
     n_users, n_items = len(asked), len(item_vec)
     hidden = _Hidden(seen, target, rows, tile)
     right_vec = item_vec[target]
-    right_logit = (asked * right_vec).sum(1)
+    right_logit, d_trend = (asked * right_vec).sum(1), asked.new_zeros(())
+    if trend is not None:
+        right_logit = right_logit + trend.of_items(target)
     # The right item is a candidate always, so its score is a finite start for the highest.
     highest, total = right_logit.clone(), torch.zeros_like(right_logit)
     users = [slice(start, min(start + rows, n_users)) for start in range(0, n_users, rows)]
     items = [slice(start, min(start + tile, n_items)) for start in range(0, n_items, tile)]
 
     def logits_of(user: slice, item: slice) -> Tensor:
-        return hidden.hide(torch.mm(asked[user], item_vec[item].T), user, item)
+        logits = torch.mm(asked[user], item_vec[item].T)
+        if trend is not None:
+            logits.addcmul_(trend.worth[:, item][trend.stretch[user]], trend.weight)
+        return hidden.hide(logits, user, item)
 
     for user in users:
         for item in items:
@@ -137,11 +181,15 @@ def _by_tiles(
     for item in items:
         for user in users:
             d_logits = logits_of(user, item).sub_(less[user]).exp_()
+            if trend is not None:
+                d_trend += (d_logits * trend.worth[:, item][trend.stretch[user]]).sum()
             d_asked[user].addmm_(d_logits, item_vec[item])
             d_item[item].addmm_(d_logits.T, asked[user])
     d_asked.addcmul_(right_vec, -share.unsqueeze(1))
     d_item.index_add_(0, target, -share.unsqueeze(1) * asked)
-    return (share * (log_sum - right_logit)).sum(), d_asked, d_item
+    if trend is not None:
+        d_trend -= (share * trend.worth[trend.stretch, target]).sum()
+    return (share * (log_sum - right_logit)).sum(), d_asked, d_item, d_trend
 
 
 class _Hidden:

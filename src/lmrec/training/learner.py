@@ -212,6 +212,7 @@ class Learner(nn.Module):
             head.scale.float(),
             seen_before(batch) if self.mask_seen else None,
             batch.shown,
+            batch.target_time,
         )
 
     def refresh(self, progress: Progress | None = None) -> None:

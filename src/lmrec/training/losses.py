@@ -60,6 +60,13 @@ class ObjectiveConfig(BaseModel):
         description="Share of the right answer that is spread evenly over all candidates of the softmax.",
     )
     auxiliary: AuxiliaryConfig = AuxiliaryConfig()
+    trend_half_life_days: float = Field(
+        default=0.0,
+        ge=0,
+        description="Half-life of a popularity that stands beside every score while training, as it was at each event's time, "
+        "with a weight that is learnt; the towers learn the rest (lmrec.training.trend). For logs whose fashions come and go; "
+        "inf: popularity of all times, all that a log without times can say; 0: none. What is served needs fusion.popularity.",
+    )
     shown: float = Field(
         default=0.0,
         ge=0,
@@ -89,7 +96,8 @@ class FullSoftmax:
     """`catalog_softmax.full_softmax`: nothing is drawn."""
 
     def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
-        return full_softmax(asked.user_vec, asked.item_vec, asked.target, asked.weight, asked.scale, asked.seen)
+        vectors = asked.user_vec, asked.item_vec
+        return full_softmax(*vectors, asked.target, asked.weight, asked.scale, asked.seen, trend=asked.trend)
 
     def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:
         return full_divergence(one, other)
@@ -142,10 +150,15 @@ class AmongChosen:
 
     def _among(self, asked: Asked) -> Asked:
         device = asked.item_vec.device
-        place = self.place.to(device)
+        place, rows = self.place.to(device), self.rows.to(device)
         seen = replace(asked.seen, item_idx=place[asked.seen.item_idx]) if asked.seen is not None else None
         return replace(
-            asked, item_vec=asked.item_vec[self.rows.to(device)], target=place[asked.target], seen=seen, shown=None
+            asked,
+            item_vec=asked.item_vec[rows],
+            target=place[asked.target],
+            seen=seen,
+            shown=None,
+            trend=None if asked.trend is None else asked.trend.among(rows),
         )
 
 

@@ -7,7 +7,7 @@
 | shown_softmax   | clicks in lists that were shown | a softmax over the list alone; added to one of the others          |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,9 +33,37 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Trend:
+    """What stands beside the score of item j for target p: weight * worth[stretch[p], j]. stretch: (P,) rows of worth (M, N),
+    one for each stretch of time; weight: (), learnt."""
+
+    stretch: Tensor
+    worth: Tensor
+    weight: Tensor
+
+    def among(self, item_idx: Tensor) -> "Trend":
+        """Of these items alone."""
+        return replace(self, worth=self.worth[:, item_idx])
+
+    def take(self, part: slice | Tensor) -> "Trend":
+        """Of these targets alone."""
+        return replace(self, stretch=self.stretch[part])
+
+    def worths(self) -> Tensor:
+        """(P, N), what is to be weighed."""
+        return self.worth[self.stretch]
+
+    def of_items(self, item_idx: Tensor) -> Tensor:
+        """(P, ...) what is added for items (P, ...), each target's own."""
+        stretch = self.stretch.view(-1, *[1] * (item_idx.dim() - 1))
+        return self.weight * self.worth[stretch, item_idx]
+
+
+@dataclass(frozen=True)
 class Asked:
     """What an objective reads. user_vec: (P, D) and item_vec: (N, D) as the head prepared them; target: (P,) rows of the
-    right items; weight: (P,) >= 0; scale: () the factor on their product."""
+    right items; weight: (P,) >= 0; scale: () the factor on their product; times: (P,) when each target was chosen, UTC
+    seconds or positions; trend: what stands beside the scores."""
 
     user_vec: Tensor
     item_vec: Tensor
@@ -44,6 +72,8 @@ class Asked:
     scale: Tensor
     seen: Seen | None = None
     shown: Shown | None = None
+    times: Tensor | None = None
+    trend: Trend | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +106,9 @@ def sampled_logits(asked: Asked, negatives: DrawnNegatives) -> Tensor:
     """(P, 1 + U): the right item's score, then the corrected ones of the draws, -inf where they are no candidates."""
     right = asked.scale * (asked.user_vec * asked.item_vec[asked.target]).sum(1, keepdim=True)  # (P, 1)
     logits = asked.scale * asked.user_vec @ asked.item_vec[negatives.item_idx].T - negatives.log_times  # (P, U)
+    if asked.trend is not None:
+        right = right + asked.trend.of_items(asked.target).unsqueeze(1)
+        logits = logits + asked.trend.weight * asked.trend.among(negatives.item_idx).worths()
     hidden = negatives.item_idx == asked.target.unsqueeze(1)
     if asked.seen is not None:
         place = torch.full((len(asked.item_vec),), -1, dtype=torch.int64, device=logits.device)
@@ -99,6 +132,10 @@ def smoothing_gap(asked: Asked) -> Tensor:
     """
     n_items = len(asked.item_vec)
     total = asked.item_vec.sum(0).expand_as(asked.user_vec)  # (P, D)
+    trend = asked.trend
+    worth = (
+        asked.scale.new_zeros(len(asked.target)) if trend is None else trend.weight * trend.worth.sum(1)[trend.stretch]
+    )
     count = torch.full((len(asked.target),), float(n_items), device=total.device, dtype=total.dtype)
     if asked.seen is not None:
         rows, places = asked.seen.mask.nonzero(as_tuple=True)
@@ -108,8 +145,12 @@ def smoothing_gap(asked: Asked) -> Tensor:
         rows, items = rows[others], items[others]
         total = total.index_add(0, rows, -asked.item_vec[items])
         count = count.index_add(0, rows, -torch.ones_like(rows, dtype=count.dtype))
+        if trend is not None:
+            worth = worth.index_add(0, rows, -trend.take(rows).of_items(items))
     mean = total / count.unsqueeze(1)
     gap = asked.scale * (asked.user_vec * (asked.item_vec[asked.target] - mean)).sum(1)
+    if trend is not None:
+        gap = gap + trend.of_items(asked.target) - worth / count
     return (asked.weight * gap).sum() / asked.weight.sum()
 
 
@@ -131,11 +172,16 @@ def full_divergence(one: Asked, other: Asked, chunk: int = 0) -> Tensor:
     rows = chunk or max(1, 4_000_000 // max(1, len(one.item_vec)))
     total = one.weight.sum()
 
+    def logits_of(of: Asked, logits: Tensor, part: slice) -> Tensor:
+        if of.trend is not None:
+            logits = logits + of.trend.weight * of.trend.take(part).worths()
+        return _hide_seen(logits, of.seen, of.target, part)
+
     def part_of(start: int, *tensors: Tensor) -> Tensor:
         part = slice(start, start + rows)
         user, item, scale, other_user, other_item, other_scale = tensors
-        logits = _hide_seen(scale * user[part] @ item.T, one.seen, one.target, part)
-        others = _hide_seen(other_scale * other_user[part] @ other_item.T, one.seen, one.target, part)
+        logits = logits_of(one, scale * user[part] @ item.T, part)
+        others = logits_of(one, other_scale * other_user[part] @ other_item.T, part)
         weight = one.weight[part]
         return symmetric_kl(logits, others, weight) * weight.sum() / total
 
@@ -171,6 +217,10 @@ def shown_softmax(asked: Asked, item_idx: Tensor, log_times: Tensor) -> Tensor:
     users, weight = asked.user_vec[rows], asked.weight[rows]
     right = asked.scale * (users * asked.item_vec[asked.target[rows]]).sum(1, keepdim=True)
     others = asked.scale * torch.einsum("pd,pkd->pk", users, asked.item_vec[item_idx[rows]])
+    if asked.trend is not None:
+        trend = asked.trend.take(rows)
+        right = right + trend.of_items(asked.target[rows]).unsqueeze(1)
+        others = others + trend.of_items(item_idx[rows])
     others = others - torch.nan_to_num(log_times[rows], neginf=0.0)
     others = others.masked_fill(~torch.isfinite(log_times[rows]), -torch.inf)
     loss = torch.cat([right, others], dim=1).logsumexp(1) - right.squeeze(1)
@@ -178,18 +228,28 @@ def shown_softmax(asked: Asked, item_idx: Tensor, log_times: Tensor) -> Tensor:
 
 
 def full_softmax_plain(
-    user_vec: Tensor, item_vec: Tensor, target: Tensor, weight: Tensor, scale: Tensor, seen: Seen | None = None
+    user_vec: Tensor,
+    item_vec: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    seen: Seen | None = None,
+    trend: Trend | None = None,
 ) -> Tensor:
     """Cross-entropy over the whole catalog, written as the formula: the reference for
     `catalog_softmax.full_softmax`.
 
         loss = sum_p w_p * ( log sum_{j in C_p} exp(s * u_p . v_j) - s * u_p . v_{y_p} ) / sum_p w_p
 
-    C_p is the catalog less the items that `seen` names for p; the target itself always stays.
+    C_p is the catalog less the items that `seen` names for p; the target itself always stays. Where there is a trend, what it
+    says of an item stands beside its score.
     user_vec: (P, D). item_vec: (N, D). target: (P,) rows of the right items. weight: (P,) >= 0. scale: () s.
     Units: nats a target. Needs (P, N) memory twice over; use `catalog_softmax.full_softmax` to
     train.
     """
-    logits = _hide_seen(scale * user_vec @ item_vec.T, seen, target, slice(None))
+    logits = scale * user_vec @ item_vec.T
+    if trend is not None:
+        logits = logits + trend.weight * trend.worths()
+    logits = _hide_seen(logits, seen, target, slice(None))
     loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     return (weight * loss).sum() / weight.sum()

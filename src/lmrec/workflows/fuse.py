@@ -68,9 +68,9 @@ _UNSEARCHED_BEST = 2.0
 _LITTLE_CONTENT = (0.1, 0.3, 1.0)
 _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _LITTLE_POPULARITY = 0.001  # decides where nothing else is said
-_POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+_POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 _FIRST_POPULARITY = 0.4  # at which half-lives are compared
-_HALF_LIVES = (0.25, 1.0, 3.0, 7.0, 30.0, 90.0)
+_HALF_LIVES = (0.125, 0.25, 1.0, 3.0, 7.0, 30.0, 90.0)
 _REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _AGAIN = (0.0, 0.5, 1.0, 2.0)  # times what was found first, where several parts know the same
@@ -100,11 +100,12 @@ def search_weights(
 ) -> tuple[FusionWeights, float | None]:
     """The weights with the best validation metric, one after the other, and that metric; None where nothing validates.
 
+    scorer: as it is without anything found here; popularity beside which its towers have learnt counts from the start.
     trained: whether the towers count at all. The counts asked here know the training part alone, as the towers do. What an
     item without events borrows is chosen last, on the same cases: `_worlds`.
     """
     if not len(cases):
-        return unsearched(config, trained, train, scorer.bank.n_items), None
+        return unsearched(config, trained, train, scorer), None
     asked = cases.sample(config.search_cases, seed)
     search = _Search(scorer, train, asked, config, judging, seed, trained)
     if not search.n_steps:
@@ -112,20 +113,23 @@ def search_weights(
     with progress_bar("search fusion", show) as bar:
         search.run(bar)
     if not search.best.towers and not search.best.any:
-        return unsearched(config, trained, train, scorer.bank.n_items), None  # somebody has to answer
+        return unsearched(config, trained, train, scorer), None  # somebody has to answer
     return search.best, float(search.found)
 
 
-def unsearched(config: FusionConfig, trained: bool, train: Interactions, n_items: int) -> FusionWeights:
-    """The weights where nothing validates: moderate ones. Words and popularity count only where there are no towers."""
+def unsearched(config: FusionConfig, trained: bool, train: Interactions, scorer: Scorer) -> FusionWeights:
+    """The weights where nothing validates: moderate ones. Words count only where there are no towers, popularity there too and
+    where the towers have learnt beside it."""
+    known = scorer.fusion.weights
     weights = FusionWeights(
         towers=float(trained),
         transitions=UNSEARCHED_TRANSITIONS * config.transitions,
         borrowed=BORROWED * (bool(config.collaborative) and config.new_items),
         content=_CONTENT[0] * (config.content and not trained),
-        popularity=_POPULARITY[0] * (config.popularity and not trained),
+        popularity=known.popularity or _POPULARITY[0] * (config.popularity and not trained),
+        half_life_days=known.half_life_days,
     )
-    counted = Counted.of(train, n_items)
+    counted = Counted.of(train, scorer.bank.n_items)
     users = np.unique(train.user_idx)[:_UNIT_CASES]
     histories = HistoryIndex.from_interactions(train).all(users)
     for kind in _searched_kinds(config):
@@ -149,7 +153,10 @@ class _Search:
     ) -> None:
         self.scorer, self.train, self.asked = scorer.remembering(), train, asked
         self.config, self.judging, self.seed, self.trained = config, judging, seed, trained
-        self.best = FusionWeights(towers=float(trained))
+        known = scorer.fusion.weights
+        self.best = FusionWeights(
+            towers=float(trained), popularity=known.popularity, half_life_days=known.half_life_days
+        )
         self.found = -math.inf
         self.counted = Counted.of(train, scorer.bank.n_items)
         self._bar: Progress = lambda done, total: None
@@ -281,8 +288,11 @@ class _Search:
         grids: list[list[Change]] = []
         if self.config.popularity:
             half_lives = (None, *_HALF_LIVES) if self.has_times else (None,)
-            grids.append([{"popularity": _FIRST_POPULARITY, "half_life_days": days} for days in half_lives])
-            grids.append([{"popularity": one} for one in (*little, *_POPULARITY) if one != _FIRST_POPULARITY])
+            first = self.scorer.fusion.weights.popularity or _FIRST_POPULARITY
+            grids.append([{"popularity": first, "half_life_days": days} for days in half_lives])
+            grids.append([{"popularity": one} for one in (*little, *_POPULARITY) if one != first])
+            # Once more, for the more popularity counts the more it matters how fast it fades.
+            grids += [[{"half_life_days": days} for days in half_lives]] if self.has_times else []
         if self.config.content:
             grids.append([{"content": one} for one in (_CONTENT if self.trained else (*_LITTLE_CONTENT, *_CONTENT))])
         return grids

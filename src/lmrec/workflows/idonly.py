@@ -18,8 +18,8 @@ from lmrec.workflows.train import (
     build_learner,
     build_validator,
     learn_again,
-    learner_scorer,
     refit_epochs,
+    trained_scorer,
 )
 
 
@@ -57,4 +57,4 @@ def train_id_only(recipe: Recipe, catalog: Catalog, split: Split, show: bool, na
             fresh = build_learner(id_recipe, learner.text_vec, log)
             learner, _ = learn_again(fresh, batch_source(id_recipe, log), n_epochs, id_recipe, trainer_of)
     learner.to("cpu").eval()
-    return learner_scorer(name, learner, id_recipe)
+    return trained_scorer(name, learner, id_recipe)

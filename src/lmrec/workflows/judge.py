@@ -210,7 +210,7 @@ def _own_scorers(run: RunFolder, recommender: Recommender, split: Split) -> list
         members = zip(names, recommender.ensemble.members, strict=True)
         own = [(f"member {name}", fair_scorer(member, split)) for name, member in members]
         return [*own, (own_name(run), fair_scorer(recommender, split))]
-    stages: dict[str, AnyScorer] = {}
+    stages: dict[str, Scorer] = {}
     if not recommender.checkpoint.fusion.towers:
         return []
     if run.frozen_towers_file.exists():
@@ -222,7 +222,17 @@ def _own_scorers(run: RunFolder, recommender: Recommender, split: Split) -> list
     elif own_name(run) == REFIT:
         stages[REFIT] = recommender.towers_scorer
     order = (FROZEN, TUNED, REFIT)
+    if load_fitted(run.recipe_file).objective.trend_half_life_days:
+        stages = {name: _beside_popularity(name, scorer, recommender, split) for name, scorer in stages.items()}
     return sorted(stages.items(), key=lambda stage: order.index(stage[0]))
+
+
+def _beside_popularity(name: str, towers: Scorer, recommender: Recommender, split: Split) -> Scorer:
+    """Towers that have learnt beside a popularity, with as much of it as the run serves, as it was before the test."""
+    weights = recommender.checkpoint.fusion
+    own = weights.of_parts({part: getattr(weights, part) for part in ("towers", "popularity")})
+    log = split.train_and_validation if name == REFIT else split.train
+    return towers.fused(fit_fusion(own, log, recommender.catalog.n_items))
 
 
 def fair_scorer(recommender: Recommender, split: Split) -> AnyScorer:

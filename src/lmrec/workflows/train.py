@@ -1,6 +1,7 @@
 """Fit: from two tables to a run folder that recommends."""
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from lmrec.fields import IntArray, Ragged
 from lmrec.idle import idle_notes
 from lmrec.laps import Laps
 from lmrec.models.encoder import TextEncoder
+from lmrec.models.fusion import Fusion, FusionWeights
 from lmrec.models.two_tower import TwoTower
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -39,8 +41,9 @@ from lmrec.training.auxiliary import Categories, WithCategory, read_categories
 from lmrec.training.batches import TrainBatch, epoch_batches
 from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
-from lmrec.training.losses import build_objective
+from lmrec.training.losses import Objective, build_objective
 from lmrec.training.trainer import Stage, Trainer, TrainingReport, Weights, plan_stages
+from lmrec.training.trend import PastPopularity, WithTrend, trend_of
 from lmrec.training.variants import TextVariants
 from lmrec.training.views import view_batch
 from lmrec.workflows.augment import describe_augmentation, tuned_variants, untuned_variants, vary_texts
@@ -243,7 +246,7 @@ def _train(
             fresh = build_learner(recipe, learner.text_vec, whole, variants=variants, categories=categories)
             final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
             laps.end("train again with validation")
-    weights, fused_metric = weights_by_recipe(learner_scorer("validation", learner, recipe), split, recipe, show)
+    weights, fused_metric = weights_by_recipe(trained_scorer("validation", learner, recipe), split, recipe, show)
     laps.end("weigh what is fused")
     run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
     # The judge shows both stages, as far as what is served is not one of them. A history read as text would need the
@@ -329,7 +332,7 @@ def build_learner(
     config = recipe.training
     torch.manual_seed(config.seed if config.start_seed is None else config.start_seed)
     counts = np.bincount(train.item_idx, minlength=len(text_vec))
-    objective = build_objective(recipe.objective, counts)
+    objective = following(build_objective(recipe.objective, counts), recipe, train, len(text_vec))
     if categories is not None:
         objective = WithCategory(objective, categories, recipe.item.width, recipe.objective.auxiliary.weight)
     n_values = 0 if train.profiles is None else train.profiles.n_values
@@ -348,6 +351,14 @@ def build_learner(
         regularisers=recipe.regularisers,
         adversarial=recipe.adversarial,
     )
+
+
+def following(objective: Objective, recipe: Recipe, log: Interactions, n_items: int) -> Objective:
+    """The objective with the popularity of then beside its scores, where the recipe asks for that."""
+    half_life_days = recipe.objective.trend_half_life_days
+    if not half_life_days:
+        return objective
+    return WithTrend(objective, PastPopularity.of(log, n_items, half_life_days))
 
 
 def history_tokens(source: PretrainedText, template: Template) -> HistoryTokens:
@@ -380,7 +391,7 @@ def build_validator(learner: Learner, recipe: Recipe, cases: Cases) -> Any:
     asked = cases.sample(recipe.training.validation_cases, recipe.training.seed)
 
     def validate() -> float:
-        scorer = learner_scorer("validation", learner, recipe)
+        scorer = trained_scorer("validation", learner, recipe)
         return evaluate(scorer, asked, scorer.bank.n_items, recipe.evaluation).aggregate[recipe.evaluation.metric]
 
     return validate
@@ -396,6 +407,16 @@ def learner_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
         return encode_histories(learner.encoder, tokens, bank.text_vec.device, recipe.encoder.batch_tokens)
 
     return Scorer(name, learner.towers, bank, recipe.user_model.max_history, encode)
+
+
+def trained_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
+    """What the learner knows now, with the popularity beside which its towers have learnt, as it was after the newest event."""
+    towers, trend = learner_scorer(name, learner, recipe), trend_of(learner.objective)
+    if trend is None:
+        return towers
+    weight, days = max(0.0, float(trend.weight)), trend.past.half_life_days
+    weights = FusionWeights(popularity=weight, half_life_days=None if math.isinf(days) else days)
+    return towers.fused(Fusion(weights, popularity=trend.past.now)) if weight else towers
 
 
 def judge_categories(learner: Learner, recipe: Recipe, cases: Cases, categories: Categories) -> dict[str, Any] | None:

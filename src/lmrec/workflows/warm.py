@@ -19,7 +19,7 @@ from lmrec.text.tokens import tokenize_texts
 from lmrec.training.learner import Learner
 from lmrec.training.losses import build_objective
 from lmrec.workflows.encode import PretrainedText
-from lmrec.workflows.train import history_tokens
+from lmrec.workflows.train import following, history_tokens
 
 _RESIDUAL, _SEEN = "item_tower.id_residual.weight", "item_tower.item_seen"
 _NEW_ID_STD = 0.05  # as a fresh id-only tower is drawn
@@ -61,7 +61,7 @@ def warm_start(
         recipe.training.max_encoded_items,
         history_tokens(source, checkpoint.template),
         recipe.masks_seen,
-        objective=build_objective(recipe.objective, counts),
+        objective=following(build_objective(recipe.objective, counts), recipe, learnt, catalog.n_items),
         regularisers=recipe.regularisers,
         adversarial=recipe.adversarial,
     )
