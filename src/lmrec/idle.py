@@ -133,9 +133,7 @@ REFUSED: Final = (
         "fusion.popularity, for towers that learn beside what is popular are served beside it",
         lambda r: r.fusion.popularity),
     _of("objective", "shown_negatives", "objective.shown above 0", lambda r: r.objective.shown > 0),
-    _of("objective", "kind candidates max_full_items label_smoothing trend_half_life_days shown",
-        _TRAINING,
-        lambda r: r.trains),
+    _of("objective", "kind candidates max_full_items label_smoothing shown", _TRAINING, lambda r: r.trains),
     _of("objective.auxiliary", "column", _TRAINING, lambda r: r.trains),
     _of("augment.words", "synonyms swap delete back_translate", _TRAINING, lambda r: r.trains),
     _of("augment.words", "wordnet", "augment.words.synonyms above 0", lambda r: r.augment.words.synonyms > 0),
@@ -197,6 +195,7 @@ REFUSED: Final = (
 )  # fmt: skip
 
 NOTED: Final = (
+    _of("objective", "trend_half_life_days", _OWN_TRAINING, lambda r: r.trains),
     _of("split", "validation", "a split by shares (split.kind)", lambda r: r.split.kind not in ("last", "last_n")),
     _of("split", "test",
         "a split by shares that has a test part (split.kind)",

@@ -77,6 +77,7 @@ REFUSALS: list[tuple[list[str], str, str]] = [
     (["objective.sampler.kind=hard"], "objective.sampler.uniform_share=0.1", "sampler.kind 'mixed'"),
     ([], "objective.sampler.n_queries=3", "sampler.kind 'hard'"),
     ([], "objective.auxiliary.min_items=3", "objective.auxiliary.column"),
+    (["fusion.popularity=false"], "objective.trend_half_life_days=2.0", "fusion.popularity"),
     ([], "objective.shown_negatives=3", "objective.shown above 0"),
     (UNTRAINED, "objective.label_smoothing=0.1", "a training"),
     (UNTRAINED, "objective.auxiliary.column=genre", "a training"),
@@ -160,6 +161,7 @@ NOTES: list[tuple[list[str], list[str], str]] = [
     ),
     (["training.frozen_epochs=0"], ["training.learning_rate=0.1", "training.batch_events=9"], "a first stage"),
     (UNTRAINED, ["item.width=16", "head.kind=dot", "user_model.kind=mean", "training.patience=2"], "a training"),
+    (UNTRAINED, ["objective.trend_half_life_days=2"], "only the rival id_sequence may learn by it"),
     (["split.validation=0"], ["training.patience=9", "training.validation_cases=9"], "a validation part"),
     (
         ["fusion.transitions=false", "fusion.content=false", "fusion.popularity=false"],

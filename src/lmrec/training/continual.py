@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmrec.data.history import HistoryIndex
 from lmrec.fields import BoolArray, FloatArray
-from lmrec.training.batches import TrainBatch, Windows, batch_windows, cut_windows
+from lmrec.training.batches import TrainBatch, Windows, batch_windows, cut_windows, take_targets
 
 
 class UpdateConfig(BaseModel):
@@ -92,11 +92,4 @@ def _sums(windows: Windows, values: FloatArray | BoolArray) -> FloatArray:
 
 def _targets_only(batch: TrainBatch) -> TrainBatch:
     """Without the targets that weigh nothing: each costs a pass over the whole catalog."""
-    kept = batch.target_weight > 0
-    return replace(
-        batch,
-        target_row=batch.target_row[kept],
-        target_state=batch.target_state[kept],
-        target_idx=batch.target_idx[kept],
-        target_weight=batch.target_weight[kept],
-    )
+    return take_targets(batch, (batch.target_weight > 0).nonzero().squeeze(1))

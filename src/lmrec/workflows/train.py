@@ -414,7 +414,7 @@ def trained_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
     towers, trend = learner_scorer(name, learner, recipe), trend_of(learner.objective)
     if trend is None:
         return towers
-    weight, days = max(0.0, float(trend.weight)), trend.past.half_life_days
+    weight, days = max(0.0, float(trend.weight.detach())), trend.past.half_life_days
     weights = FusionWeights(popularity=weight, half_life_days=None if math.isinf(days) else days)
     return towers.fused(Fusion(weights, popularity=trend.past.now)) if weight else towers
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmrec.training.catalog_softmax import full_softmax
-from lmrec.training.objectives import Seen, full_softmax_plain
+from lmrec.training.objectives import Seen, Trend, full_softmax_plain
 
 
 @dataclass
@@ -68,6 +68,26 @@ def test_the_fused_form_is_the_plain_form(problem: Problem, chunk: int, tile: in
     fused = value_and_gradients(full_softmax, problem, chunk=chunk, tile=tile)
     for found, expected in zip(fused, plain, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-11, rtol=1e-9)
+
+
+@given(problem=problems, chunk=st.integers(0, 8), tile=st.integers(0, 10), n_stretches=st.integers(1, 3))
+@settings(max_examples=60)
+def test_the_fused_form_is_the_plain_form_beside_a_trend(
+    problem: Problem, chunk: int, tile: int, n_stretches: int
+) -> None:
+    """Value and all gradients, that of the trend's weight too."""
+    drawn = torch.Generator().manual_seed(len(problem.target))
+    stretch = torch.randint(n_stretches, (len(problem.target),), generator=drawn)
+    worth = torch.rand(n_stretches, len(problem.item_vec), generator=drawn, dtype=torch.float64) * 3
+    trend = Trend(stretch, worth, torch.tensor(0.7, dtype=torch.float64, requires_grad=True))
+    leaves = (problem.user_vec, problem.item_vec, problem.scale, trend.weight)
+    asked = (problem.user_vec, problem.item_vec, problem.target, problem.weight, problem.scale, problem.seen)
+    plain = full_softmax_plain(*asked, trend)
+    fused = full_softmax(*asked, chunk, tile, trend)
+    torch.testing.assert_close(fused, plain, atol=1e-11, rtol=1e-9)
+    found, expected = (torch.autograd.grad(3.0 * loss, leaves) for loss in (fused, plain))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-11, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("chunk", "tile"), [(0, 0), (1, 0), (2, 0), (5, 0), (100, 0), (2, 4), (1, 1), (100, 100)])
