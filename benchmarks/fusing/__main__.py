@@ -18,19 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fusing.halves import answer_halves
 from lmrec.artifacts.run import describe_environment, open_run
 from lmrec.data.history import Cases
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import split_interactions
 from lmrec.evaluation.compare import paired_difference
-from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import FloatArray
 from lmrec.models.fusion import COLLABORATIVE
-from lmrec.recipe import Recipe, load_fitted
-from lmrec.retrieval.ensemble import answering
+from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
-from lmrec.retrieval.scorer import Scorer
-from lmrec.workflows.counting import fit_fusion
-from lmrec.workflows.fuse import search_weights
 from lmrec.workflows.judge import training_towers
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -67,36 +63,12 @@ def answer_run(path: Path, ways: list[str], n_cases: int, facts: dict[str, Any])
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
     towers = training_towers(recommender)
     cases = split.validation.sample(n_cases, 0)
-    is_first = halves(cases)
-    values: dict[str, FloatArray] = {way: np.zeros(len(cases)) for way in ways}
+    values: dict[str, FloatArray] = {}
     for way in ways:
-        began, weights = time.process_time(), []
-        for half in (is_first, ~is_first):
-            asked, judged = cases.take(np.flatnonzero(half)), cases.take(np.flatnonzero(~half))
-            values[way][~half], words = answer_half(towers, split, asked, judged, recipe, WAYS[way])
-            weights.append(words)
+        began = time.process_time()
+        values[way], weights = answer_halves(towers, split, cases, recipe, WAYS[way])
         facts[way].append({"weights": weights, "cpu_seconds": round(time.process_time() - began, 1)})
     return cases, values
-
-
-def halves(cases: Cases) -> np.ndarray:
-    """(B,) whether the case's user is of the first half; the same for every way and seed."""
-    users = np.unique(cases.user_idx)
-    first = np.random.default_rng(0).permutation(users)[: len(users) // 2]
-    return np.isin(cases.user_idx, first)
-
-
-def answer_half(
-    towers: Scorer, split: Split, asked: Cases, judged: Cases, recipe: Recipe, change: Mapping[str, Any]
-) -> tuple[FloatArray, str]:
-    """(B,) the metric of each case that is judged, and the weights found on those that are asked."""
-    config = recipe.fusion.model_copy(update={"search_cases": len(asked), **change})
-    judging = EvaluationConfig(ks=(10,), exclude_seen=recipe.evaluation.exclude_seen, metric="ndcg@10")
-    n_items, seed = towers.bank.n_items, recipe.training.seed
-    weights, _ = search_weights(towers, split.train, asked, config, judging, seed, False, recipe.trains)
-    fused = answering(towers.fused(fit_fusion(weights, split.train, n_items)))
-    words = f"{weights.words()}, {weights.towers:g} x towers, {weights.borrowed:g} borrowed"
-    return evaluate(fused, judged, n_items, judging).metrics["ndcg@10"], words
 
 
 def show(ways: list[str], found: list[dict[str, FloatArray]], users: np.ndarray, facts: dict[str, Any]) -> str:
