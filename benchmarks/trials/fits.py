@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from benchmarks.fusing.halves import METRIC, answer_halves, judging_of
@@ -19,8 +20,8 @@ from lmrec.workflows.judge import training_towers
 from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import fit_run
 
-# What decides the cases that are asked, and who is a candidate: differences between variants are of the same cases.
-_SHARED = ("data", "split", "evaluation")
+# What the data is read by, which cases are asked and who is a candidate: differences are of the same cases, read once.
+_SHARED = ("data", "split", "evaluation", "user_model.profile", "template.user")
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ def recipes_of(cell: Cell, form: str, variants: Sequence[Variant], overrides: Se
     first_stage = ("training.refit=false", "training.tuned_epochs=0")
     recipes = [cell.recipe(form, (*first_stage, *overrides, *variant.sets)) for variant in variants]
     for variant, recipe in zip(variants, recipes, strict=True):
-        for part in _SHARED:
-            if getattr(recipe, part) != getattr(recipes[0], part):
+        for key in _SHARED:
+            if attrgetter(key)(recipe) != attrgetter(key)(recipes[0]):
                 raise InputError(
-                    f"'{variant.name}' changes {part}.*, which decides what is asked: variants could not be compared by case. "
-                    "Set it for all with --set, or try it by itself"
+                    f"'{variant.name}' changes {key}, by which the data is read or asked, and that is done once, for all "
+                    "variants alike. Set it for all with --set, or try it by itself"
                 )
     return recipes
 
