@@ -288,9 +288,12 @@ class _Search:
         grids: list[list[Change]] = []
         if self.config.popularity:
             half_lives = (None, *_HALF_LIVES) if self.has_times else (None,)
-            first = self.scorer.fusion.weights.popularity or _FIRST_POPULARITY
+            learnt = (
+                self.scorer.fusion.weights.popularity
+            )  # beside which the towers have learnt: none of it may be better still
+            first, none = learnt or _FIRST_POPULARITY, (0.0,) if learnt and self.trained else ()
             grids.append([{"popularity": first, "half_life_days": days} for days in half_lives])
-            grids.append([{"popularity": one} for one in (*little, *_POPULARITY) if one != first])
+            grids.append([{"popularity": one} for one in (*none, *little, *_POPULARITY) if one != first])
             # Once more, for the more popularity counts the more it matters how fast it fades.
             grids += [[{"half_life_days": days} for days in half_lives]] if self.has_times else []
         if self.config.content:

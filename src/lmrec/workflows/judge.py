@@ -128,6 +128,10 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         ask(one, name)
         if name == REFIT:
             notes[REFIT] = "the chosen stage's towers, taught again with validation"
+        if name in (FROZEN, TUNED) and _has_trend(run):
+            notes[name] = (
+                f"towers, + {recommender.checkpoint.fusion.popularity:g} x popularity, beside which they learnt"
+            )
     cases = next(iter(evaluations.values())).cases
     table = build_table(
         list(evaluations.values()),
@@ -222,9 +226,14 @@ def _own_scorers(run: RunFolder, recommender: Recommender, split: Split) -> list
     elif own_name(run) == REFIT:
         stages[REFIT] = recommender.towers_scorer
     order = (FROZEN, TUNED, REFIT)
-    if load_fitted(run.recipe_file).objective.trend_half_life_days:
+    if _has_trend(run):
         stages = {name: _beside_popularity(name, scorer, recommender, split) for name, scorer in stages.items()}
     return sorted(stages.items(), key=lambda stage: order.index(stage[0]))
+
+
+def _has_trend(run: RunFolder) -> bool:
+    """Whether its towers have learnt beside a popularity."""
+    return bool(load_fitted(run.recipe_file).objective.trend_half_life_days)
 
 
 def _beside_popularity(name: str, towers: Scorer, recommender: Recommender, split: Split) -> Scorer:
