@@ -7,9 +7,11 @@ interactions.
 Users are drawn at random until their events make up the share, so that histories stay whole; all others' training events are
 taken away from every system. Validation and test questions, and the histories that they ask with, stay as they are. All
 systems learn from the training part alone and choose (epochs, settings) on the same validation. Epochs of fewer events have
-fewer steps, so what learns by gradients may take up to ten times as many of them (the first stage; validation ends it). The
-questions are those of `benchmarks.tuning.run`, and at 100 % its plain fits are taken from there. What is found is kept in
-benchmarks/tuning/results/DATASET/fewer-labels; the picture and the figures in benchmarks/tuning/fewer_labels/.
+fewer steps, so what learns by gradients may take up to ten times as many of them (the first stage; validation ends it). Of two
+tuned language models one has the recipe's second stage, a few steps in all; the other steps each time the towers do, in up to
+ten times the five epochs of the row "longer, last 2 layers". The questions are those of `benchmarks.tuning.run`, and at 100 %
+fits are taken from there. What is found is kept in benchmarks/tuning/results/DATASET/fewer-labels; the picture and the figures
+in benchmarks/tuning/fewer_labels/.
 """
 
 import argparse
@@ -26,7 +28,7 @@ import numpy as np
 from benchmarks.tuning.bench import FOLDER, PLAIN, Bench
 from benchmarks.tuning.fits import UNTUNED, read_row
 from benchmarks.tuning.results import METRICS, Answers, Question, average, read_answer
-from benchmarks.tuning.what_trains import HEAD_ONLY
+from benchmarks.tuning.what_trains import EACH_STEP, HEAD_ONLY, LONGER
 from lmrec.artifacts.files import write_json
 from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.data.split import Split
@@ -50,8 +52,10 @@ COUNTED: Mapping[str, Callable[[], tuple[Rival, ...]]] = {
     "ALS": ALS.candidates,
     "popularity": Popularity.candidates,
 }
-SYSTEMS = (*PLM, ID_ONLY, *COUNTED)
-_AT_ONE = {"tuned PLM": PLAIN, "frozen PLM": HEAD_ONLY}
+TUNED_LONGER = "PLM tuned longer"
+SYSTEMS = (*PLM, TUNED_LONGER, ID_ONLY, *COUNTED)
+(_LAST_TWO,) = (row for row in LONGER if row.overrides == EACH_STEP)
+_AT_ONE = {"tuned PLM": PLAIN, "frozen PLM": HEAD_ONLY, TUNED_LONGER: _LAST_TWO}
 METRIC = METRICS[0]
 
 
@@ -108,16 +112,18 @@ def measure(bench: Bench, shares: list[float], n_seeds: int, until: float) -> No
 
 def judged(bench: Bench, system: str, share: float, seed: int) -> Iterator[tuple[str, Evaluation]]:
     """Learn and judge; both stages of the language model come from one fit."""
-    recipe, n_items = bench.recipe(seed, longer(bench, share)), bench.prepared.dataset.catalog.n_items
+    recipe = bench.recipe(seed, learning(bench, system, share))
+    n_items = bench.prepared.dataset.catalog.n_items
     split = thin(bench.prepared.split, share, seed)
-    if system in PLM:
-        run = RunFolder(bench.runs / f"fewer-{share:g}-{seed}")
+    if system in (*PLM, TUNED_LONGER):
+        run = RunFolder(bench.runs / f"fewer-{'longer-' * (system == TUNED_LONGER)}{share:g}-{seed}")
         thinned = replace(bench.prepared, split=split)
         if not run.record_file.exists() or run.read_record()["status"] != "trained":
             begun = run.record_file.exists()
             fit_run(None, None, out=run.path, recipe=recipe, prepared=thinned, resume=begun, show=False)
         found = judge_run(run.path, ["baselines.names=[]"], show=False).evaluations
-        yield from ((name, found[stage]) for name, stage in PLM.items())
+        stages = {TUNED_LONGER: TUNED} if system == TUNED_LONGER else PLM
+        yield from ((name, found[stage]) for name, stage in stages.items())
         shutil.rmtree(run.path)
         return
     if system == ID_ONLY:
@@ -136,8 +142,16 @@ def longer(bench: Bench, share: float) -> tuple[str, ...]:
     return (f"training.frozen_epochs={round(epochs * min(10.0, 1 / share))}", "training.patience=10")
 
 
+def learning(bench: Bench, system: str, share: float) -> tuple[str, ...]:
+    """What a system that learns by gradients has beside the common recipe."""
+    if system != TUNED_LONGER:
+        return longer(bench, share)
+    epochs = 1 if bench.small else round(5 * min(10.0, 1 / share))
+    return (*longer(bench, share), *EACH_STEP, f"training.tuned_epochs={epochs}")
+
+
 def question_of(bench: Bench, system: str, share: float, seed: int) -> Question:
-    learnt = () if system in COUNTED else longer(bench, share)
+    learnt = () if system in COUNTED else learning(bench, system, share)
     asked = bench.question(f"{system} {share:g}", seed, (f"share of the training interactions={share:g}", *learnt))
     return replace(asked, row=asked.row.replace(".", "_"))
 

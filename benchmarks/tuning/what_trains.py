@@ -68,6 +68,7 @@ ADAPTERS = (
 _STANDS = "longer, head only"
 _LONGER = ("training.tuned_batch_events=2000", "training.tuned_epochs=5")
 _EACH_STEP = (*_LONGER, "training.encoder_interval=1")
+EACH_STEP = (*_EACH_STEP, "encoder.train=last_layers", "encoder.n_layers=2")
 LONGER = (
     Row(
         _STANDS,
@@ -76,7 +77,7 @@ LONGER = (
     ),
     Row(
         "longer, last 2 layers",
-        (*_EACH_STEP, "encoder.train=last_layers", "encoder.n_layers=2"),
+        EACH_STEP,
         "the language model steps each time the towers do, about 40 times an epoch",
         beside=_STANDS,
     ),
