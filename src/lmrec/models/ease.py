@@ -61,7 +61,9 @@ class EASE:
         weights /= -np.diag(weights)
         weights[np.diag_indices_from(weights)] = 0.0
         if self.config.n_neighbours is not None:
-            weights = largest_of_rows(sp.csr_matrix(np.maximum(weights, 0.0)), self.config.n_neighbours)
+            # Some rows at a time: a sparse copy of the whole table would be several times the table.
+            parts = (np.maximum(weights[start : start + _BLOCK], 0.0) for start in range(0, len(weights), _BLOCK))
+            weights = sp.vstack([largest_of_rows(sp.csr_matrix(part), self.config.n_neighbours) for part in parts]).tocsr()
         self._weights, self._tie_break = weights, popularity_tie_break(log)
         return self
 
