@@ -63,7 +63,9 @@ class EASE:
         if self.config.n_neighbours is not None:
             # Some rows at a time: a sparse copy of the whole table would be several times the table.
             parts = (np.maximum(weights[start : start + _BLOCK], 0.0) for start in range(0, len(weights), _BLOCK))
-            weights = sp.vstack([largest_of_rows(sp.csr_matrix(part), self.config.n_neighbours) for part in parts]).tocsr()
+            weights = sp.vstack(
+                [largest_of_rows(sp.csr_matrix(part), self.config.n_neighbours) for part in parts]
+            ).tocsr()
         self._weights, self._tie_break = weights, popularity_tie_break(log)
         return self
 
