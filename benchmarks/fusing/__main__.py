@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fusing.halves import answer_halves
+from benchmarks.fusing.halves import answer_halves, learnt_towers
 from lmrec.artifacts.run import describe_environment, open_run
 from lmrec.data.history import Cases
 from lmrec.data.split import split_interactions
@@ -27,7 +27,6 @@ from lmrec.fields import FloatArray
 from lmrec.models.fusion import COLLABORATIVE
 from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
-from lmrec.workflows.judge import training_towers
 
 RESULTS = Path(__file__).resolve().parent / "results"
 _KINDS = tuple(kind for kind in COLLABORATIVE if kind != "transitions")
@@ -61,7 +60,7 @@ def answer_run(path: Path, ways: list[str], n_cases: int, facts: dict[str, Any])
     run, recommender = open_run(path), Recommender.load(path)
     recipe = load_fitted(run.recipe_file)
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
-    towers = training_towers(recommender)
+    towers = learnt_towers(recommender, split)
     cases = split.validation.sample(n_cases, 0)
     values: dict[str, FloatArray] = {}
     for way in ways:

@@ -9,13 +9,27 @@ from lmrec.data.history import Cases
 from lmrec.data.split import Split
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import BoolArray, FloatArray
-from lmrec.recipe import Recipe
+from lmrec.recipe import Recipe, load_fitted
 from lmrec.retrieval.ensemble import answering
+from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer
+from lmrec.training.trend import PastPopularity
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.fuse import search_weights
+from lmrec.workflows.judge import training_towers
+from lmrec.workflows.train import beside_popularity, learnt_weight
 
 METRIC = "ndcg@10"
+
+
+def learnt_towers(recommender: Recommender, split: Split) -> Scorer:
+    """The towers as they were before they learnt from validation; with the popularity beside which they learnt, if they did."""
+    towers, run = training_towers(recommender), recommender.run
+    half_life_days = load_fitted(run.recipe_file).objective.trend_half_life_days
+    if not half_life_days:
+        return towers
+    past = PastPopularity.of(split.train, towers.bank.n_items, half_life_days)
+    return beside_popularity(towers, learnt_weight(run), past)
 
 
 def answer_halves(

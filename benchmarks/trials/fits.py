@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from benchmarks.fusing.halves import METRIC, answer_halves, judging_of
+from benchmarks.fusing.halves import METRIC, answer_halves, judging_of, learnt_towers
 from benchmarks.peers.cells import Cell
 from lmrec.data.history import Cases
 from lmrec.errors import InputError
@@ -16,7 +16,6 @@ from lmrec.fields import FloatArray
 from lmrec.models.fusion import COLLABORATIVE
 from lmrec.recipe import Recipe
 from lmrec.retrieval.recommender import Recommender
-from lmrec.workflows.judge import training_towers
 from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import fit_run
 
@@ -60,14 +59,15 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def fit_towers(recipe: Recipe, prepared: Prepared, cases: Cases, out: Path) -> Answers:
-    """Fit a run at `out`, with nothing fused, and ask its towers. What was there goes."""
+    """Fit a run at `out`, with nothing fused but the popularity beside which its towers learn, if they do, and ask them. What
+    was there goes."""
     began = time.process_time()
     shutil.rmtree(out, ignore_errors=True)
     parts = (*COLLABORATIVE, "content", "popularity", "new_items", "repeats")
     bare = recipe.model_copy(update={"fusion": recipe.fusion.model_copy(update=dict.fromkeys(parts, False))})
     fitted = fit_run(None, None, out=out, recipe=bare, prepared=prepared, show=False)
     seconds = round(time.process_time() - began, 1)
-    towers = training_towers(Recommender.load(out))
+    towers = learnt_towers(Recommender.load(out), prepared.split)
     values = evaluate(towers, cases, towers.bank.n_items, judging_of(recipe)).metrics[METRIC]
     return Answers(values, seconds, [f"best of {recipe.training.frozen_epochs} epochs: {fitted.training.best_epoch}"])
 
@@ -75,5 +75,7 @@ def fit_towers(recipe: Recipe, prepared: Prepared, cases: Cases, out: Path) -> A
 def answer_fused(recipe: Recipe, prepared: Prepared, cases: Cases, run: Path) -> Answers:
     """As the recipe fuses: nobody is judged on what chose the weights."""
     began = time.process_time()
-    values, words = answer_halves(training_towers(Recommender.load(run)), prepared.split, cases, recipe, {})
+    values, words = answer_halves(
+        learnt_towers(Recommender.load(run), prepared.split), prepared.split, cases, recipe, {}
+    )
     return Answers(values, round(time.process_time() - began, 1), words)

@@ -10,7 +10,8 @@ import pytest
 from benchmarks.fusing.halves import halves
 from benchmarks.peers.cells import PROTOCOLS, Cell, Data
 from benchmarks.trials import __main__ as trials
-from benchmarks.trials.fits import Variant, recipes_of
+from benchmarks.trials.fits import Variant, fit_towers, recipes_of
+from lmrec.artifacts.run import RunFolder
 from lmrec.errors import InputError
 from lmrec.recipe import load_recipe
 from lmrec.workflows.prepare import prepare
@@ -53,6 +54,16 @@ def test_variants_are_fitted_fused_and_compared_with_the_recipe_as_it_is(
         assert len({one["ndcg@10"] for one in other["by seed"]}) == 2
         assert other["ndcg@10"] == pytest.approx(np.mean([one["ndcg@10"] for one in other["by seed"]]), abs=1e-4)
     assert "dot" in capsys.readouterr().out
+
+
+def test_towers_are_asked_beside_the_popularity_that_they_learnt_beside(
+    cell: Cell, choices: list[str], tmp_path: Path
+) -> None:
+    (recipe,) = recipes_of(cell, "x", [Variant("trend", ("objective.trend_half_life_days=inf",))], choices)
+    prepared = cell.prepare(recipe)
+    found = fit_towers(recipe, prepared, prepared.split.validation, tmp_path / "run")
+    best = RunFolder(tmp_path / "run").read_record()["training"]["best_metric"]
+    assert found.values.mean() == pytest.approx(best, abs=1e-9)
 
 
 def test_a_variant_that_asks_other_cases_is_refused(cell: Cell, choices: list[str]) -> None:

@@ -65,11 +65,16 @@ def asks(answers: Callable[[int], bool]) -> tuple[StopWish, list[int]]:
     return wish, times
 
 
+@pytest.mark.parametrize("more", [(), ("objective.trend_half_life_days=2",)], ids=["plain", "beside what is popular"])
 def test_learning_again_can_be_stopped_and_resumed_to_equal_weights(
-    world_folder: Path, tmp_path: Path, quick_choices: list[str], monkeypatch: pytest.MonkeyPatch
+    more: tuple[str, ...],
+    world_folder: Path,
+    tmp_path: Path,
+    quick_choices: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tables = world_folder / "items.csv", world_folder / "events.csv"
-    choices = [*quick_choices, "encoder.train=none", "training.frozen_epochs=2"]
+    choices = [*quick_choices, "encoder.train=none", "training.frozen_epochs=2", *more]
     never, times = asks(lambda n: False)
     with monkeypatch.context() as patch:
         patch.setattr(train, "stop_on_interrupt", never)
@@ -84,6 +89,9 @@ def test_learning_again_can_be_stopped_and_resumed_to_equal_weights(
     assert not stopped.refit_state.exists()
     name = "checkpoint/towers.safetensors"
     assert (stopped.path / name).read_bytes() == (whole.path / name).read_bytes()
+    weights = [run.read_record().get("trend_weight") for run in (stopped, whole)]
+    assert weights[0] == weights[1]
+    assert (weights[0] is not None) == bool(more)
 
 
 def test_without_refit_what_validation_chose_is_served(

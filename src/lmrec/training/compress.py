@@ -208,16 +208,17 @@ def _best(importance: Sequence[FloatArray], share: float, block: int) -> list[In
     return kept
 
 
-class Matryoshka:
+class Matryoshka(nn.Module):
     """The mean of another objective over the first d numbers of the vectors, for each d of `widths`.
 
     unit: the vectors have length one, and so must their beginnings (a cosine head); else they are taken as they are.
     """
 
     def __init__(self, rest: Objective, widths: Sequence[int], unit: bool) -> None:
+        super().__init__()
         self.rest, self.widths, self.unit = rest, tuple(widths), unit
 
-    def __call__(self, asked: Asked, rng: np.random.Generator) -> Tensor:
+    def forward(self, asked: Asked, rng: np.random.Generator) -> Tensor:
         return torch.stack([self.rest(self._cut(asked, width), rng) for width in self.widths]).mean()
 
     def divergence(self, one: Asked, other: Asked, rng: np.random.Generator) -> Tensor:

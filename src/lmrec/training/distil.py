@@ -36,13 +36,14 @@ class DistilConfig(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class TaughtLists:
-    """G lists of K: history (G rows, oldest first), items (G, K), teacher (G, K) scores in the retriever's units, and chosen
-    (G,) what really came."""
+    """G lists of K: history (G rows, oldest first), items (G, K), teacher (G, K) scores in the retriever's units, chosen (G,)
+    what really came, and times (G,) when, as the log has it."""
 
     history: Ragged
     items: IntArray
     teacher: FloatArray
     chosen: IntArray
+    times: FloatArray
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -66,8 +67,9 @@ def distil(
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> tuple[list[float], int]:
-    """Teach the towers in place. Returns the validation metric before and after each epoch, and the epoch that is kept: the
-    best, 0 where none beats the start. Raises Interrupted on a stop; then the towers are worth nothing."""
+    """Teach the towers in place; what the objective has learnt stays. Returns the validation metric before and after each
+    epoch, and the epoch that is kept: the best, 0 where none beats the start. Raises Interrupted on a stop; then the towers
+    are worth nothing."""
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(parameter_groups([(towers.parameters(), config.learning_rate)], 0.0), fused=True)
     metrics, best, kept = [validate()], _copy(towers), 0
@@ -112,7 +114,15 @@ def _loss(
     items = towers.head.prepare(item_vec)
     chosen = torch.from_numpy(lists.chosen[rows])
     seen = Seen(history_idx, history_mask) if mask_seen else None
-    asked = Asked(users, items, chosen, torch.ones(len(rows)), towers.head.scale.float(), seen)
+    asked = Asked(
+        users,
+        items,
+        chosen,
+        torch.ones(len(rows)),
+        towers.head.scale.float(),
+        seen,
+        times=torch.from_numpy(lists.times[rows]),
+    )
     student = towers.head.scale * (items[torch.from_numpy(lists.items[rows])] @ users.unsqueeze(2)).squeeze(2)
     taught = list_divergence(student, torch.from_numpy(lists.teacher[rows]), config.temperature)
     return objective(asked, rng) + config.weight * taught

@@ -124,8 +124,11 @@ class HardSampler:
     def draw(self, asked: Asked, rng: np.random.Generator) -> DrawnNegatives:
         n_targets, n_items = len(asked.target), len(asked.item_vec)
         chosen = torch.from_numpy(rng.choice(n_targets, min(self.n_queries, n_targets), replace=False))
-        users = asked.user_vec[chosen.to(asked.user_vec.device)]
-        scored = (asked.scale * users @ asked.item_vec.T).softmax(1).mean(0).double().cpu().numpy()
+        chosen = chosen.to(asked.user_vec.device)
+        logits = asked.scale * asked.user_vec[chosen] @ asked.item_vec.T
+        if asked.trend is not None:
+            logits = logits + asked.trend.weight * asked.trend.take(chosen).worths()
+        scored = logits.softmax(1).mean(0).double().cpu().numpy()
         q = (1 - _FLOOR) * scored / scored.sum() + _FLOOR / n_items
         items = draw_from(np.cumsum(q), self.n_negatives, rng)
         return collect(items, np.log(self.n_negatives) + np.log(q[items]), asked)

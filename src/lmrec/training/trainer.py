@@ -388,7 +388,7 @@ class Trainer:
 
     def _learning(self, stage: Stage) -> dict[str, torch.nn.Parameter]:
         """What this stage changes, by name."""
-        parts = ("towers.", "encoder.") if stage.regime == "tuned" else ("towers.",)
+        parts = ("towers.", "objective.", *(("encoder.",) if stage.regime == "tuned" else ()))
         return {k: p for k, p in self.learner.named_parameters() if p.requires_grad and k.startswith(parts)}
 
     @contextmanager

@@ -27,7 +27,7 @@ from lmrec.training.objectives import Asked, Trend
 
 _MOST_CELLS: Final = 16_000_000  # stretches x items: 64 MB
 _STRETCHES_A_HALF_LIFE: Final = 4
-_FIRST_WEIGHT: Final = 0.5
+FIRST_WEIGHT: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +48,13 @@ class PastPopularity:
         """
         if math.isinf(half_life_days):
             counts = np.bincount(log.item_idx, weights=log.weight, minlength=n_items)
-            return cls(_worth(counts[np.newaxis].astype(np.float32)), 0.0, math.inf, half_life_days)
-        if log.time_kind != TIMESTAMP:
-            raise RecipeError(
-                f"objective.trend_half_life_days is {half_life_days:g}, and this log has no times, only an order. Set it to "
-                "inf (nothing fades), or to 0 (no trend)"
-            )
+            return cls(_worth(counts[np.newaxis].astype(np.float32), log), 0.0, math.inf, half_life_days)
+        check_times(log, half_life_days)
         first, last = (float(log.time_ts[0]), float(log.time_ts[-1])) if log.n_events else (0.0, 0.0)
         half_life_s = half_life_days * SECONDS_A_DAY
         longest = max(1, _MOST_CELLS // max(1, n_items) - 1)
         length = max(half_life_s / _STRETCHES_A_HALF_LIFE, (last - first) / longest, 1.0)
-        return cls(_worth(_faded(log, n_items, first, length, half_life_s)), first, length, half_life_days)
+        return cls(_worth(_faded(log, n_items, first, length, half_life_s), log), first, length, half_life_days)
 
     def stretch_of(self, times: Tensor | None, n: int) -> Tensor:
         """(P,) the row of `worth` for each time (P,), UTC seconds; the last where no times are given."""
@@ -72,6 +68,15 @@ class PastPopularity:
         """(N,) after the newest event."""
         newest: FloatArray = self.worth[-1]
         return newest
+
+
+def check_times(log: Interactions, half_life_days: float) -> None:
+    """Raises RecipeError for a half-life where the log's times are places in an order."""
+    if half_life_days and not math.isinf(half_life_days) and log.time_kind != TIMESTAMP:
+        raise RecipeError(
+            f"objective.trend_half_life_days is {half_life_days:g}, and this log has no times, only an order. Set it to "
+            "inf (nothing fades), or to 0 (no trend)"
+        )
 
 
 def _faded(log: Interactions, n_items: int, first_ts: float, length_s: float, half_life_s: float) -> FloatArray:
@@ -93,10 +98,10 @@ def _faded(log: Interactions, n_items: int, first_ts: float, length_s: float, ha
     return counts
 
 
-def _worth(counts: FloatArray) -> FloatArray:
+def _worth(counts: FloatArray, log: Interactions) -> FloatArray:
     """(M, N) of counts (M, N)."""
     worth = np.log1p(counts).astype(np.float32)
-    known = counts[-1] > 0
+    known = np.bincount(log.item_idx, minlength=counts.shape[1]) > 0  # not by what is left: old events fade to nothing
     if known.any() and not known.all():
         worth[:, ~known] = worth[:, known].mean(1, keepdims=True)
     return worth
@@ -105,7 +110,7 @@ def _worth(counts: FloatArray) -> FloatArray:
 class WithTrend(nn.Module):
     """Another objective whose scores have the popularity of then beside them, `weight` times."""
 
-    def __init__(self, rest: Objective, past: PastPopularity, weight: float = _FIRST_WEIGHT) -> None:
+    def __init__(self, rest: Objective, past: PastPopularity, weight: float = FIRST_WEIGHT) -> None:
         super().__init__()
         self.rest, self.past = rest, past
         self.worth: Tensor
@@ -130,3 +135,12 @@ def trend_of(objective: Objective) -> WithTrend | None:
     if not isinstance(objective, nn.Module):
         return None
     return next((part for part in objective.modules() if isinstance(part, WithTrend)), None)
+
+
+def go_on_from(objective: Objective, weight: float) -> Objective:
+    """The objective, whose popularity counts what it did when the towers learnt that are taught on; in place."""
+    trend = trend_of(objective)
+    if trend is not None:
+        with torch.no_grad():
+            trend.weight.fill_(weight)
+    return objective

@@ -26,10 +26,12 @@ from lmrec.topk import exclude_items, top_k
 from lmrec.training.distil import TaughtLists, distil
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
 from lmrec.training.losses import build_objective
+from lmrec.training.trend import go_on_from
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.teachable import require_teachable
+from lmrec.workflows.train import following, learnt_weight
 
 _BLOCK = 16  # histories read between two steps of the bar
 
@@ -75,12 +77,13 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
             return judged.aggregate[recipe.evaluation.metric]
 
         counts = np.bincount(split.train.item_idx, minlength=recommender.catalog.n_items)
+        objective = following(build_objective(recipe.objective, counts), recipe, split.train, len(counts))
         with progress_bar("distil", show) as bar:
             metrics, epoch = distil(
                 towers,
                 recommender.vectors.text_vec,
                 lists,
-                build_objective(recipe.objective, counts),
+                go_on_from(objective, learnt_weight(source)),
                 recipe.distil,
                 recipe.training.seed,
                 recipe.masks_seen,
@@ -159,7 +162,8 @@ def _read_lists(
             bar(start + len(block), len(events))
             if should_stop():
                 raise Interrupted("stopped while lists were read; nothing is kept. Type it again")
-    return TaughtLists(histories, items, teacher, train.item_idx[events].astype(np.int64))
+    chosen = train.item_idx[events].astype(np.int64)
+    return TaughtLists(histories, items, teacher, chosen, train.time_ts[events])
 
 
 def _save(

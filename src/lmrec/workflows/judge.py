@@ -28,6 +28,7 @@ from lmrec.models.bm25 import BM25KNN
 from lmrec.models.collaborative import ALS, ItemKNN, LogArrays, Popularity, RecentPopularity
 from lmrec.models.content import ContentKNN
 from lmrec.models.ease import EASE
+from lmrec.models.fusion import FusionWeights
 from lmrec.models.transitions import ItemTransitions
 from lmrec.progress import progress_bar
 from lmrec.recipe import BaselineName, Recipe, load_fitted
@@ -129,9 +130,9 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         if name == REFIT:
             notes[REFIT] = "the chosen stage's towers, taught again with validation"
         if name in (FROZEN, TUNED) and _has_trend(run):
-            notes[name] = (
-                f"towers, + {recommender.checkpoint.fusion.popularity:g} x popularity, beside which they learnt"
-            )
+            own_weights = _of_towers_and_popularity(recommender)
+            counted = own_weights.words() if own_weights.ranks else f"towers, + {own_weights.popularity:g} x popularity"
+            notes[name] = f"{counted}, beside which they learnt"
     cases = next(iter(evaluations.values())).cases
     table = build_table(
         list(evaluations.values()),
@@ -226,9 +227,10 @@ def _own_scorers(run: RunFolder, recommender: Recommender, split: Split) -> list
     elif own_name(run) == REFIT:
         stages[REFIT] = recommender.towers_scorer
     order = (FROZEN, TUNED, REFIT)
+    asked = [(name, stages[name]) for name in order if name in stages]
     if _has_trend(run):
-        stages = {name: _beside_popularity(name, scorer, recommender, split) for name, scorer in stages.items()}
-    return sorted(stages.items(), key=lambda stage: order.index(stage[0]))
+        return [(name, _beside_popularity(name, towers, recommender, split)) for name, towers in asked]
+    return [*asked]
 
 
 def _has_trend(run: RunFolder) -> bool:
@@ -236,12 +238,16 @@ def _has_trend(run: RunFolder) -> bool:
     return bool(load_fitted(run.recipe_file).objective.trend_half_life_days)
 
 
-def _beside_popularity(name: str, towers: Scorer, recommender: Recommender, split: Split) -> Scorer:
-    """Towers that have learnt beside a popularity, with as much of it as the run serves, as it was before the test."""
-    weights = recommender.checkpoint.fusion
-    own = weights.of_parts({part: getattr(weights, part) for part in ("towers", "popularity")})
+def _beside_popularity(name: str, towers: Scorer, recommender: Recommender, split: Split) -> AnyScorer:
+    """Towers that have learnt beside a popularity, with as much of it as the run serves, as it was after the events that they
+    learnt from."""
     log = split.train_and_validation if name == REFIT else split.train
-    return towers.fused(fit_fusion(own, log, recommender.catalog.n_items))
+    return answering(towers.fused(fit_fusion(_of_towers_and_popularity(recommender), log, recommender.catalog.n_items)))
+
+
+def _of_towers_and_popularity(recommender: Recommender) -> FusionWeights:
+    weights = recommender.checkpoint.fusion
+    return weights.of_parts({part: getattr(weights, part) for part in ("towers", "popularity")})
 
 
 def fair_scorer(recommender: Recommender, split: Split) -> AnyScorer:

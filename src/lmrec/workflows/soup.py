@@ -11,7 +11,9 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -29,11 +31,13 @@ from lmrec.recipe import Recipe, load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.tokens import tokenize_texts
+from lmrec.training.trend import PastPopularity
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.ensemble import check_together
 from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
+from lmrec.workflows.train import TREND_WEIGHT, beside_popularity, learnt_weight
 
 SoupKind: TypeAlias = Literal["greedy", "uniform"]
 Weights: TypeAlias = Mapping[str, Tensor]
@@ -43,13 +47,15 @@ _ONLY_TRAINS = {"dropout", "item_dropout", "id_dropout"}  # leave no trace in a 
 
 @dataclass(frozen=True, eq=False)
 class Ingredient:
-    """A run's weights: towers as they are served and as they were validated, and its language model's."""
+    """A run's weights: towers as they are served and as they were validated, its language model's, and what the popularity
+    counted beside which the towers have learnt, if they did."""
 
     name: str
     served: Weights
     validated: Weights
     encoder: Weights
     is_tuned: bool
+    trend_weight: float
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,8 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
         )
         if kitchen.is_tuned(chosen):
             run.update_record(training={**run.read_record()["training"], "best_stage": "tuned"})
+        if kitchen.past is not None:
+            run.update_record(**{TREND_WEIGHT: kitchen.trend_weight(chosen)})
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
         raise
@@ -181,6 +189,11 @@ def _check_same_valley(runs: Sequence[RunFolder], recipes: Sequence[Recipe]) -> 
                 recipe.encoder.adapter.kind == "none",
                 "encoder.adapter.kind 'none'",
             ),
+            (
+                "towers that learnt beside another popularity",
+                recipe.objective.trend_half_life_days == recipes[0].objective.trend_half_life_days,
+                "one objective.trend_half_life_days",
+            ),
             ("learning again in one and not in the other", has_refit(run) == has_refit(runs[0]), "one training.refit"),
         ):
             if not same:
@@ -198,7 +211,9 @@ def _ingredient(run: RunFolder, member: Recommender) -> Ingredient:
         validated = (
             checkpoint.load_tuned_stage()[0] if is_tuned else checkpoint.load_towers(frozen_stage=True)
         ).state_dict()
-    return Ingredient(run.path.name, served, validated, checkpoint.load_encoder().state_dict(), is_tuned)
+    return Ingredient(
+        run.path.name, served, validated, checkpoint.load_encoder().state_dict(), is_tuned, learnt_weight(run)
+    )
 
 
 class _Kitchen:
@@ -241,7 +256,19 @@ class _Kitchen:
         parts = [self.ingredients[place] for place in places]
         towers = self.towers([part.validated if validated else part.served for part in parts])
         bank = build_bank(towers, self.text_vec(places))
-        return Scorer("soup", towers, bank, self.recipe.user_model.max_history)
+        scorer = Scorer("soup", towers, bank, self.recipe.user_model.max_history)
+        return beside_popularity(scorer, self.trend_weight(places), self.past) if validated and self.past else scorer
+
+    def trend_weight(self, places: tuple[int, ...]) -> float:
+        return fmean(self.ingredients[place].trend_weight for place in places)
+
+    @cached_property
+    def past(self) -> PastPopularity | None:
+        """What the towers have learnt beside, if anything."""
+        half_life_days = self.recipe.objective.trend_half_life_days
+        if not half_life_days:
+            return None
+        return PastPopularity.of(self.split.train, self.first.catalog.n_items, half_life_days)
 
     def measure(self, places: tuple[int, ...]) -> float:
         """The recipe's main metric on validation, of towers that have not learnt from it."""

@@ -45,10 +45,11 @@ from lmrec.training.interrupt import StopWish
 from lmrec.training.perturb import AdversarialConfig
 from lmrec.training.pretrain import learn, part_rows
 from lmrec.training.trainer import Stage, Trainer
+from lmrec.training.trend import go_on_from
 from lmrec.workflows.bench_encoder import time_runtime
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.judge import has_refit, training_scorer
-from lmrec.workflows.train import batch_source, build_learner
+from lmrec.workflows.train import batch_source, build_learner, learnt_weight
 
 _CPU = torch.device("cpu")
 _ROUNDS = 3  # in which all that is timed takes turns; of each its best counts, for machines are not always quiet
@@ -211,7 +212,8 @@ class Workshop:
         )
         learner = build_learner(taught, student.text_vec, log)
         learner.towers.load_state_dict(towers.state_dict())
-        learner.objective = Matryoshka(learner.objective, self.plan.widths, recipe.head.kind == "cosine")
+        begun = go_on_from(learner.objective, learnt_weight(self.recommender.run))
+        learner.objective = Matryoshka(begun, self.plan.widths, recipe.head.kind == "cosine")
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(
                 learner,

@@ -43,7 +43,7 @@ from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.training.learner import HistoryTokens, Learner, encode_histories
 from lmrec.training.losses import Objective, build_objective
 from lmrec.training.trainer import Stage, Trainer, TrainingReport, Weights, plan_stages
-from lmrec.training.trend import PastPopularity, WithTrend, trend_of
+from lmrec.training.trend import FIRST_WEIGHT, PastPopularity, WithTrend, check_times, trend_of
 from lmrec.training.variants import TextVariants
 from lmrec.training.views import view_batch
 from lmrec.workflows.augment import describe_augmentation, tuned_variants, untuned_variants, vary_texts
@@ -55,6 +55,7 @@ from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
 Watch: TypeAlias = Callable[[dict[str, Any]], None]
+TREND_WEIGHT = "trend_weight"  # in run.json
 _VIEWS = 2**31  # the stream of random numbers that changes histories: batches are the same with it and without
 
 
@@ -92,6 +93,8 @@ def fit_run(
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
     recipe = recipe.model_copy(update={"split": split})
     recipe.fusion.check_fits(prepared.dataset.catalog.n_items)
+    if recipe.trains:
+        check_times(prepared.split.train, recipe.objective.trend_half_life_days)
     idle = [*idle_notes(recipe.idle), *_undrawn(recipe, prepared)]
     untracked = check_tracking(recipe.tracking)
     run = _open(out, resume)
@@ -268,6 +271,7 @@ def _train(
         _bare(tuned) if tuned else None,
         served.fusion,
     )
+    run.update_record(**trend_record(final))
     vectors = compute_item_vectors(final.towers, final.text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
     save_index(run, served, prepared.dataset.interactions, recipe.index, checkpoint.fingerprint)
@@ -412,11 +416,27 @@ def learner_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
 def trained_scorer(name: str, learner: Learner, recipe: Recipe) -> Scorer:
     """What the learner knows now, with the popularity beside which its towers have learnt, as it was after the newest event."""
     towers, trend = learner_scorer(name, learner, recipe), trend_of(learner.objective)
-    if trend is None:
+    return towers if trend is None else beside_popularity(towers, float(trend.weight.detach()), trend.past)
+
+
+def beside_popularity(towers: Scorer, weight: float, past: PastPopularity) -> Scorer:
+    """Towers with a popularity beside them, as it was after its newest event; without where it weighs nothing."""
+    if weight <= 0:
         return towers
-    weight, days = max(0.0, float(trend.weight.detach())), trend.past.half_life_days
+    days = past.half_life_days
     weights = FusionWeights(popularity=weight, half_life_days=None if math.isinf(days) else days)
-    return towers.fused(Fusion(weights, popularity=trend.past.now)) if weight else towers
+    return towers.fused(Fusion(weights, popularity=past.now))
+
+
+def trend_record(learner: Learner) -> dict[str, float]:
+    """What a run's record says of the popularity beside which its towers have learnt; nothing where there is none."""
+    trend = trend_of(learner.objective)
+    return {} if trend is None else {TREND_WEIGHT: float(trend.weight.detach())}
+
+
+def learnt_weight(run: RunFolder) -> float:
+    """What the popularity counted beside which a run's towers have learnt; where nobody says, what it begins with."""
+    return float(run.read_record().get(TREND_WEIGHT, FIRST_WEIGHT))
 
 
 def judge_categories(learner: Learner, recipe: Recipe, cases: Cases, categories: Categories) -> dict[str, Any] | None:

@@ -60,7 +60,7 @@ from lmrec.workflows.merge import MergeCounts, Merged
 from lmrec.workflows.news import News, drift_of, read_news
 from lmrec.workflows.news import store_url as address_of
 from lmrec.workflows.prepare import prepare_dataset, save_dataset
-from lmrec.workflows.train import learner_scorer
+from lmrec.workflows.train import learner_scorer, trend_record
 from lmrec.workflows.warm import WarmStart, carry_fusion, warm_start
 
 Status = Literal["nothing new", "waiting", "promoted", "kept", "dry run"]
@@ -350,6 +350,7 @@ def _save(
         notes=[news.merged.counts.sentence(), decision.reason],
         fusion=parent.get("fusion", served.fusion.model_dump(mode="json")),
         training={**parent["training"], "seconds": seconds},
+        **trend_record(warm.learner),
         update={
             "parent": news.name,
             "store_seq": news.heard.seq,

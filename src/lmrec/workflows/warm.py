@@ -18,8 +18,9 @@ from lmrec.retrieval.recommender import Recommender
 from lmrec.text.tokens import tokenize_texts
 from lmrec.training.learner import Learner
 from lmrec.training.losses import build_objective
+from lmrec.training.trend import go_on_from
 from lmrec.workflows.encode import PretrainedText
-from lmrec.workflows.train import following, history_tokens
+from lmrec.workflows.train import following, history_tokens, learnt_weight
 
 _RESIDUAL, _SEEN = "item_tower.id_residual.weight", "item_tower.item_seen"
 _NEW_ID_STD = 0.05  # as a fresh id-only tower is drawn
@@ -51,6 +52,7 @@ def warm_start(
     )
     text_vec = _text_vectors(served, source, encoder, old_rows)
     counts = np.bincount(learnt.item_idx, minlength=catalog.n_items)
+    objective = following(build_objective(recipe.objective, counts), recipe, learnt, catalog.n_items)
     can_tune = bool(choose_trainable(encoder, config)) and checkpoint.configs.item.source != "id"
     learner = Learner(
         carry_over(served, old_rows, counts > 0),
@@ -61,7 +63,7 @@ def warm_start(
         recipe.training.max_encoded_items,
         history_tokens(source, checkpoint.template),
         recipe.masks_seen,
-        objective=following(build_objective(recipe.objective, counts), recipe, learnt, catalog.n_items),
+        objective=go_on_from(objective, learnt_weight(served.run)),
         regularisers=recipe.regularisers,
         adversarial=recipe.adversarial,
     )

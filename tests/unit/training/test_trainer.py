@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from lmrec.artifacts.training_state import load_training_state
+from lmrec.data.dataset import Dataset
 from lmrec.errors import Interrupted, RunFolderError, TrainingError
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
+from lmrec.training.losses import FullSoftmax
 from lmrec.training.perturb import AdversarialConfig
 from lmrec.training.regularisers import RegularisersConfig, pull_to
 from lmrec.training.trainer import (
@@ -25,6 +27,7 @@ from lmrec.training.trainer import (
     plan_stages,
     trains_in_bf16,
 )
+from lmrec.training.trend import PastPopularity, WithTrend
 
 Batches = Callable[[int, int], list[TrainBatch]]
 Weights = dict[str, Tensor]
@@ -230,6 +233,19 @@ def test_the_average_is_what_is_validated_and_kept_and_training_goes_on_from_the
     torch.testing.assert_close(learner.text_vec, seen[2]["text_vec"], atol=1e-5, rtol=1e-5)
     names = [name for name in averaged if name.startswith("towers.")]
     assert not any(torch.equal(state.weights[name], averaged[name]) for name in names if averaged[name].numel() > 20)
+
+
+def test_the_average_takes_in_what_an_objective_learns(
+    make_learner: Callable[..., Learner], world_batches: Batches, world: Dataset, tmp_path: Path
+) -> None:
+    past = PastPopularity.of(world.interactions, world.catalog.n_items, half_life_days=2.0)
+    learner, seen = make_learner(objective=WithTrend(FullSoftmax(), past)), list[Weights]()
+    config = CONFIG.model_copy(update={"frozen_epochs": 1, "tuned_epochs": 0, "ema": 0.9})
+    session = Session(learner, world_batches, tmp_path, config, scripted([0.1], learner, seen))
+    session.run()
+    state = session.trainer.state
+    assert torch.equal(seen[0]["objective.weight"], state.averaged["objective.weight"])
+    assert not torch.equal(seen[0]["objective.weight"], state.weights["objective.weight"])
 
 
 def test_snapshots_are_taken_at_the_ends_of_cycles_that_begin_at_the_full_rate(

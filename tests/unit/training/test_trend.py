@@ -1,5 +1,7 @@
 """A popularity that moves with time, beside the scores of a softmax: counted without the future, heard by every objective."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from lmrec.data.interactions import Interactions
 from lmrec.errors import RecipeError
 from lmrec.fields import TimeKind
 from lmrec.retrieval.popularity import recent_popularity
-from lmrec.training.losses import ObjectiveConfig, build_objective
+from lmrec.training.compress import Matryoshka
+from lmrec.training.losses import FullSoftmax, ObjectiveConfig, build_objective
 from lmrec.training.objectives import (
     Asked,
     DrawnNegatives,
@@ -21,7 +24,8 @@ from lmrec.training.objectives import (
     shown_softmax,
     symmetric_kl,
 )
-from lmrec.training.trend import PastPopularity, WithTrend, trend_of
+from lmrec.training.samplers import HardSampler
+from lmrec.training.trend import PastPopularity, WithTrend, go_on_from, trend_of
 
 DAY = 86_400.0
 
@@ -68,6 +72,13 @@ def test_what_holds_now_is_what_is_served() -> None:
 def test_an_item_without_events_is_worth_the_mean_of_the_others() -> None:
     past = PastPopularity.of(log_of([0, 0, 1], [0.0, 1.0, 2.0]), 3, half_life_days=1.0)
     np.testing.assert_allclose(past.worth[:, 2], past.worth[:, :2].mean(1), rtol=1e-6)
+
+
+def test_an_item_that_has_faded_to_nothing_is_not_an_item_without_events() -> None:
+    past = PastPopularity.of(log_of([0, 0, 1, 1, 2], [0, 0.5, 199, 199.5, 200]), 4, half_life_days=1.0)
+    assert past.worth[3, 0] > 0.5 > past.worth[3, 1] == 0.0  # it was all that there was, then
+    assert past.now[0] == pytest.approx(0.0, abs=1e-6)
+    np.testing.assert_allclose(past.worth[:, 3], past.worth[:, :3].mean(1), rtol=1e-5)
 
 
 def test_a_long_log_of_a_large_catalog_has_longer_stretches_instead_of_more_memory() -> None:
@@ -174,6 +185,27 @@ def test_a_click_in_a_list_is_told_beside_what_was_popular() -> None:
     each = -logits.gather(1, lists).log_softmax(1)[:, 0]
     expected = (asked.weight[:3] * each).sum() / asked.weight[:3].sum()
     torch.testing.assert_close(shown_softmax(asked, asked.shown.item_idx, none_drawn), expected)
+
+
+def test_hard_negatives_are_hard_beside_it() -> None:
+    asked = make_asked()
+    worth = torch.zeros(3, 6, dtype=torch.float64)
+    worth[:, 5] = 20.0  # nobody but the trend knows that it is the likeliest
+    asked = replace(asked, trend=Trend(torch.tensor([0, 1, 2, 2]), worth, torch.tensor(1.0, dtype=torch.float64)))
+    draws = [HardSampler(1, 4).draw(asked, np.random.default_rng(seed)).item_idx.item() for seed in range(100)]
+    assert np.mean(np.array(draws) == 5) > 0.9
+
+
+def test_taught_on_it_begins_where_it_was() -> None:
+    past = PastPopularity.of(log_of([0, 1], [0.0, 1.0]), 2, half_life_days=1.0)
+    objective = Matryoshka(WithTrend(FullSoftmax(), past), (2, 1), unit=True)
+    assert go_on_from(objective, 2.5) is objective
+    trend = trend_of(objective)
+    assert trend is not None
+    assert trend.weight.item() == 2.5
+    assert [name for name, _ in objective.named_buffers()] == ["rest.worth"]  # so it moves to where the towers are
+    plain = FullSoftmax()
+    assert go_on_from(plain, 2.5) is plain
 
 
 def test_its_weight_learns_how_much_fashion_explains() -> None:
