@@ -65,7 +65,7 @@ def asks(answers: Callable[[int], bool]) -> tuple[StopWish, list[int]]:
     return wish, times
 
 
-@pytest.mark.parametrize("more", [(), ("objective.trend_half_life_days=2",)], ids=["plain", "beside what is popular"])
+@pytest.mark.parametrize("more", [(), ("objective.trend_half_life_days=0.1",)], ids=["plain", "beside what is popular"])
 def test_learning_again_can_be_stopped_and_resumed_to_equal_weights(
     more: tuple[str, ...],
     world_folder: Path,

@@ -26,7 +26,11 @@ from lmrec.workflows.update import update_run
 from .test_reranker import QUICK as READS
 from .test_reranker import set_weight
 
-CHOICES = ["objective.trend_half_life_days=2", "training.refit=false", "training.tuned_epochs=0"]
+CHOICES = [
+    "objective.trend_half_life_days=0.1",
+    "training.refit=false",
+    "training.tuned_epochs=0",
+]  # the small world lasts half a day
 
 
 @pytest.fixture(scope="module")
