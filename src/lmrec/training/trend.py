@@ -64,6 +64,17 @@ class PastPopularity:
         return ((times - self.first_ts) / self.length_s).floor().long().clamp(0, len(self.worth) - 1)
 
     @property
+    def note(self) -> str | None:
+        """What to say of stretches that are longer than the half-life: by their ends they are out of date; None where not."""
+        days = self.length_s / SECONDS_A_DAY
+        if math.isinf(days) or days <= self.half_life_days:
+            return None
+        return (
+            f"objective.trend_half_life_days is {self.half_life_days:g}, and so many items over so long a log allow for what was "
+            f"popular each {days:.3g} days alone, which is out of date by then: take a longer half-life, or a shorter log"
+        )
+
+    @property
     def now(self) -> FloatArray:
         """(N,) after the newest event."""
         newest: FloatArray = self.worth[-1]

@@ -186,6 +186,8 @@ class _Search:
         for kind in _searched_kinds(self.config):
             self._try_kind(kind)
         for grid in self._last_grids:
+            if grid[0].keys() == {"half_life_days"} and not self.best.popularity:
+                continue  # of a popularity that counts nothing it does not matter how fast it fades
             if not self.trained and ("content" in grid[0] or "half_life_days" in grid[0]):
                 self.found = -math.inf  # nothing else can answer who asks with words, or of whom nothing is known
             self._try(grid)

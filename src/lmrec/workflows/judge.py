@@ -132,7 +132,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         if name in (FROZEN, TUNED) and _has_trend(run):
             own_weights = _of_towers_and_popularity(recommender)
             counted = own_weights.words() if own_weights.ranks else f"towers, + {own_weights.popularity:g} x popularity"
-            notes[name] = f"{counted}, beside which they learnt"
+            notes[name] = f"{counted}, beside which they learnt, as it stood when training ended"
     cases = next(iter(evaluations.values())).cases
     table = build_table(
         list(evaluations.values()),

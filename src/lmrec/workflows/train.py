@@ -206,6 +206,9 @@ def _train(
     categories = read_categories(catalog, recipe.objective.auxiliary)
     words = Words(encoder, source, template)
     learner = build_learner(recipe, text_vec, split.train, words, variants, categories)
+    trend = trend_of(learner.objective)
+    if trend is not None and trend.past.note is not None:
+        notes.append(trend.past.note)
     fingerprint = training_fingerprint(recipe, prepared)
     with epoch_recorder(run, recipe.tracking, recipe_toml(recipe)) as write, stop_on_interrupt() as should_stop:
 

@@ -85,6 +85,9 @@ def test_a_long_log_of_a_large_catalog_has_longer_stretches_instead_of_more_memo
     past = PastPopularity.of(log_of([0, 1], [0.0, 100_000.0]), 400_000, half_life_days=1.0)
     assert past.worth.size <= 16_000_000 + 400_000
     assert past.length_s > 1000 * DAY
+    assert past.note is not None
+    assert "take a longer half-life, or a shorter log" in past.note
+    assert PastPopularity.of(log_of([0, 1], [0.0, 100.0]), 2, half_life_days=1.0).note is None
 
 
 def test_without_times_nothing_fades_or_it_is_refused() -> None:
