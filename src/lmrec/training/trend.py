@@ -70,8 +70,8 @@ class PastPopularity:
         if math.isinf(days) or days <= self.half_life_days:
             return None
         return (
-            f"objective.trend_half_life_days is {self.half_life_days:g}, and so many items over so long a log allow for what was "
-            f"popular each {days:.3g} days alone, which is out of date by then: take a longer half-life, or a shorter log"
+            f"objective.trend_half_life_days is {self.half_life_days:g}, and so many items over so long a log allow for what "
+            f"was popular each {days:.3g} days alone, which is out of date by then: take a longer half-life, or a shorter log"
         )
 
     @property
