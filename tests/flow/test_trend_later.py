@@ -117,4 +117,6 @@ def test_parts_put_together_by_ranks_are_judged_and_told_by_ranks(
     monkeypatch.setattr(training, "weights_by_recipe", lambda *arguments: (weights, None))
     run = fit(world_folder, tmp_path / "ranks", [*choices, "fusion.method=reciprocal_rank"])
     row = judge_run(run, show=False).table.row(FROZEN)
-    assert row.note == "reciprocal ranks by towers, popularity, beside which they learnt"
+    assert (
+        row.note == "reciprocal ranks by towers, popularity, beside which they learnt, as it stood when training ended"
+    )
