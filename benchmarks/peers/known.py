@@ -4,6 +4,7 @@ A fresh checkout has the tables and none of the cases behind them. So rows that 
 and the one rival that the others are compared with is fitted again, with the settings that its search had chosen then.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,13 +49,14 @@ class Known:
     def beside(self, table: JudgementTable) -> JudgementTable:
         """The rows of `table`, and after them those of its rows that are known alone.
 
-        Differences are to the best rival of all: rows that were compared with another have none.
+        Differences are to the best rival of all: rows that were compared with another have none, and neither have rows that
+        were compared with what an earlier search had made of it.
         """
         old = [row for row in self.table.rows if all(row.name != here.name for here in table.rows)]
         rivals = [row for row in (*table.rows, *old) if row.is_baseline]
         best = max(rivals, key=lambda row: row.metrics[table.metric].value).name if rivals else None
         here = [row if best == table.best_baseline else replace(row, differences={}) for row in table.rows]
-        there = [row if best == self.table.best_baseline else replace(row, differences={}) for row in old]
+        there = [row if self._is_best(best, rivals, table.metric) else replace(row, differences={}) for row in old]
         names = {row.name for row in old}
         return replace(
             table,
@@ -62,6 +64,13 @@ class Known:
             rows=tuple(here + there),
             slices=tuple(_joined(part, self.table.slices, names) for part in table.slices),
         )
+
+    def _is_best(self, best: str | None, rivals: Sequence[TableRow], metric: str) -> bool:
+        """Whether the best of these rivals is the one that the known rows were compared with, at the same settings."""
+        if best is None or best != self.table.best_baseline:
+            return False
+        values = {row.name: row.metrics[metric].value for row in rivals}
+        return math.isclose(values[best], self.table.row(best).metrics[metric].value, rel_tol=1e-6)
 
 
 def results_file(folder: Path, cell: Cell, form: str) -> Path:

@@ -22,7 +22,7 @@ from benchmarks.peers.exchange import measure_handed_over, write_split
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.spaces import draw_settings
 from benchmarks.peers.work import METRICS, Effort, Place, load_row
-from lmrec.artifacts.files import read_json
+from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import DataError, InputError, LmrecError
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
@@ -264,6 +264,15 @@ def test_a_fresh_checkout_keeps_the_rivals_it_knows_and_fits_the_best_of_them_ag
             row["differences"] for row in before["table"]["rows"] if row["name"] == "als"
         )
     assert set(after["table"]["slices"][0]["values"]) == set(rows)
+
+    # What was compared with a weaker setting of the best rival has no difference to the one found since.
+    for row in before["table"]["rows"]:
+        if row["name"] == best:
+            row["metrics"]["ndcg@10"]["value"] *= 0.9
+    write_json(known / "amazon-beauty-P1x.json", before)
+    results.build_results([fresh], EFFORT, tmp_path / "stronger", known)
+    later = read_json(tmp_path / "stronger" / "amazon-beauty-P1x.json")
+    assert not next(row["differences"] for row in later["table"]["rows"] if row["name"] == "als")
 
 
 def test_what_is_known_of_other_data_stands_in_no_table(place: Place, prepared: Prepared, tmp_path: Path) -> None:
