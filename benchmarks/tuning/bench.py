@@ -22,8 +22,6 @@ COMMON = (
     "fusion.popularity=false",
     "tracking.to=[]",
 )
-# The default, and goes with fusion.popularity=false: rows kept before recipes could ask for a trend answer the same.
-_NO_TREND = "objective.trend_half_life_days=0"
 SMALL = (
     "training.frozen_epochs=2",
     "training.tuned_epochs=1",
@@ -51,7 +49,7 @@ class Bench:
         data, name = DATA[dataset], f"{dataset}-small" if small else dataset
         runs = ROOT / "runs" / "bench-tuning" / name
         common = (*COMMON, *(SMALL if small else ()))
-        prepared = data.prepare(load_recipe(ROOT / "recipes" / f"{data.recipe}.toml", (*common, _NO_TREND)))
+        prepared = data.prepare(load_recipe(ROOT / "recipes" / f"{data.recipe}.toml", common))
         bench = cls(
             data=data,
             prepared=few_users(prepared, load_recipe(overrides=common)) if small else prepared,
@@ -69,7 +67,7 @@ class Bench:
         return 10 if self.small else 1
 
     def recipe(self, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
-        said = (*self.common, _NO_TREND, f"training.seed={seed}", *overrides)
+        said = (*self.common, f"training.seed={seed}", *overrides)
         return load_recipe(ROOT / "recipes" / f"{self.data.recipe}.toml", said)
 
     def question(self, row: str, seed: int, overrides: tuple[str, ...]) -> Question:

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.tuning.bench import FOLDER, PLAIN, Bench
 from benchmarks.tuning.fits import UNTUNED, read_row
 from benchmarks.tuning.results import METRICS, Answers, Question, average, read_answer
-from benchmarks.tuning.what_trains import EACH_STEP, HEAD_ONLY, LONGER
+from benchmarks.tuning.what_trains import HEAD_ONLY, LAST_TWO_LONGER
 from lmrec.artifacts.files import write_json
 from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.data.split import Split
@@ -54,8 +54,7 @@ COUNTED: Mapping[str, Callable[[], tuple[Rival, ...]]] = {
 }
 TUNED_LONGER = "PLM tuned longer"
 SYSTEMS = (*PLM, TUNED_LONGER, ID_ONLY, *COUNTED)
-(_LAST_TWO,) = (row for row in LONGER if row.overrides == EACH_STEP)
-_AT_ONE = {"tuned PLM": PLAIN, "frozen PLM": HEAD_ONLY, TUNED_LONGER: _LAST_TWO}
+_AT_ONE = {"tuned PLM": PLAIN, "frozen PLM": HEAD_ONLY, TUNED_LONGER: LAST_TWO_LONGER}
 METRIC = METRICS[0]
 
 
@@ -147,7 +146,7 @@ def learning(bench: Bench, system: str, share: float) -> tuple[str, ...]:
     if system != TUNED_LONGER:
         return longer(bench, share)
     epochs = 1 if bench.small else round(5 * min(10.0, 1 / share))
-    return (*longer(bench, share), *EACH_STEP, f"training.tuned_epochs={epochs}")
+    return (*longer(bench, share), *LAST_TWO_LONGER.overrides, f"training.tuned_epochs={epochs}")
 
 
 def question_of(bench: Bench, system: str, share: float, seed: int) -> Question:

@@ -68,19 +68,19 @@ ADAPTERS = (
 _STANDS = "longer, head only"
 _LONGER = ("training.tuned_batch_events=2000", "training.tuned_epochs=5")
 _EACH_STEP = (*_LONGER, "training.encoder_interval=1")
-EACH_STEP = (*_EACH_STEP, "encoder.train=last_layers", "encoder.n_layers=2")
+LAST_TWO_LONGER = Row(
+    "longer, last 2 layers",
+    (*_EACH_STEP, "encoder.train=last_layers", "encoder.n_layers=2"),
+    "the language model steps each time the towers do, about 40 times an epoch",
+    beside=_STANDS,
+)
 LONGER = (
     Row(
         _STANDS,
         (*_LONGER, "training.encoder_interval=1000000", f"training.encoder_learning_rate={STILL:g}"),
         "the control of these rows: five epochs of the second stage whose language model stands still",
     ),
-    Row(
-        "longer, last 2 layers",
-        EACH_STEP,
-        "the language model steps each time the towers do, about 40 times an epoch",
-        beside=_STANDS,
-    ),
+    LAST_TWO_LONGER,
     Row("longer, all", (*_EACH_STEP, _ALL), "the same, every weight", beside=_STANDS),
     Row(
         "longer, lora",

@@ -165,7 +165,7 @@ def _by_tiles(
     def logits_of(user: slice, item: slice) -> Tensor:
         logits = torch.mm(asked[user], item_vec[item].T)
         if trend is not None:
-            logits.addcmul_(trend.worth[:, item][trend.stretch[user]], trend.weight)
+            logits.addcmul_(trend.take(user).worths(item), trend.weight)
         return hidden.hide(logits, user, item)
 
     for user in users:
@@ -182,7 +182,7 @@ def _by_tiles(
         for user in users:
             d_logits = logits_of(user, item).sub_(less[user]).exp_()
             if trend is not None:
-                d_trend += (d_logits * trend.worth[:, item][trend.stretch[user]]).sum()
+                d_trend += (d_logits * trend.take(user).worths(item)).sum()
             d_asked[user].addmm_(d_logits, item_vec[item])
             d_item[item].addmm_(d_logits.T, asked[user])
     d_asked.addcmul_(right_vec, -share.unsqueeze(1))

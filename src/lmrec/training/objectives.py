@@ -49,9 +49,9 @@ class Trend:
         """Of these targets alone."""
         return replace(self, stretch=self.stretch[part])
 
-    def worths(self) -> Tensor:
-        """(P, N), what is to be weighed."""
-        return self.worth[self.stretch]
+    def worths(self, items: slice = slice(None)) -> Tensor:
+        """(P, N) what is to be weighed, of these items."""
+        return self.worth[:, items][self.stretch]
 
     def of_items(self, item_idx: Tensor) -> Tensor:
         """(P, ...) what is added for items (P, ...), each target's own."""

@@ -25,13 +25,12 @@ from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.topk import exclude_items, top_k
 from lmrec.training.distil import TaughtLists, distil
 from lmrec.training.interrupt import StopWish, stop_on_interrupt
-from lmrec.training.losses import build_objective
 from lmrec.training.trend import go_on_from
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.teachable import require_teachable
-from lmrec.workflows.train import following, learnt_weight
+from lmrec.workflows.train import learnt_weight, objective_over
 
 _BLOCK = 16  # histories read between two steps of the bar
 
@@ -76,8 +75,7 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
             judged = evaluate(scorer_of(towers), asked, recommender.catalog.n_items, recipe.evaluation)
             return judged.aggregate[recipe.evaluation.metric]
 
-        counts = np.bincount(split.train.item_idx, minlength=recommender.catalog.n_items)
-        objective = following(build_objective(recipe.objective, counts), recipe, split.train, len(counts))
+        objective = objective_over(split.train, recommender.catalog.n_items, recipe)
         with progress_bar("distil", show) as bar:
             metrics, epoch = distil(
                 towers,

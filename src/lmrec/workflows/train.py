@@ -339,7 +339,7 @@ def build_learner(
     config = recipe.training
     torch.manual_seed(config.seed if config.start_seed is None else config.start_seed)
     counts = np.bincount(train.item_idx, minlength=len(text_vec))
-    objective = following(build_objective(recipe.objective, counts), recipe, train, len(text_vec))
+    objective = objective_over(train, len(text_vec), recipe)
     if categories is not None:
         objective = WithCategory(objective, categories, recipe.item.width, recipe.objective.auxiliary.weight)
     n_values = 0 if train.profiles is None else train.profiles.n_values
@@ -360,8 +360,9 @@ def build_learner(
     )
 
 
-def following(objective: Objective, recipe: Recipe, log: Interactions, n_items: int) -> Objective:
-    """The objective with the popularity of then beside its scores, where the recipe asks for that."""
+def objective_over(log: Interactions, n_items: int, recipe: Recipe) -> Objective:
+    """What is learnt from this log, as the recipe asks; where it does, with the popularity of then beside the scores."""
+    objective = build_objective(recipe.objective, np.bincount(log.item_idx, minlength=n_items))
     half_life_days = recipe.objective.trend_half_life_days
     if not half_life_days:
         return objective

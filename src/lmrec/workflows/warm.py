@@ -17,10 +17,9 @@ from lmrec.recipe import Recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.text.tokens import tokenize_texts
 from lmrec.training.learner import Learner
-from lmrec.training.losses import build_objective
 from lmrec.training.trend import go_on_from
 from lmrec.workflows.encode import PretrainedText
-from lmrec.workflows.train import following, history_tokens, learnt_weight
+from lmrec.workflows.train import history_tokens, learnt_weight, objective_over
 
 _RESIDUAL, _SEEN = "item_tower.id_residual.weight", "item_tower.item_seen"
 _NEW_ID_STD = 0.05  # as a fresh id-only tower is drawn
@@ -52,7 +51,7 @@ def warm_start(
     )
     text_vec = _text_vectors(served, source, encoder, old_rows)
     counts = np.bincount(learnt.item_idx, minlength=catalog.n_items)
-    objective = following(build_objective(recipe.objective, counts), recipe, learnt, catalog.n_items)
+    objective = objective_over(learnt, catalog.n_items, recipe)
     can_tune = bool(choose_trainable(encoder, config)) and checkpoint.configs.item.source != "id"
     learner = Learner(
         carry_over(served, old_rows, counts > 0),
