@@ -67,8 +67,8 @@ class FusionConfig(BaseModel):
     popularity: bool = Field(default=True, description="Add how popular an item has been of late.")
     new_items: bool = Field(
         default=True,
-        description="Items without events borrow transitions of the items that they read like, and count as popular as items "
-        "are on average; otherwise what is fused makes them sink.",
+        description="Items without events borrow transitions of the items that they read like, and count as popular as "
+        "validation finds best; otherwise what is fused makes them sink.",
     )
     repeats: bool = Field(
         default=True,
@@ -100,9 +100,10 @@ class FusionWeights(BaseModel):
 
     towers: 1, or 0 where nothing was trained and the other parts answer alone. pairs: which events of a user count as a
     transition, and how much of a history is asked; *_fit: how the others are counted and asked.
-    Content: newest n_last texts, decay^age each. Popularity: an event
-    half_life_days before the log's end counts half; None, where all count alike. borrowed: what a borrowed transition
-    counts beside one of an item's own; 0: none is. repeated: what is taken from items of the history, below 0. ranks: weights
+    Content: newest n_last texts, decay^age each. Popularity: an event half_life_days before the log's end counts half; None,
+    where all count alike. borrowed: what a borrowed transition counts beside one of an item's own; 0: none is. newcomer: how
+    popular an item without events counts, in what items with events are on average. repeated: what is taken from items of the
+    history, below 0. ranks: weights
     are of reciprocal ranks by each part, not of its scores.
     """
 
@@ -123,6 +124,7 @@ class FusionWeights(BaseModel):
     popularity: float = Field(default=0.0, ge=0)
     half_life_days: float | None = Field(default=None, gt=0)
     borrowed: float = Field(default=0.0, ge=0)
+    newcomer: float = Field(default=0.0, ge=0)
     repeated: float = Field(default=0.0, le=0)
     ranks: bool = False
 
@@ -210,7 +212,7 @@ def factors_as(settings: ALSConfig, vectors: npt.NDArray[np.float32]) -> ItemFac
     return ItemFactors(vectors, settings.regularization, settings.alpha, settings.max_history or WHOLE_HISTORY)
 
 
-BORROWED = 2.0  # where validation cannot say; on Amazon Scientific it chose this (docs/LOG.md)
+BORROWED = 1.5  # where validation cannot say; on Amazon Scientific it chose this (docs/LOG.md)
 
 # Where nothing validates (--split none): moderate, below what validation chose on the data sets of docs/LOG.md.
 UNSEARCHED_TRANSITIONS = 20.0

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from lmrec.fields import FloatArray, IntArray
 
 N_LENDERS = 20
-POWER = 4
+POWER = 8
 MAX_LENDING = 20_000  # those followed most; more would make finding the nearest long, and have little to lend
 _BLOCK = 1024
 

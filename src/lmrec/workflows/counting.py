@@ -100,7 +100,7 @@ class Counted:
         if weights.popularity:
             half_life_s = math.inf if weights.half_life_days is None else weights.half_life_days * SECONDS_A_DAY
             popularity = np.log1p(recent_popularity(self.log, self.n_items, half_life_s))
-            newcomer = float(popularity[~self.is_new].mean()) if weights.borrowed and not self.is_new.all() else 0.0
+            newcomer = 0.0 if self.is_new.all() else weights.newcomer * float(popularity[~self.is_new].mean())
             popularity[self.is_new] = newcomer
         neighbours = {kind: table for kind, table in self.neighbours.items() if weights.amount(kind)}
         factors = self.factors if weights.als else None

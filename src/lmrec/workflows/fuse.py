@@ -68,11 +68,15 @@ _UNSEARCHED_BEST = 2.0
 _LITTLE_CONTENT = (0.1, 0.3, 1.0)
 _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _LITTLE_POPULARITY = 0.001  # decides where nothing else is said
-_POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-_FIRST_POPULARITY = 0.4  # at which half-lives are compared
-_HALF_LIVES = (0.125, 0.25, 1.0, 3.0, 7.0, 30.0, 90.0)
+_POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
+_FIRST_POPULARITY = (
+    0.4,
+    51.2,
+)  # at which half-lives are compared: beside the rest, and before it, which then decides among equals
+_HALF_LIVES = (1 / 48, 1 / 24, 0.125, 0.25, 1.0, 3.0, 7.0, 30.0, 90.0)
 _REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+_NEWCOMER = (0.0, 0.5, 1.0, 2.0)
 _AGAIN = (0.0, 0.5, 1.0, 2.0)  # times what was found first, where several parts know the same
 _NEW_SHARE = 0.1
 _DRAWS = 2
@@ -102,7 +106,7 @@ def search_weights(
 
     scorer: as it is without anything found here; popularity beside which its towers have learnt counts from the start.
     trained: whether the towers count at all. The counts asked here know the training part alone, as the towers do. What an
-    item without events borrows is chosen last, on the same cases: `_worlds`.
+    item without events borrows is chosen last, on the same cases: `worlds_of`.
     """
     if not len(cases):
         return unsearched(config, trained, train, scorer), None
@@ -125,6 +129,7 @@ def unsearched(config: FusionConfig, trained: bool, train: Interactions, scorer:
         towers=float(trained),
         transitions=UNSEARCHED_TRANSITIONS * config.transitions,
         borrowed=BORROWED * (bool(config.collaborative) and config.new_items),
+        newcomer=float(config.new_items),
         content=_CONTENT[0] * (config.content and not trained),
         popularity=known.popularity or _POPULARITY[0] * (config.popularity and not trained),
         half_life_days=known.half_life_days,
@@ -179,7 +184,10 @@ class _Search:
         if self.config.transitions:
             self.counted, pairs = self._best_pairs()
             start = start.model_copy(update={"pairs": pairs})
-        self.best = start.model_copy(update={"borrowed": BORROWED if self.config.new_items else 0.0})
+        new_items = self.config.new_items
+        # Where new items are what is asked for, what is borrowed decides what the rest is worth.
+        borrowed = _BORROWED[-1] if _asks_for_new(self.counted, self.asked) else BORROWED
+        self.best = start.model_copy(update={"borrowed": borrowed * new_items, "newcomer": float(new_items)})
         self.found = self.measure(self.best)
         for grid in self._first_grids:
             self._try(grid)
@@ -293,9 +301,10 @@ class _Search:
             learnt = (
                 self.scorer.fusion.weights.popularity
             )  # beside which the towers have learnt: none of it may be better still
-            first, none = learnt or _FIRST_POPULARITY, (0.0,) if learnt and self.trained else ()
-            grids.append([{"popularity": first, "half_life_days": days} for days in half_lives])
-            grids.append([{"popularity": one} for one in (*none, *little, *_POPULARITY) if one != first])
+            first = (learnt, _FIRST_POPULARITY[-1]) if learnt else _FIRST_POPULARITY
+            none = (0.0,) if learnt and self.trained else ()
+            grids.append([{"popularity": one, "half_life_days": days} for one in first for days in half_lives])
+            grids.append([{"popularity": one} for one in (*none, *little, *_POPULARITY) if one not in first])
             # Once more, for the more popularity counts the more it matters how fast it fades.
             grids += [[{"half_life_days": days} for days in half_lives]] if self.has_times else []
         if self.config.content:
@@ -334,26 +343,22 @@ class _Search:
 
     def _choose_borrowed(self) -> None:
         if not self.counted.fusion(self.best).neighbours and not self.best.popularity:
-            self.best = self.best.model_copy(update={"borrowed": 0.0})
+            self.best = self.best.model_copy(update={"borrowed": 0.0, "newcomer": 0.0})
             return
-        worlds = self._worlds() if self.config.new_items else []
+        worlds = worlds_of(self.scorer, self.counted, self.asked, self.seed) if self.config.new_items else []
         if not worlds:
             return
-        worth = np.zeros(len(_BORROWED))
-        for one, known in worlds:
-            for place, factor in enumerate(_BORROWED):
-                worth[place] += self.measure(self.best.model_copy(update={"borrowed": factor}), known, one)
-        self.best = self.best.model_copy(update={"borrowed": _BORROWED[int(np.argmax(worth))]})
+        for name, values, counts in (
+            ("borrowed", _BORROWED, bool(self.counted.fusion(self.best).neighbours)),
+            ("newcomer", _NEWCOMER, bool(self.best.popularity)),
+        ):
+            changes: list[Change] = [{name: value} for value in values] if counts else [{name: 0.0}]
+            worth = [
+                sum(self.measure(self.best.model_copy(update=change), known, one) for one, known in worlds)
+                for change in changes
+            ]
+            self.best = self.best.model_copy(update=changes[int(np.argmax(worth))])
         self.found = self.measure(self.best)
-
-    def _worlds(self) -> list[tuple[Scorer, Counted]]:
-        """What borrowing is chosen in: as it is where the cases mostly ask for new items, which known ones do not stand beside;
-        otherwise draws in which a share of the known items is new, so that a gain for the new is weighed against what the known
-        lose by it."""
-        if self.counted.is_new[self.asked.relevant.values].mean() > 0.5:
-            return [(self.scorer, self.counted)]
-        rng = np.random.default_rng((self.seed, _NEW_ITEMS))
-        return [_with_new_items(self.scorer, self.counted, rng) for _ in range(_DRAWS)]
 
 
 def _searched_kinds(config: FusionConfig) -> tuple[Collaborative, ...]:
@@ -370,6 +375,22 @@ def _unit(counted: Counted, kind: Collaborative, histories: Ragged) -> float:
     else:
         scores = counted.neighbours[kind].sparse_scores(some, counted.n_items).toarray()
     return max(float(scores.max(axis=1).mean()), 1e-6) if scores.size else 1.0
+
+
+def worlds_of(
+    scorer: Scorer, counted: Counted, cases: Cases, seed: int, n_draws: int = _DRAWS
+) -> list[tuple[Scorer, Counted]]:
+    """What borrowing is chosen in: as it is where the cases mostly ask for new items, which known ones do not stand beside;
+    otherwise draws in which a share of the known items is new, so that a gain for the new is weighed against what the known
+    lose by it."""
+    if _asks_for_new(counted, cases):
+        return [(scorer, counted)]
+    rng = np.random.default_rng((seed, _NEW_ITEMS))
+    return [_with_new_items(scorer, counted, rng) for _ in range(n_draws)]
+
+
+def _asks_for_new(counted: Counted, cases: Cases) -> bool:
+    return bool(counted.is_new[cases.relevant.values].mean() > 0.5)
 
 
 def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) -> tuple[Scorer, Counted]:
