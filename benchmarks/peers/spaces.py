@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lmrec.models.collaborative import HALF_LIVES_DAYS
+
 Settings: TypeAlias = dict[str, Any]
 Space: TypeAlias = Mapping[str, tuple[Any, ...]]
 
 # Rivals of the product: keys are the fields of their configs.
 POPULARITY: Space = {}
 RECENT_POPULARITY: Space = {"newest_share": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)}
-RECENT_POPULARITY_BY_TIME: Space = {"half_life_days": (0.125, 0.25, 0.5, 1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0)}
+RECENT_POPULARITY_BY_TIME: Space = {"half_life_days": tuple(sorted({*HALF_LIVES_DAYS, 0.5, 14.0, 60.0, 180.0}))}
 ITEM_KNN: Space = {"n_neighbours": (50, 100, 300), "shrinkage": (1.0, 5.0, 10.0, 30.0), "max_history": (1, 3, 8, None)}
 BM25_KNN: Space = {
     "n_neighbours": (20, 50, 100, 300),

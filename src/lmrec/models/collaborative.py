@@ -116,6 +116,10 @@ class Popularity:
         return _same_for_all(_fitted(self._scores, self.name), history)
 
 
+# Of an event, tried where how fast what is popular changes is found on validation: from half an hour (news) to a season.
+HALF_LIVES_DAYS: Final = (1 / 48, 1 / 24, 0.125, 0.25, 1.0, 3.0, 7.0, 30.0, 90.0)
+
+
 class RecentPopularityConfig(BaseModel):
     """How fast an event grows old. Exactly one of the two is set."""
 
@@ -154,7 +158,7 @@ class RecentPopularity:
 
     @classmethod
     def candidates(cls) -> "tuple[RecentPopularity, ...]":
-        by_age = [RecentPopularityConfig(half_life_days=days) for days in (3.0, 7.0, 30.0, 90.0)]
+        by_age = [RecentPopularityConfig(half_life_days=days) for days in HALF_LIVES_DAYS]
         by_share = [RecentPopularityConfig(newest_share=share) for share in (0.02, 0.1, 0.3)]
         return tuple(cls(config) for config in (*by_age, *by_share))
 

@@ -12,7 +12,7 @@ from lmrec.data.split import Split
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import TIMESTAMP, Ragged
 from lmrec.models.bm25 import BM25KNNConfig
-from lmrec.models.collaborative import ALSConfig
+from lmrec.models.collaborative import HALF_LIVES_DAYS, ALSConfig
 from lmrec.models.ease import EASEConfig
 from lmrec.models.fusion import (
     BORROWED,
@@ -73,7 +73,6 @@ _FIRST_POPULARITY = (
     0.4,
     51.2,
 )  # at which half-lives are compared: beside the rest, and before it, which then decides among equals
-_HALF_LIVES = (1 / 48, 1 / 24, 0.125, 0.25, 1.0, 3.0, 7.0, 30.0, 90.0)
 _REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _NEWCOMER = (0.0, 0.5, 1.0, 2.0)
@@ -297,7 +296,7 @@ class _Search:
         little = () if self.trained else (_LITTLE_POPULARITY,)
         grids: list[list[Change]] = []
         if self.config.popularity:
-            half_lives = (None, *_HALF_LIVES) if self.has_times else (None,)
+            half_lives = (None, *HALF_LIVES_DAYS) if self.has_times else (None,)
             learnt = (
                 self.scorer.fusion.weights.popularity
             )  # beside which the towers have learnt: none of it may be better still
