@@ -97,7 +97,7 @@ def test_items_that_come_later_borrow_as_those_of_the_catalog_do(served: Scorer 
     members = served.members if isinstance(served, EnsembleScorer) else (served,)
     for member in members:
         if member.fusion.neighbours:
-            own += member.fusion.n_followed
+            own += member.fusion.support
     borrowers = np.flatnonzero(own == 0)
     lent = served.borrowed(HISTORIES[3], loans)
     np.testing.assert_allclose(lent[borrowers], added.toarray()[0, borrowers], rtol=1e-3, atol=1e-4)

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 _FACTORS = "als.safetensors"
 _POPULARITY = "popularity.safetensors"
-_NEWCOMERS = "newcomers.safetensors"
 _LOANS = "loans.safetensors"
 
 
@@ -74,17 +73,15 @@ class Checkpoint:
 
     def load_fusion(self) -> Fusion:
         """What is scored beside the towers."""
-        weights, factors, popularity, newcomer, loans = self.fusion, None, None, 0.0, None
+        weights, factors, popularity, loans = self.fusion, None, None, None
         neighbours = {kind: self._load_neighbours(kind) for kind in NEIGHBOUR_KINDS if weights.amount(kind)}
         if weights.als:
             factors = self._load_factors()
         if weights.popularity:
             popularity = _load_arrays(self.folder / _POPULARITY, ("popularity",))["popularity"]
-        if (self.folder / _NEWCOMERS).exists():
-            newcomer = float(_load_arrays(self.folder / _NEWCOMERS, ("popularity",))["popularity"][0])
-        if (self.folder / _LOANS).exists() and neighbours:
+        if (self.folder / _LOANS).exists():
             loans = _load_matrix(self.folder / _LOANS, self.n_items)
-        return Fusion(weights, neighbours, factors, popularity, newcomer, loans)
+        return Fusion(weights, neighbours, factors, popularity, loans)
 
     def _load_neighbours(self, kind: NeighbourKind) -> ItemNeighbours:
         file = self.folder / f"{kind}.safetensors"
@@ -181,8 +178,6 @@ def save_checkpoint(
             _save_arrays(fresh / _FACTORS, {"vectors": fusion.factors.vectors})
         if fusion.popularity is not None:
             _save_arrays(fresh / _POPULARITY, {"popularity": np.asarray(fusion.popularity, np.float32)})
-        if fusion.newcomer:
-            _save_arrays(fresh / _NEWCOMERS, {"popularity": np.array([fusion.newcomer], np.float32)})
         if fusion.loans is not None:
             _save_matrix(fresh / _LOANS, fusion.loans)
         weights = [*sorted((fresh / "encoder").glob("*.safetensors")), fresh / "towers.safetensors"]

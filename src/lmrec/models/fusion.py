@@ -9,8 +9,8 @@ who chooses alike; p(item) = log(1 + recent events) is what is in fashion, which
 know. The tables are sparse, the others are one product of longer vectors.
 
 Where items of the history may be recommended again, a constant is taken from them: whoever had an item may want its like rather
-than it. An item that nothing is known to follow has no T. It gets borrowed * what is expected of it: lmrec.models.lending.
-ALS gives such an item nothing: neither a gain nor a loss.
+than it. An item that nothing is known to follow has no T. It gets borrowed * what is expected of it, and, without events,
+newcomer * the p that is expected: lmrec.models.lending. ALS gives such an item nothing: neither a gain nor a loss.
 """
 
 from collections.abc import Mapping
@@ -102,7 +102,7 @@ class FusionWeights(BaseModel):
     transition, and how much of a history is asked; *_fit: how the others are counted and asked.
     Content: newest n_last texts, decay^age each. Popularity: an event half_life_days before the log's end counts half; None,
     where all count alike. borrowed: what a borrowed transition counts beside one of an item's own; 0: none is. newcomer: how
-    popular an item without events counts, in what items with events are on average. repeated: what is taken from items of the
+    popular an item without events counts, in what is expected of it. repeated: what is taken from items of the
     history, below 0. ranks: weights
     are of reciprocal ranks by each part, not of its scores.
     """
@@ -221,14 +221,14 @@ UNSEARCHED_TRANSITIONS = 20.0
 @dataclass(frozen=True, eq=False)
 class Fusion:
     """What counts beside the towers, and how much. neighbours: the tables, as far as they count. factors and popularity are
-    None where they count nothing. popularity: (N,) the p of each item; newcomer: that of an item without events. loans: (n, N)
-    the share that each of the first n items of a catalog borrows of the fit's N items."""
+    None where they count nothing. popularity: (N,) the p of each item, NaN for one without events until its words say what is
+    expected of it (`standing`). loans: (n, N) the share that each of the first n items of a catalog borrows of the fit's
+    N items."""
 
     weights: FusionWeights = field(default_factory=FusionWeights)
     neighbours: Mapping[NeighbourKind, ItemNeighbours] = field(default_factory=dict)
     factors: ItemFactors | None = None
     popularity: FloatArray | None = None
-    newcomer: float = 0.0
     loans: sp.csr_matrix | None = None
 
     def of_part(self, part: str) -> "Fusion":
@@ -238,14 +238,37 @@ class Fusion:
             {kind: table for kind, table in self.neighbours.items() if kind == part},
             self.factors if part == "als" else None,
             self.popularity if part == "popularity" else None,
-            self.newcomer,
-            self.loans if part in self.neighbours else None,
+            self.loans if part in (*self.neighbours, "popularity") else None,
         )
 
     @property
     def borrows(self) -> bool:
         """Whether items that nothing is known to follow get anything instead."""
         return bool(self.weights.borrowed) and bool(self.neighbours)
+
+    @property
+    def expects(self) -> bool:
+        """Whether items without events count as popular."""
+        return bool(self.weights.newcomer) and self.popularity is not None
+
+    def expected(self, loans: Loans) -> npt.NDArray[np.float32]:
+        """(n,) the p of items without events that borrow so; none is above the most popular."""
+        assert self.popularity is not None
+        known = np.nan_to_num(self.popularity)
+        return (self.weights.newcomer * loans.worth(known)).clip(max=known.max(initial=0.0)).astype(np.float32)
+
+    @cached_property
+    def standing(self) -> npt.NDArray[np.float32]:
+        """(N,) the p of each item; where it is not known, what is expected by `loans`, or 0 where nobody lends."""
+        assert self.popularity is not None
+        known = np.nan_to_num(self.popularity).astype(np.float32)
+        if not self.expects or self.loans is None:
+            return known
+        lent = (self.loans @ known)[: len(known)]
+        unknown = np.flatnonzero(np.isnan(self.popularity[: len(lent)]))
+        standing = known.copy()
+        standing[unknown] = (self.weights.newcomer * lent[unknown]).clip(max=known.max(initial=0.0))
+        return standing
 
     @property
     def reach(self) -> int:
@@ -255,12 +278,14 @@ class Fusion:
         return max([*asked, self.weights.n_last if self.weights.content else 0])
 
     @cached_property
-    def n_followed(self) -> IntArray:
-        """(N,) how many items each item of the fit follows, in all tables together."""
-        followed: IntArray = np.sum(
-            [np.bincount(table.matrix.indices, minlength=table.n_items) for table in self.neighbours.values()], axis=0
-        )
-        return followed
+    def support(self) -> FloatArray:
+        """(N,) how much there is to lend: how many items each item of the fit follows, in all tables together; where there are
+        no tables, how popular it is."""
+        if not self.neighbours:
+            return np.zeros(0) if self.popularity is None else np.nan_to_num(self.popularity)
+        tables = self.neighbours.values()
+        counts = [np.bincount(table.matrix.indices, minlength=table.n_items).astype(np.float64) for table in tables]
+        return sum(counts[1:], counts[0])
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
         """(B, n_items) what neighbours add, borrowed ones too, less what the history loses; None where nothing counts."""
@@ -338,7 +363,7 @@ class Fusion:
         if not self.borrows:
             return np.zeros(len(loans), np.float32)
         items, worth = self._own_followers(history)
-        known: FloatArray = np.bincount(items, weights=worth, minlength=len(self.n_followed)).astype(np.float64)
+        known: FloatArray = np.bincount(items, weights=worth, minlength=len(self.support)).astype(np.float64)
         return loans.worth(known) * np.float32(self.weights.borrowed)
 
     @property

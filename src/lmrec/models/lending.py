@@ -1,8 +1,9 @@
-"""What is expected of an item that nothing is known to follow: what the items follow that read most like it. No torch.
+"""What is expected of an item that nothing is known to follow: what holds of the items that read most like it. No torch.
 
 Item transitions know an item by its events, so beside the towers an item without events gets nothing and sinks below all
 that have some. It borrows: the transitions of its `N_LENDERS` nearest items by words, weighted by cosine^POWER, times a
-factor found on validation (`FusionWeights.borrowed`).
+factor found on validation (`FusionWeights.borrowed`). An item without events is expected to be as popular as those, times
+`FusionWeights.newcomer`.
 """
 
 from dataclasses import dataclass
@@ -49,10 +50,10 @@ class Loans:
         return cls(np.concatenate([first.lenders, second.lenders]), np.concatenate([first.shares, second.shares]))
 
 
-def who_lends(n_followed: IntArray) -> IntArray:
-    """The items that follow something, at most `MAX_LENDING`, those that follow most, in order. n_followed: (N,)."""
-    most = np.argsort(-n_followed, kind="stable")[:MAX_LENDING]
-    return np.sort(most[n_followed[most] > 0])
+def who_lends(support: FloatArray) -> IntArray:
+    """The items that have something to lend, at most `MAX_LENDING`, those that have most, in order. support: (N,)."""
+    most = np.argsort(-support, kind="stable")[:MAX_LENDING]
+    return np.sort(most[support[most] > 0])
 
 
 def find_loans(text_vec: FloatArray, lending_vec: FloatArray, lending: IntArray) -> Loans:

@@ -95,7 +95,7 @@ class Scorer:
             known = self.fusion.factors.of_origin(rows) / np.float32(self._factors_unit)
             columns.append(torch.from_numpy(known).to(text_vec))
         if self.fusion.popularity is not None:
-            columns.append(self._popularity_of(rows).to(text_vec))
+            columns.append(self._popularity_of(rows, text_vec).to(text_vec))
         return replace(plain, matrix=torch.cat(columns, dim=1)) if len(columns) > 1 else plain
 
     @cached_property
@@ -109,14 +109,16 @@ class Scorer:
         """What popularity is divided by in rows and multiplied by in queries. Undivided it would be the largest number of all
         rows, and the step of an index's 8-bit codes, too coarse for the unit vectors beside it."""
         assert self.fusion.popularity is not None
-        return max(float(self.fusion.popularity.max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
+        return max(float(np.nan_to_num(self.fusion.popularity).max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
 
-    def _popularity_of(self, origin: IntArray) -> Tensor:
-        """(n, 1), the newcomer's for items that the log does not know."""
+    def _popularity_of(self, origin: IntArray, text_vec: Tensor) -> Tensor:
+        """(n, 1), what is expected by their words (n, Dt) of items that the log does not know."""
         assert self.fusion.popularity is not None
-        worth = np.append(self.fusion.popularity, self.fusion.newcomer)  # the last is for -1
-        known = (worth / self._popularity_unit).astype(np.float32)
-        return torch.from_numpy(known[np.where(origin < len(known) - 1, origin, -1)]).unsqueeze(1)
+        unknown = (origin < 0) | (origin >= len(self.fusion.popularity))
+        worth = self.fusion.standing[np.where(unknown, 0, origin)] * ~unknown
+        if self.fusion.expects and unknown.any():
+            worth[unknown] = self.fusion.expected(self.loans_of(text_vec[torch.from_numpy(unknown)]))
+        return torch.from_numpy((worth / self._popularity_unit).astype(np.float32)).unsqueeze(1)
 
     @property
     def columns(self) -> dict[str, slice]:
@@ -140,22 +142,22 @@ class Scorer:
     def fused(self, fusion: Fusion) -> "Scorer":
         """The same towers with other scores beside them; who borrows of whom is found where the fusion does not say."""
         fused = replace(self, fusion=fusion)
-        if fusion.borrows:
+        if fusion.borrows or fusion.expects:
             fused = replace(fused, fusion=replace(fusion, loans=fused._loans()))
         bank = fused.bank_rows(self.bank.text_vec, self.bank.item_vec, np.arange(self.bank.n_items))
         return replace(fused, bank=bank)
 
     def _loans(self) -> sp.csr_matrix:
         """(bank's N, fit's N): the fusion's own, and those of the bank's rows after them."""
-        n_followed, known = self.fusion.n_followed, self.fusion.loans
+        support, known = self.fusion.support, self.fusion.loans
         first = 0 if known is None else known.shape[0]
         if known is not None and first >= self.bank.n_items:
             return known
-        follows = np.zeros(max(self.bank.n_items, len(n_followed)), np.bool_)
-        follows[: len(n_followed)] = n_followed > 0
-        borrowers = first + np.flatnonzero(~follows[first : self.bank.n_items])
+        lends = np.zeros(max(self.bank.n_items, len(support)), np.bool_)
+        lends[: len(support)] = support > 0
+        borrowers = first + np.flatnonzero(~lends[first : self.bank.n_items])
         found = self.loans_of(self.bank.text_vec[torch.from_numpy(borrowers)])
-        fresh = found.matrix(borrowers - first, (self.bank.n_items - first, len(n_followed)))
+        fresh = found.matrix(borrowers - first, (self.bank.n_items - first, len(support)))
         return fresh if known is None else sp.vstack([known, fresh]).tocsr()
 
     def loans_of(self, text_vec: Tensor) -> Loans:
@@ -166,9 +168,7 @@ class Scorer:
     @cached_property
     def _lending(self) -> tuple[IntArray, npt.NDArray[np.float32]]:
         """(K,) the items that lend, and their unit text vectors (K, Dt)."""
-        if not self.fusion.neighbours:
-            return np.zeros(0, np.int64), np.zeros((0, self.bank.text_vec.shape[1]), np.float32)
-        lending = np.asarray(who_lends(self.fusion.n_followed), np.int64)
+        lending = np.asarray(who_lends(self.fusion.support), np.int64)
         vectors = nn.functional.normalize(self.bank.text_vec[torch.from_numpy(lending)].float().cpu(), dim=-1)
         return lending, vectors.numpy()
 

@@ -96,15 +96,14 @@ class Counted:
 
     def fusion(self, weights: FusionWeights) -> Fusion:
         """Of what counts by these weights."""
-        popularity, newcomer = None, 0.0
+        popularity = None
         if weights.popularity:
             half_life_s = math.inf if weights.half_life_days is None else weights.half_life_days * SECONDS_A_DAY
             popularity = np.log1p(recent_popularity(self.log, self.n_items, half_life_s))
-            newcomer = 0.0 if self.is_new.all() else weights.newcomer * float(popularity[~self.is_new].mean())
-            popularity[self.is_new] = newcomer
+            popularity[self.is_new] = np.nan
         neighbours = {kind: table for kind, table in self.neighbours.items() if weights.amount(kind)}
         factors = self.factors if weights.als else None
-        return Fusion(weights, neighbours, factors, popularity, newcomer, self.loans.get(tuple(neighbours)))
+        return Fusion(weights, neighbours, factors, popularity, self.loans.get(tuple(neighbours)))
 
     def remember(self, fusion: Fusion) -> None:
         """Who borrows of whom takes long to find, and depends on the kinds of neighbours alone."""

@@ -75,7 +75,7 @@ _FIRST_POPULARITY = (
 )  # at which half-lives are compared: beside the rest, and before it, which then decides among equals
 _REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-_NEWCOMER = (0.0, 0.5, 1.0, 2.0)
+_NEWCOMER = (0.0, 0.5, 1.0, 2.0, 4.0)
 _AGAIN = (0.0, 0.5, 1.0, 2.0)  # times what was found first, where several parts know the same
 _NEW_SHARE = 0.1
 _DRAWS = 2
@@ -185,8 +185,10 @@ class _Search:
             start = start.model_copy(update={"pairs": pairs})
         new_items = self.config.new_items
         # Where new items are what is asked for, what is borrowed decides what the rest is worth.
-        borrowed = _BORROWED[-1] if _asks_for_new(self.counted, self.asked) else BORROWED
-        self.best = start.model_copy(update={"borrowed": borrowed * new_items, "newcomer": float(new_items)})
+        borrowed, newcomer = BORROWED, 1.0
+        if _asks_for_new(self.counted, self.asked):
+            borrowed, newcomer = _BORROWED[-1], _NEWCOMER[-1]
+        self.best = start.model_copy(update={"borrowed": borrowed * new_items, "newcomer": newcomer * new_items})
         self.found = self.measure(self.best)
         for grid in self._first_grids:
             self._try(grid)

@@ -122,7 +122,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         taught = ", taught again with validation, + " if has_refit(run) else " + "
         notes[FUSED] = (
             f"{f'{towers}{taught}' if weights.towers else 'nothing trained: '}{weights.words()}; "
-            f"items without events borrow {weights.borrowed:g} x neighbours, "
+            f"items without events borrow {weights.borrowed:g} x neighbours, {weights.newcomer:g} x popularity, "
             f"{weights.repeated:+g} for items of the history; weights from validation, counts from training and validation"
         )
     for name, one in own:

@@ -98,7 +98,7 @@ def carry_fusion(served: Fusion, old_rows: IntArray) -> Fusion:
     whom is to be found anew."""
     popularity = None
     if served.popularity is not None:
-        popularity = np.where(old_rows >= 0, np.append(served.popularity, 0.0)[old_rows], served.newcomer)
+        popularity = np.where(old_rows >= 0, np.append(served.popularity, 0.0)[old_rows], np.nan)
     return replace(
         served,
         neighbours={kind: table.moved(old_rows) for kind, table in served.neighbours.items()},

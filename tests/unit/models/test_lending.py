@@ -45,7 +45,7 @@ def test_few_lenders_or_none_lend_what_they_have() -> None:
 
 
 def test_those_lend_that_follow_something() -> None:
-    assert who_lends(np.array([0, 2, 0, 2])).tolist() == [1, 3]
+    assert who_lends(np.array([0.0, 2.0, 0.0, 2.0])).tolist() == [1, 3]
     n = MAX_LENDING + 5
     popular = np.arange(n) >= 5
-    assert who_lends(1 + popular.astype(np.int64)).tolist() == np.flatnonzero(popular).tolist()
+    assert who_lends(1.0 + popular).tolist() == np.flatnonzero(popular).tolist()
