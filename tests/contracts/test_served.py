@@ -22,10 +22,10 @@ KINDS = ("towers", "fused", "untrained", "collaborative", "ensemble")
 def served(request: pytest.FixtureRequest, fitted: Any) -> Scorer | EnsembleScorer:
     recommender = Recommender.load(fitted)
     towers = recommender.towers_scorer
-    weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4, borrowed=1.5, repeated=-3.0)
+    weights = FusionWeights(transitions=20.0, content=4.0, popularity=0.4, borrowed=1.5, newcomer=1.0, repeated=-3.0)
     fused = towers.fused(fit_fusion(weights, recommender.interactions, recommender.catalog.n_items))
     untrained = fused.fused(replace(fused.fusion, weights=weights.model_copy(update={"towers": 0.0})))
-    counted = FusionWeights(towers=0.0, als=3.0, ease=2.0, bm25_knn=0.1, popularity=0.4, borrowed=1.5)
+    counted = FusionWeights(towers=0.0, als=3.0, ease=2.0, bm25_knn=0.1, popularity=0.4, borrowed=1.5, newcomer=2.0)
     collaborative = towers.fused(fit_fusion(counted, recommender.interactions, recommender.catalog.n_items))
     kinds: dict[str, Scorer | EnsembleScorer] = {
         "towers": towers,

@@ -77,10 +77,26 @@ FUSED: dict[str, FusionWeights] = {
         popularity=0.001,
     ),
     "ranks": FusionWeights(
-        transitions=1.0, ease=1.0, bm25_knn=1.0, als=1.0, content=1.0, popularity=1.0, borrowed=1.5, ranks=True
+        transitions=1.0,
+        ease=1.0,
+        bm25_knn=1.0,
+        als=1.0,
+        content=1.0,
+        popularity=1.0,
+        borrowed=1.5,
+        newcomer=1.0,
+        ranks=True,
     ),
     "all": FusionWeights(
-        transitions=3.0, ease=2.0, bm25_knn=0.5, als=2.0, content=2.0, popularity=0.2, borrowed=1.5, repeated=-2.0
+        transitions=3.0,
+        ease=2.0,
+        bm25_knn=0.5,
+        als=2.0,
+        content=2.0,
+        popularity=0.2,
+        borrowed=1.5,
+        newcomer=2.0,
+        repeated=-2.0,
     ),
 }
 
