@@ -1,19 +1,23 @@
-"""How sharply an item without events should borrow from the items that it reads like, and how much.
+"""How sharply an item without events should borrow from the items that it reads like, how much, and how popular it counts.
 
     python -m benchmarks.fusing.lending NAME RUN [--cases 4000]
 
 A run as for `benchmarks.fusing`. In each of two draws a tenth of the items with training events is taken as having none, as
-`lmrec fit` does to choose `FusionWeights.borrowed`; where validation mostly asks for new items (split.kind=cold_items) they
-are asked for as they are. The weights are those that the run found; what varies is the power of the cosine that shares are
-made by and the factor. NDCG@10 of validation cases: all, those that ask for a known item, those that ask for a new one.
-Nothing of test is read. What was found lies in benchmarks/fusing/results/lending-NAME.json.
+`lmrec fit` does to choose `FusionWeights.borrowed` and `newcomer`; where validation mostly asks for new items
+(split.kind=cold_items) they are asked for as they are. The weights are those that the run found; what varies is, first, the
+power of the cosine that shares are made by and the factor of what is borrowed, then, with the power of the product and the
+run's own factor, how popular new items count. NDCG@10 of validation cases: all, those that ask for a known item, those that
+ask for a new one, and these once more where new items alone are ranked. Nothing of test is read. What was found lies in
+benchmarks/fusing/results/lending-NAME.json.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,17 +26,39 @@ from benchmarks.fusing.halves import METRIC, judging_of, learnt_towers
 from lmrec.artifacts.run import describe_environment, open_run
 from lmrec.data.split import split_interactions
 from lmrec.evaluation.evaluator import evaluate
-from lmrec.fields import FloatArray
+from lmrec.fields import BoolArray, FloatArray, Ragged
 from lmrec.models import lending
-from lmrec.models.fusion import FusionWeights
+from lmrec.models.fusion import PARTS, FusionWeights
 from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.scorer import Scorer
 from lmrec.workflows.counting import Counted
 from lmrec.workflows.fuse import worlds_of
 
-POWERS = (4, 8, 16, 32, 64)
-FACTORS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+POWERS = (4, 8, 16, 32)
+FACTORS = (0.0, 1.0, 1.5, 2.0, 3.0)
+NEWCOMER = (0.0, 0.5, 1.0, 2.0, 4.0)
 _N_DRAWS = 2
+_POPULARITY = 0.1  # where the run has none
+_LINE = (
+    "{what}, cosine^{power}, {borrowed:g} borrowed, newcomers {newcomer:g}: all {all:.4f}, known {known:.4f}, new {new:.4f}, "
+    "among new {among_new:.4f}"
+)
+
+
+@dataclass(frozen=True)
+class AmongNew:
+    """The same scores, of new items alone."""
+
+    scorer: Scorer
+    is_new: BoolArray
+
+    @property
+    def name(self) -> str:
+        return self.scorer.name
+
+    def score(self, history: Ragged) -> FloatArray:
+        return np.where(self.is_new, self.scorer.score(history), -np.inf)
 
 
 def main() -> None:
@@ -44,14 +70,14 @@ def main() -> None:
     rows = []
     for row in answer(options.run, options.cases):
         rows.append(row)
-        print("cosine^{power} x {factor}: all {all:.4f}, known {known:.4f}, new {new:.4f}".format(**row), flush=True)
+        print(_LINE.format(**row), flush=True)
     about = {"data": options.name, **describe_environment(), "made": time.strftime("%Y-%m-%d", time.gmtime())}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"lending-{options.name}.json"
     path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
-def answer(path: Path, n_cases: int) -> Iterator[dict[str, float]]:
+def answer(path: Path, n_cases: int) -> Iterator[dict[str, Any]]:
     run, recommender = open_run(path), Recommender.load(path)
     recipe = load_fitted(run.recipe_file)
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
@@ -63,25 +89,38 @@ def answer(path: Path, n_cases: int) -> Iterator[dict[str, float]]:
     for kind in weights.collaborative:
         counted = counted.having(kind, weights.fit_of(kind))
     worlds = worlds_of(towers, counted, cases, recipe.training.seed, _N_DRAWS)
+
+    def row(power: int, change: Mapping[str, float], what: str = "fused") -> dict[str, Any]:
+        chosen, means = weights.model_copy(update=change), []
+        for one, known in worlds:
+            fused = one.fused(known.fusion(chosen))
+            known.remember(fused.fusion)
+            whole = evaluate(fused, cases, towers.bank.n_items, judging).metrics[METRIC]
+            asks_new = np.maximum.reduceat(known.is_new[cases.relevant.values], cases.relevant.offsets[:-1])
+            of_new = cases.take(np.flatnonzero(asks_new))
+            among = evaluate(AmongNew(fused, known.is_new), of_new, towers.bank.n_items, judging).metrics[METRIC]
+            means.append([_mean(whole), _mean(whole[~asks_new]), _mean(whole[asks_new]), _mean(among)])
+        names = ("all", "known", "new", "among_new")
+        said = {"what": what, "power": power, "borrowed": chosen.borrowed, "newcomer": chosen.newcomer}
+        return {**said, **dict(zip(names, np.mean(means, axis=0).round(5).tolist(), strict=True))}
+
+    usual = lending.POWER
+    yield row(usual, {**dict.fromkeys(PARTS, 0.0), "content": 1.0}, "words alone")
     for power in POWERS:
         lending.POWER = power
         for _, known in worlds:
             known.loans.clear()
         for factor in FACTORS:
-            chosen = weights.model_copy(update={"borrowed": factor, "newcomer": 1.0})
-            means = []
-            for one, known in worlds:
-                fused = one.fused(known.fusion(chosen))
-                values = evaluate(fused, cases, towers.bank.n_items, judging).metrics[METRIC]
-                known.remember(fused.fusion)
-                asks_new = np.maximum.reduceat(known.is_new[cases.relevant.values], cases.relevant.offsets[:-1])
-                means.append([_mean(values), _mean(values[~asks_new]), _mean(values[asks_new])])
-            every, of_known, of_new = np.mean(means, axis=0)
-            yield {"power": power, "factor": factor, "all": every, "known": of_known, "new": of_new}
+            yield row(power, {"borrowed": factor, "newcomer": 0.0})
+    lending.POWER = usual
+    for _, known in worlds:
+        known.loans.clear()
+    for newcomer in NEWCOMER:
+        yield row(usual, {"newcomer": newcomer, "popularity": weights.popularity or _POPULARITY})
 
 
 def _mean(values: FloatArray) -> float:
-    return round(float(values.mean()), 5) if len(values) else float("nan")
+    return float(values.mean()) if len(values) else float("nan")
 
 
 if __name__ == "__main__":
