@@ -58,7 +58,18 @@ class EnsembleScorer:
         """Members read item vectors, never texts of histories (`workflows.ensemble` refuses such)."""
         return self.over(bank)
 
-    def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None, origin: IntArray | None = None) -> ItemBank:
+    def project(self, text_vec: Tensor) -> Tensor:
+        """As `Scorer.project`, the members' vectors side by side."""
+        texts = _split(text_vec, [member.bank.text_vec for member in self.members])
+        return torch.cat([member.project(text) for member, text in zip(self.members, texts, strict=True)], dim=1)
+
+    def bank_rows(
+        self,
+        text_vec: Tensor,
+        item_vec: Tensor | None = None,
+        origin: IntArray | None = None,
+        is_ranked: bool = True,
+    ) -> ItemBank:
         """As `Scorer.bank_rows`, the members' vectors side by side."""
         texts = _split(text_vec, [member.bank.text_vec for member in self.members])
         items: Sequence[Tensor | None] = [None] * len(self.members)
@@ -66,7 +77,7 @@ class EnsembleScorer:
             items = _split(item_vec, [member.bank.item_vec for member in self.members])
         return _side_by_side(
             [
-                member.bank_rows(text, item, origin)
+                member.bank_rows(text, item, origin, is_ranked)
                 for member, text, item in zip(self.members, texts, items, strict=True)
             ]
         )

@@ -163,8 +163,9 @@ def _words(
         return ()
     without = [" ".join([*said[:at], *said[at + 1 :]]) for at in range(len(said))]
     text_vec = live.scorer.catalog.encode_texts([" ".join(said), *without])
-    learnt = snapshot.bank.take(np.array([row])).item_vec - live.scorer.scorer.bank_rows(text_vec[:1]).item_vec
-    scores = live.scorer.scores_of_words(snapshot, history, text, text_vec, learnt, profile)
+    learnt = snapshot.bank.take(np.array([row])).item_vec - live.scorer.scorer.project(text_vec[:1])
+    origin = int(snapshot.origin[row])
+    scores = live.scorer.scores_of_words(snapshot, history, text, text_vec, learnt, origin, profile)
     return tuple(WordAttribution(word, float(scores[0] - lost)) for word, lost in zip(said, scores[1:], strict=True))
 
 

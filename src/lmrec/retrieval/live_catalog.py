@@ -261,18 +261,16 @@ class LiveCatalog:
     def _bank_rows(self, text_vec: Tensor, origin: npt.NDArray[np.int64]) -> ItemBank:
         """Rows of the bank. What training learnt of an item beyond its words stays as far as its words stay: it is
         weighted by the cosine of the new and the trained text vector, so that an id put to other use starts afresh."""
-        rows = self._scorer.bank_rows(text_vec)
+        item_vec = self._scorer.project(text_vec)
         trained = np.flatnonzero(origin >= 0)
-        if not len(trained):
-            return rows
-        known, places = torch.from_numpy(origin[trained]), torch.from_numpy(trained)
-        own = self._scorer.bank
-        learnt = own.item_vec[known] - self._scorer.bank_rows(own.text_vec[known]).item_vec
-        if not self._id_only:
-            alike = torch.nn.functional.cosine_similarity(text_vec[places], own.text_vec[known], dim=1)
-            learnt = learnt * alike.clamp(min=0.0).unsqueeze(1)
-        item_vec = rows.item_vec.clone()
-        item_vec[places] += learnt
+        if len(trained):
+            known, places = torch.from_numpy(origin[trained]), torch.from_numpy(trained)
+            own = self._scorer.bank
+            learnt = own.item_vec[known] - self._scorer.project(own.text_vec[known])
+            if not self._id_only:
+                alike = torch.nn.functional.cosine_similarity(text_vec[places], own.text_vec[known], dim=1)
+                learnt = learnt * alike.clamp(min=0.0).unsqueeze(1)
+            item_vec = item_vec.index_add(0, places, learnt)
         return self._scorer.bank_rows(text_vec, item_vec, origin)
 
     def _popularity(self, ids: Sequence[ItemId], origin: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -65,7 +65,8 @@ class ListMaker:
     ) -> tuple[LiveItem, ...]:
         _check_k(k)
         if row is None:
-            asked = self.scorer.scorer.bank_rows(self.scorer.catalog.encode_texts([self.scorer.words(text)]))
+            said = self.scorer.catalog.encode_texts([self.scorer.words(text)])
+            asked = self.scorer.scorer.bank_rows(said, is_ranked=False)
         else:
             asked = snapshot.bank.take(np.array([row]))
         if self.scorer.scorer.trained:

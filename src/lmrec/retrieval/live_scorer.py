@@ -60,7 +60,8 @@ class LiveScorer:
                 self.scorer.bank
             )  # someone without a history is asked about too; padding must point somewhere
         elif words:
-            bank = _joined(bank, self.scorer.bank_rows(self.catalog.encode_texts([self.words(text) for text in words])))
+            said = self.catalog.encode_texts([self.words(text) for text in words])
+            bank = _joined(bank, self.scorer.bank_rows(said, is_ranked=False))
         asked = Ragged.from_rows(
             [
                 [place_of[row] for row in history] + ([word_place[text]] if text is not None else [])
@@ -180,13 +181,14 @@ class LiveScorer:
         text: str | None,
         text_vec: Tensor,
         learnt: Tensor,
+        origin: int,
         profile: Mapping[str, Any] | None = None,
     ) -> npt.NDArray[np.float64]:
         """(n,) the product of the history, with the text beside it, and items of these text vectors (n, Dt), to whose item
-        vectors `learnt` (1, D) is added: an item's own rows if its words were others."""
+        vectors `learnt` (1, D) is added: the rows of an item of this origin if its words were others."""
         query = self.query(snapshot, [history], [text], [profile or {}])
-        item_vec = self.scorer.bank_rows(text_vec).item_vec + learnt
-        bank = self.scorer.bank_rows(text_vec, item_vec)
+        item_vec = self.scorer.project(text_vec) + learnt
+        bank = self.scorer.bank_rows(text_vec, item_vec, np.full(len(text_vec), origin))
         scores: npt.NDArray[np.float64] = (bank.matrix @ query[0]).double().numpy()
         return scores
 

@@ -280,7 +280,7 @@ class Recommender:
         catalog = self.catalog.with_items(items)
         fresh = catalog.frame.tail(len(items))
         text_vec = self.encode_texts(self.checkpoint.template.render_items(fresh))
-        item_vec = self.parts_scorer.bank_rows(text_vec).item_vec
+        item_vec = self.parts_scorer.project(text_vec)
         vectors = ItemVectors(
             torch.cat([self.vectors.text_vec, text_vec]), torch.cat([self.vectors.item_vec, item_vec])
         )
@@ -500,7 +500,7 @@ class Recommender:
         return self.words.encode(texts)
 
     def _item_vec_of_text(self, text: str) -> Tensor:
-        return self.parts_scorer.bank_rows(self._text_vec_of(text)).item_vec
+        return self.parts_scorer.project(self._text_vec_of(text))
 
     def _text_vec_of(self, text: str) -> Tensor:
         """(1, Dt) of typed words, as the words of an item."""

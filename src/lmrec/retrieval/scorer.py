@@ -80,12 +80,25 @@ class Scorer:
         return replace(self, bank=bank, encode_histories=encode_histories)
 
     @torch.no_grad()
-    def bank_rows(self, text_vec: Tensor, item_vec: Tensor | None = None, origin: IntArray | None = None) -> ItemBank:
+    def project(self, text_vec: Tensor) -> Tensor:
+        """(n, D) the item vectors of items that exist only as words, text_vec (n, Dt)."""
+        vectors: Tensor = self.towers.item_tower.project(text_vec)
+        return vectors
+
+    @torch.no_grad()
+    def bank_rows(
+        self,
+        text_vec: Tensor,
+        item_vec: Tensor | None = None,
+        origin: IntArray | None = None,
+        is_ranked: bool = True,
+    ) -> ItemBank:
         """Rows of the bank for items that exist only as words, text_vec (n, Dt), unless their item_vec (n, D) is given.
 
-        origin: (n,) the rows that they had when the log was learnt, -1 for new ones; unset: all are new.
+        origin: (n,) the rows that they had when the log was learnt, -1 for new ones; unset: all are new. is_ranked: unset for
+        rows that histories alone name; how popular new ones may be expected to be, which takes long, is not found then.
         """
-        vectors = self.towers.item_tower.project(text_vec) if item_vec is None else item_vec
+        vectors = self.project(text_vec) if item_vec is None else item_vec
         plain = build_bank(self.towers, text_vec, vectors)
         columns = [plain.matrix]
         if self.fusion.weights.content:
@@ -95,7 +108,7 @@ class Scorer:
             known = self.fusion.factors.of_origin(rows) / np.float32(self._factors_unit)
             columns.append(torch.from_numpy(known).to(text_vec))
         if self.fusion.popularity is not None:
-            columns.append(self._popularity_of(rows, text_vec).to(text_vec))
+            columns.append(self._popularity_of(rows, text_vec if is_ranked else None).to(text_vec))
         return replace(plain, matrix=torch.cat(columns, dim=1)) if len(columns) > 1 else plain
 
     @cached_property
@@ -111,12 +124,12 @@ class Scorer:
         assert self.fusion.popularity is not None
         return max(float(np.nan_to_num(self.fusion.popularity).max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
 
-    def _popularity_of(self, origin: IntArray, text_vec: Tensor) -> Tensor:
-        """(n, 1), what is expected by their words (n, Dt) of items that the log does not know."""
-        assert self.fusion.popularity is not None
-        unknown = (origin < 0) | (origin >= len(self.fusion.popularity))
-        worth = self.fusion.standing[np.where(unknown, 0, origin)] * ~unknown
-        if self.fusion.expects and unknown.any():
+    def _popularity_of(self, origin: IntArray, text_vec: Tensor | None) -> Tensor:
+        """(n, 1), what is expected by their words (n, Dt), or 0 without, of items that neither log nor loans know."""
+        standing = self.fusion.standing
+        unknown = (origin < 0) | (origin >= len(standing))
+        worth = standing[np.where(unknown, 0, origin)] * ~unknown
+        if text_vec is not None and self.fusion.expects and unknown.any():
             worth[unknown] = self.fusion.expected(self.loans_of(text_vec[torch.from_numpy(unknown)]))
         return torch.from_numpy((worth / self._popularity_unit).astype(np.float32)).unsqueeze(1)
 

@@ -401,5 +401,5 @@ def _with_new_items(scorer: Scorer, counted: Counted, rng: np.random.Generator) 
     is_new[rng.choice(known, round(_NEW_SHARE * len(known)), replace=False)] = True
     rows = torch.from_numpy(np.flatnonzero(is_new))
     item_vec = scorer.bank.item_vec.clone()
-    item_vec[rows] = scorer.bank_rows(scorer.bank.text_vec[rows]).item_vec
+    item_vec[rows] = scorer.project(scorer.bank.text_vec[rows])
     return scorer.over(scorer.bank_rows(scorer.bank.text_vec, item_vec)).remembering(), counted.as_new(is_new)

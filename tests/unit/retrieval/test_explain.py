@@ -8,7 +8,7 @@ from lmrec.retrieval.explain import Explanation, explain
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.rules import parse_rule
 
-from .conftest import MakeLive
+from .conftest import FUSED, MakeLive
 
 HISTORY = ("3", "10", "7", "21", "no such item", "0")
 KNOWN = [item for item in HISTORY if item != "no such item"]
@@ -132,6 +132,20 @@ def test_words_that_matter_are_told(live: LiveRecommender) -> None:
         assert one.attribution == pytest.approx(found.score - shorter.score, abs=1e-4)
     live.upsert([{"item_id": "blank"}])
     assert why(live, ("3",), "blank").words == ()
+
+
+def test_words_of_a_known_item_do_not_change_how_popular_it_is(
+    make_live: MakeLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its words would let expect of a new item is not what the log says of it."""
+    told = []
+    for newcomer, head in ((0.0, "cosine"), (1.0, "dot")):  # another kind of run each, for runs are kept by their kind
+        weights = FUSED["all"].model_copy(update={"newcomer": newcomer, "popularity": 5.0, "towers": 0.0})
+        monkeypatch.setitem(FUSED, "words", weights)
+        found = why(make_live(fused="words", head=head), ("3", "10"), "12")
+        told.append([one.attribution for one in found.words])
+    assert told[0] == pytest.approx(told[1], abs=1e-4)
+    assert any(abs(one) > 1e-3 for one in told[0])
 
 
 def test_only_what_the_model_reads_is_credited(live: LiveRecommender) -> None:

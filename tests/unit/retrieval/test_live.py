@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrec.errors import InputError, UnknownIdError
-from lmrec.fields import IntArray, Ragged
+from lmrec.fields import FloatArray, IntArray, Ragged
+from lmrec.models.lending import Loans, find_loans
 from lmrec.retrieval import live_catalog
 from lmrec.retrieval.codes import Codes, PackedKernel
 from lmrec.retrieval.explain import explain
@@ -118,8 +119,9 @@ def test_a_new_item_can_be_recommended_at_once(live: LiveRecommender) -> None:
     assert ask(live, "new").basis == "history"
 
 
-def test_a_new_item_of_a_fused_model_borrows_as_it_would_offline(make_live: MakeLive) -> None:
-    live = make_live(fused="mixed")
+@pytest.mark.parametrize("fused", ["mixed", "all"])
+def test_a_new_item_of_a_fused_model_borrows_as_it_would_offline(make_live: MakeLive, fused: str) -> None:
+    live = make_live(fused=fused)
     # It reads as item 2 does, which is in fashion.
     new = {"item_id": "new", "title": "chef bakery 99", "description": "a film of chef bakery"}
     offline = live.recommender.add_items(pl.DataFrame([new]))
@@ -143,6 +145,25 @@ def test_a_new_item_of_a_fused_model_borrows_as_it_would_offline(make_live: Make
     check()
     live.delete(["new"])
     assert "new" not in ids(ask(live, "3", "1", k=100))
+
+
+def test_nobody_looks_for_lenders_of_typed_words(make_live: MakeLive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words stand in nobody's list, so how popular they might be is nothing to find out; of an item that is put it is."""
+    live = make_live(fused="all")
+    asked: list[int] = []
+
+    def count(text_vec: FloatArray, lending_vec: FloatArray, lending: IntArray) -> Loans:
+        asked.append(len(text_vec))
+        return find_loans(text_vec, lending_vec, lending)
+
+    monkeypatch.setattr("lmrec.retrieval.scorer.find_loans", count)
+    live.search("whale sailor", k=3)
+    live.similar(text="whale sailor", k=3)
+    live.recommend([LiveQuery(history=("3",), text="whale sailor", k=3)])
+    live.upsert([{"item_id": "3", "title": "chef bakery"}])
+    assert not asked
+    live.upsert([{"item_id": "new", "title": "chef bakery"}])
+    assert 1 <= len(asked) <= 2
 
 
 def test_a_changed_text_changes_the_vector_and_the_old_one_is_gone(live: LiveRecommender) -> None:
