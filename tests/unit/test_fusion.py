@@ -17,10 +17,11 @@ from lmrec.models.heads import HeadConfig
 from lmrec.models.transitions import ItemTransitionsConfig
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
+from lmrec.retrieval.ensemble import RankedEnsemble, answering
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.template import Template
 from lmrec.text.tokens import load_tokenizer
-from lmrec.workflows.counting import fit_fusion
+from lmrec.workflows.counting import Counted, fit_fusion
 from lmrec.workflows.fuse import search_weights
 from lmrec.workflows.warm import carry_fusion
 
@@ -228,6 +229,59 @@ def test_a_new_item_is_as_popular_as_its_words_let_expect_in_the_catalog_and_lat
         lent = 0.0 if not factor else min(factor * (9.0 + (1.0 + 3.0) / 16) / (1 + 2 / 16), 9.0)
         np.testing.assert_allclose([of_rows[4], float(later.matrix[0, -1]) * unit], lent, rtol=1e-4)
         assert factor == 0 or lent == pytest.approx(expected, rel=0.1)
+
+
+def test_what_has_gone_out_of_fashion_lends_and_what_is_measured_is_what_is_served(
+    plain: Scorer, text_vec: torch.Tensor
+) -> None:
+    """Of weights that differ in the half-life alone, lenders too are those of a fresh count. Of item 0 only words are left."""
+    log = events([[0], [1], [2]] * 5, [[0.0], [50.0], [100.0]] * 5)
+    like = text_vec.clone()
+    like[5] = like[0]
+    scorer, counted = plain.over(build_bank(plain.towers, like)), Counted.of(log, N_ITEMS)
+    expected = {}
+    for days in (None, 1 / 48):
+        weights = FusionWeights(popularity=1.0, half_life_days=days, newcomer=1.0)
+        measured = scorer.fused(counted.fusion(weights))
+        counted.remember(measured.fusion)
+        served = scorer.fused(fit_fusion(weights, log, N_ITEMS))
+        np.testing.assert_array_equal(measured.fusion.standing, served.fusion.standing)
+        assert served.fusion.loans is not None
+        assert np.flatnonzero(np.diff(served.fusion.loans.indptr)).tolist() == [3, 4, 5]
+        expected[days] = served.fusion.standing[5]
+    assert expected[None] == pytest.approx(np.log1p(5.0), rel=1e-5)
+    assert expected[1 / 48] < 0.5 * expected[None]
+
+
+def test_an_item_that_came_later_is_as_popular_to_a_ranking_as_to_the_whole(plain: Scorer) -> None:
+    """Item 3 is all the fashion and follows nothing, so it lends nothing, whoever asks."""
+    log = events([[0, 1], [1, 0], [0, 1], *[[3]] * 20])
+    words = torch.eye(N_ITEMS, 8)
+    words = torch.cat([words, words[3:4] + 0.3 * words[:1]])
+    scorer = plain.over(build_bank(plain.towers, words, torch.zeros(len(words), 4)))
+    weights = FusionWeights(transitions=1.0, popularity=1.0, newcomer=1.0, ranks=True)
+    whole = scorer.fused(fit_fusion(weights, log, N_ITEMS))
+    ranked = answering(whole)
+    assert isinstance(ranked, RankedEnsemble)
+    np.testing.assert_allclose(ranked.members[-1].bank.matrix[:, -1], whole.bank.matrix[:, -1])
+    assert 0 < whole.bank.matrix[-1, -1] < whole.bank.matrix[3, -1]
+
+
+def test_where_no_item_follows_any_the_popular_lend_all_the_same(plain: Scorer) -> None:
+    words = torch.eye(N_ITEMS, 8)
+    words[4] = words[0]
+    scorer = plain.over(build_bank(plain.towers, words))
+    weights = FusionWeights(transitions=1.0, popularity=1.0, newcomer=1.0)
+    log = events([[0], [1], [0]])
+    standing = scorer.fused(fit_fusion(weights, log, N_ITEMS)).fusion.standing
+    np.testing.assert_allclose(standing, np.log1p([2.0, 1.0, 0.0, 0.0, 2.0, 0.0]), rtol=1e-6)
+
+
+def test_where_every_item_is_new_none_is_popular(plain: Scorer, text_vec: torch.Tensor) -> None:
+    unknown = Fusion(FusionWeights(popularity=1.0, newcomer=1.0), popularity=np.full(N_ITEMS, np.nan))
+    fused, history = plain.fused(unknown), Ragged.from_rows([[0], []])
+    np.testing.assert_allclose(fused.score(history), plain.score(history), rtol=1e-5)
+    assert fused.bank_rows(text_vec[:1]).matrix[0, -1] == 0
 
 
 def test_what_is_in_fashion_is_found_on_validation(plain: Scorer) -> None:

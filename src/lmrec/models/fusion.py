@@ -253,22 +253,29 @@ class Fusion:
 
     def expected(self, loans: Loans) -> npt.NDArray[np.float32]:
         """(n,) the p of items without events that borrow so; none is above the most popular."""
-        assert self.popularity is not None
-        known = np.nan_to_num(self.popularity)
-        return (self.weights.newcomer * loans.worth(known)).clip(max=known.max(initial=0.0)).astype(np.float32)
+        return self._as_newcomers(loans.worth(self._known))
 
     @cached_property
     def standing(self) -> npt.NDArray[np.float32]:
-        """(N,) the p of each item; where it is not known, what is expected by `loans`, or 0 where nobody lends."""
+        """(N or more,) the p of each item of the fit, and of those after it that `loans` knows; where it is not known, what is
+        expected by `loans`, or 0 where nobody lends."""
         assert self.popularity is not None
-        known = np.nan_to_num(self.popularity).astype(np.float32)
         if not self.expects or self.loans is None:
-            return known
-        lent = (self.loans @ known)[: len(known)]
-        unknown = np.flatnonzero(np.isnan(self.popularity[: len(lent)]))
-        standing = known.copy()
-        standing[unknown] = (self.weights.newcomer * lent[unknown]).clip(max=known.max(initial=0.0))
+            return self._known
+        standing = np.zeros(max(self.loans.shape[0], len(self._known)), np.float32)
+        standing[: self.loans.shape[0]] = self._as_newcomers(self.loans @ self._known)
+        is_known = np.flatnonzero(~np.isnan(self.popularity))
+        standing[is_known] = self._known[is_known]
         return standing
+
+    def _as_newcomers(self, lent: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return (self.weights.newcomer * lent).clip(max=self._known.max(initial=0.0)).astype(np.float32)
+
+    @cached_property
+    def _known(self) -> npt.NDArray[np.float32]:
+        """(N,) the p of items with events, 0 for others."""
+        assert self.popularity is not None
+        return np.nan_to_num(self.popularity).astype(np.float32)
 
     @property
     def reach(self) -> int:
@@ -279,13 +286,12 @@ class Fusion:
 
     @cached_property
     def support(self) -> FloatArray:
-        """(N,) how much there is to lend: how many items each item of the fit follows, in all tables together; where there are
-        no tables, how popular it is."""
-        if not self.neighbours:
-            return np.zeros(0) if self.popularity is None else np.nan_to_num(self.popularity)
+        """(N,) how much there is to lend: how many items each item of the fit follows, in all tables together; where no item
+        follows any, 1 and how popular it is: whatever has had events lends, also what has gone out of fashion."""
         tables = self.neighbours.values()
         counts = [np.bincount(table.matrix.indices, minlength=table.n_items).astype(np.float64) for table in tables]
-        return sum(counts[1:], counts[0])
+        followed: FloatArray = sum(counts[1:], counts[0]) if counts else np.zeros(0)
+        return followed if followed.any() or self.popularity is None else np.nan_to_num(1.0 + self.popularity)
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
         """(B, n_items) what neighbours add, borrowed ones too, less what the history loses; None where nothing counts."""

@@ -48,13 +48,13 @@ def fit_fusion(weights: FusionWeights, interactions: Interactions, n_items: int)
 @dataclass(frozen=True, eq=False)
 class Counted:
     """Counts of a log, whatever they will weigh; popularity is made as it is asked for. is_new: (N,) items taken as having no
-    events. loans: by the kinds of neighbours that they were found for."""
+    events. loans: by what says who lends (`_lenders`)."""
 
     log: Interactions
     is_new: BoolArray
     neighbours: Mapping[NeighbourKind, ItemNeighbours] = field(default_factory=dict)
     factors: ItemFactors | None = None
-    loans: dict[tuple[str, ...], sp.csr_matrix] = field(default_factory=dict)
+    loans: dict[tuple[object, ...], sp.csr_matrix] = field(default_factory=dict)
 
     @classmethod
     def of(cls, log: Interactions, n_items: int) -> Self:
@@ -103,9 +103,16 @@ class Counted:
             popularity[self.is_new] = np.nan
         neighbours = {kind: table for kind, table in self.neighbours.items() if weights.amount(kind)}
         factors = self.factors if weights.als else None
-        return Fusion(weights, neighbours, factors, popularity, self.loans.get(tuple(neighbours)))
+        return Fusion(weights, neighbours, factors, popularity, self.loans.get(_lenders(neighbours, weights)))
 
     def remember(self, fusion: Fusion) -> None:
-        """Who borrows of whom takes long to find, and depends on the kinds of neighbours alone."""
+        """Who borrows of whom takes long to find, and depends on little."""
         if fusion.loans is not None:
-            self.loans[tuple(fusion.neighbours)] = fusion.loans
+            self.loans[_lenders(fusion.neighbours, fusion.weights)] = fusion.loans
+
+
+def _lenders(neighbours: Mapping[NeighbourKind, ItemNeighbours], weights: FusionWeights) -> tuple[object, ...]:
+    """What says who lends: the kinds of neighbours; where nothing is followed, what is most popular by the half-life."""
+    if any(table.matrix.nnz for table in neighbours.values()):
+        return tuple(neighbours)
+    return (weights.half_life_days,)
