@@ -74,7 +74,8 @@ def main() -> None:
     about = {"data": options.name, **describe_environment(), "made": time.strftime("%Y-%m-%d", time.gmtime())}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"lending-{options.name}.json"
-    path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    kept = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # JSON has no NaN
+    path.write_text(json.dumps({**about, "rows": kept}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def answer(path: Path, n_cases: int) -> Iterator[dict[str, Any]]:
