@@ -69,10 +69,7 @@ _LITTLE_CONTENT = (0.1, 0.3, 1.0)
 _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _LITTLE_POPULARITY = 0.001  # decides where nothing else is said
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
-_FIRST_POPULARITY = (
-    0.4,
-    51.2,
-)  # at which half-lives are compared: beside the rest, and before it, which then decides among equals
+_FIRST_POPULARITY = (0.4, 51.2)  # half-lives are compared beside the rest, and where the rest decides among equals
 _REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _NEWCOMER = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -179,16 +176,15 @@ class _Search:
 
     def run(self, bar: Progress) -> None:
         self._bar = bar
-        start = self.best
-        if self.config.transitions:
-            self.counted, pairs = self._best_pairs()
-            start = start.model_copy(update={"pairs": pairs})
         new_items = self.config.new_items
         # Where new items are what is asked for, what is borrowed decides what the rest is worth.
         borrowed, newcomer = BORROWED, 1.0
         if _asks_for_new(self.counted, self.asked):
             borrowed, newcomer = _BORROWED[-1], _NEWCOMER[-1]
-        self.best = start.model_copy(update={"borrowed": borrowed * new_items, "newcomer": newcomer * new_items})
+        self.best = self.best.model_copy(update={"borrowed": borrowed * new_items, "newcomer": newcomer * new_items})
+        if self.config.transitions:
+            self.counted, pairs = self._best_pairs()
+            self.best = self.best.model_copy(update={"pairs": pairs})
         self.found = self.measure(self.best)
         for grid in self._first_grids:
             self._try(grid)
