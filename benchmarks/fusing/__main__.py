@@ -10,7 +10,6 @@ What was found lies in benchmarks/fusing/results/NAME.json.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fusing.halves import answer_halves, learnt_towers
-from lmrec.artifacts.run import describe_environment, open_run
+from benchmarks.fusing.halves import answer_halves
+from benchmarks.fusing.runs import keep, open_towers
 from lmrec.data.history import Cases
-from lmrec.data.split import split_interactions
 from lmrec.evaluation.compare import paired_difference
 from lmrec.fields import FloatArray
 from lmrec.models.fusion import COLLABORATIVE
-from lmrec.recipe import load_fitted
-from lmrec.retrieval.recommender import Recommender
 
-RESULTS = Path(__file__).resolve().parent / "results"
 _KINDS = tuple(kind for kind in COLLABORATIVE if kind != "transitions")
 # A way: what it sets of `fusion.*` beside the run's recipe.
 WAYS: Mapping[str, Mapping[str, Any]] = {
@@ -57,10 +52,7 @@ def main() -> None:
 
 def answer_run(path: Path, ways: list[str], n_cases: int, facts: dict[str, Any]) -> tuple[Cases, dict[str, FloatArray]]:
     """(B,) the metric of each case for each way, whose weights that case had no say in."""
-    run, recommender = open_run(path), Recommender.load(path)
-    recipe = load_fitted(run.recipe_file)
-    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
-    towers = learnt_towers(recommender, split)
+    _, recipe, split, towers = open_towers(path)
     cases = split.validation.sample(n_cases, 0)
     values: dict[str, FloatArray] = {}
     for way in ways:
@@ -93,15 +85,11 @@ def table(ways: list[str], found: list[dict[str, FloatArray]], users: np.ndarray
 def write(options: argparse.Namespace, found: list[dict[str, FloatArray]], cases: Cases, facts: dict[str, Any]) -> None:
     rows = table(options.ways, found, cases.user_idx)
     result = {
-        "data": options.name,
         "runs": [str(path) for path in options.runs[: len(found)]],
         "cases": len(cases),
-        **describe_environment(),
-        "made": time.strftime("%Y-%m-%d", time.gmtime()),
         "ways": {way: {**rows[way], "runs": facts[way]} for way in options.ways},
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keep(options.name, options.name, result)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ benchmarks/fusing/results/lending-NAME.json.
 """
 
 import argparse
-import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fusing.__main__ import RESULTS
-from benchmarks.fusing.halves import METRIC, judging_of, learnt_towers
-from lmrec.artifacts.run import describe_environment, open_run
-from lmrec.data.split import split_interactions
+from benchmarks.fusing.halves import METRIC, judging_of
+from benchmarks.fusing.runs import keep, open_towers
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.fields import BoolArray, FloatArray, Ragged
 from lmrec.models import lending
-from lmrec.models.fusion import PARTS, FusionWeights
-from lmrec.recipe import load_fitted
-from lmrec.retrieval.recommender import Recommender
+from lmrec.models.fusion import PARTS
 from lmrec.retrieval.scorer import Scorer
 from lmrec.workflows.counting import Counted
 from lmrec.workflows.fuse import worlds_of
@@ -71,24 +65,15 @@ def main() -> None:
     for row in answer(options.run, options.cases):
         rows.append(row)
         print(_LINE.format(**row), flush=True)
-    about = {"data": options.name, **describe_environment(), "made": time.strftime("%Y-%m-%d", time.gmtime())}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"lending-{options.name}.json"
-    kept = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # JSON has no NaN
-    path.write_text(json.dumps({**about, "rows": kept}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    told = [{name: None if value != value else value for name, value in row.items()} for row in rows]  # JSON has no NaN
+    keep(f"lending-{options.name}", options.name, {"rows": told})
 
 
 def answer(path: Path, n_cases: int) -> Iterator[dict[str, Any]]:
-    run, recommender = open_run(path), Recommender.load(path)
-    recipe = load_fitted(run.recipe_file)
-    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
-    towers = learnt_towers(recommender, split)
-    found = {name: value for name, value in run.read_record()["fusion"].items() if name in FusionWeights.model_fields}
-    weights = FusionWeights.model_validate(found)
+    recommender, recipe, split, towers = open_towers(path)
+    weights = recommender.checkpoint.fusion
     cases, judging = split.validation.sample(n_cases, 0), judging_of(recipe)
-    counted = Counted.of(split.train, towers.bank.n_items)
-    for kind in weights.collaborative:
-        counted = counted.having(kind, weights.fit_of(kind))
+    counted = Counted.of(split.train, towers.bank.n_items).weighed_by(weights)
     worlds = worlds_of(towers, counted, cases, recipe.training.seed, _N_DRAWS)
 
     def row(power: int, change: Mapping[str, float], what: str = "fused") -> dict[str, Any]:
@@ -105,17 +90,18 @@ def answer(path: Path, n_cases: int) -> Iterator[dict[str, Any]]:
         said = {"what": what, "power": power, "borrowed": chosen.borrowed, "newcomer": chosen.newcomer}
         return {**said, **dict(zip(names, np.mean(means, axis=0).round(5).tolist(), strict=True))}
 
-    usual = lending.POWER
-    yield row(usual, {**dict.fromkeys(PARTS, 0.0), "content": 1.0}, "words alone")
-    for power in POWERS:
+    def with_power(power: int) -> None:
         lending.POWER = power
         for _, known in worlds:
             known.loans.clear()
+
+    usual = lending.POWER
+    yield row(usual, {**dict.fromkeys(PARTS, 0.0), "content": 1.0}, "words alone")
+    for power in POWERS:
+        with_power(power)
         for factor in FACTORS:
             yield row(power, {"borrowed": factor, "newcomer": 0.0})
-    lending.POWER = usual
-    for _, known in worlds:
-        known.loans.clear()
+    with_power(usual)
     for newcomer in NEWCOMER:
         yield row(usual, {"newcomer": newcomer, "popularity": weights.popularity or _POPULARITY})
 

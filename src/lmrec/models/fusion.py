@@ -102,9 +102,8 @@ class FusionWeights(BaseModel):
     transition, and how much of a history is asked; *_fit: how the others are counted and asked.
     Content: newest n_last texts, decay^age each. Popularity: an event half_life_days before the log's end counts half; None,
     where all count alike. borrowed: what a borrowed transition counts beside one of an item's own; 0: none is. newcomer: how
-    popular an item without events counts, in what is expected of it. repeated: what is taken from items of the
-    history, below 0. ranks: weights
-    are of reciprocal ranks by each part, not of its scores.
+    popular an item without events counts, in what is expected of it. repeated: what is taken from items of the history, below
+    0. ranks: weights are of reciprocal ranks by each part, not of its scores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

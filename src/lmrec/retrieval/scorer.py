@@ -121,8 +121,7 @@ class Scorer:
     def _popularity_unit(self) -> float:
         """What popularity is divided by in rows and multiplied by in queries. Undivided it would be the largest number of all
         rows, and the step of an index's 8-bit codes, too coarse for the unit vectors beside it."""
-        assert self.fusion.popularity is not None
-        return max(float(np.nan_to_num(self.fusion.popularity).max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
+        return max(float(self.fusion.standing.max(initial=0.0)) / _LARGEST_OF_UNIT, 1e-12)
 
     def _popularity_of(self, origin: IntArray, text_vec: Tensor | None) -> Tensor:
         """(n, 1), what is expected by their words (n, Dt), or 0 without, of items that neither log nor loans know."""

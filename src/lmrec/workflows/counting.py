@@ -39,10 +39,7 @@ def log_arrays(interactions: Interactions, n_items: int) -> LogArrays:
 
 def fit_fusion(weights: FusionWeights, interactions: Interactions, n_items: int) -> Fusion:
     """The chosen weights with all that they weigh learnt from these events."""
-    counted = Counted.of(interactions, n_items)
-    for kind in weights.collaborative:
-        counted = counted.having(kind, weights.fit_of(kind))
-    return counted.fusion(weights)
+    return Counted.of(interactions, n_items).weighed_by(weights).fusion(weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +61,13 @@ class Counted:
     @property
     def n_items(self) -> int:
         return len(self.is_new)
+
+    def weighed_by(self, weights: FusionWeights) -> "Counted":
+        """With every kind that these weights ask for, counted as they say."""
+        counted = self
+        for kind in weights.collaborative:
+            counted = counted.having(kind, weights.fit_of(kind))
+        return counted
 
     def having(self, kind: Collaborative, settings: Settings) -> "Counted":
         """One kind more, or again, counted as the settings say."""
