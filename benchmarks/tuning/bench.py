@@ -9,19 +9,19 @@ import numpy as np
 from benchmarks.peers.cells import DATA, Data
 from benchmarks.tuning.results import Question
 from benchmarks.tuning.rows import Row
+from lmrec.models.fusion import COLLABORATIVE
 from lmrec.recipe import Recipe, load_recipe
 from lmrec.workflows.prepare import Prepared, prepare_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).resolve().parent
 PLAIN = Row("plain", (), "the common recipe: towers, then the two top layers of the language model")
-COMMON = (
+# Nothing fused, whatever a recipe asks for, and nothing learnt again from validation.
+TOWERS_ALONE = (
     "training.refit=false",
-    "fusion.transitions=false",
-    "fusion.content=false",
-    "fusion.popularity=false",
-    "tracking.to=[]",
+    *(f"fusion.{part}=false" for part in (*COLLABORATIVE, "content", "popularity")),
 )
+COMMON = (*TOWERS_ALONE, "tracking.to=[]")
 SMALL = (
     "training.frozen_epochs=2",
     "training.tuned_epochs=1",

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tuning.bench import ROOT
+from benchmarks.tuning.bench import ROOT, TOWERS_ALONE
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from
 from lmrec.artifacts.pretrained import cache_folder
 from lmrec.artifacts.run import RunFolder, describe_environment
@@ -32,8 +32,6 @@ from lmrec.workflows.train import fit_run, training_fingerprint
 RECIPE = ROOT / "recipes" / "movielens-100k.toml"
 RATES = (1e-6, 1e-5, 2e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 SMALL = ("training.frozen_epochs=4", "training.tuned_epochs=1", "training.validation_cases=500")
-
-STAGES_ALONE = ("training.refit=false", *(f"fusion.{part}=false" for part in ("transitions", "content", "popularity")))
 
 
 def main() -> None:
@@ -50,7 +48,7 @@ def main() -> None:
         draw_seeds(json.loads((options.out / "rates.json").read_text(encoding="utf-8"))["after"], options.out)
         return
     dataset = read_movielens_100k(fetch_dataset("movielens-100k", cache_folder() / "data"))
-    choices = [*(SMALL if options.small else ()), *options.set, *STAGES_ALONE]
+    choices = [*(SMALL if options.small else ()), *options.set, *TOWERS_ALONE]
     found: dict[float, list[dict[str, float]]] = {rate: [] for rate in sorted(options.rates)}
     for seed in range(options.seeds):
         plain = load_recipe(RECIPE, [*choices, f"training.seed={seed}"])

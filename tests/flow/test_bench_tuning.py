@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.peers.cells import DATA
-from benchmarks.tuning.bench import Bench
+from benchmarks.tuning.bench import ROOT, TOWERS_ALONE, Bench
 from benchmarks.tuning.costs import measure_all, measured, read_costs
 from benchmarks.tuning.fewer_labels import thin
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
@@ -41,6 +41,12 @@ ROWS = {
     "dropout and layers that run again": ("encoder.train=all", "encoder.dropout=0.1", "encoder.checkpointing=true"),
     "no second stage": ("encoder.train=none",),
 }
+
+
+@pytest.mark.parametrize("recipe", [data.recipe for data in DATA.values()])
+def test_nothing_stands_beside_the_towers_whatever_a_recipe_asks_for(recipe: str) -> None:
+    asked = load_recipe(ROOT / "recipes" / f"{recipe}.toml", [*TOWERS_ALONE, "objective.trend_half_life_days=0"])
+    assert not asked.fusion.any and not asked.training.refit
 
 
 @pytest.fixture(scope="module")
