@@ -41,12 +41,13 @@ torture: $(VENV)/.demo
 bench-soak: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.speed.serve.soak
 
-# lmrec beside its rivals (benchmarks/peers). Hours; the same command goes on where it was stopped. Choices:
-# DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1 MINUTES=8 SET="training.tuned_epochs=0"
+# lmrec beside its rivals (benchmarks/peers). Hours; what was found is kept in benchmarks/peers/results, so the same command goes
+# on where it was stopped, on any machine. Choices: DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1
+# MINUTES=8 SET="training.tuned_epochs=0" RESULTS=DIR (an empty folder: everything anew)
 bench-peers: $(VENV)/.demo bench-peers-setup
 	$(BIN)/python -m benchmarks.peers $(if $(DATASET),--dataset $(DATASET)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) \
 	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
-	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES)) $(foreach choice,$(SET),--set $(choice))
+	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RESULTS),--results $(RESULTS)) $(foreach choice,$(SET),--set $(choice))
 
 # One row a technique of docs/tuning, then the same question with fewer labels: hours. What each fit found is kept in
 # benchmarks/tuning/results, so the same command goes on where it was stopped, on any machine. SMALL=1: every row on a part of

@@ -15,19 +15,19 @@ from rich.console import Console
 
 from benchmarks.peers.cells import ROOT, choose_cells
 from benchmarks.peers.known import Known
-from benchmarks.peers.own import OWN, run_own
-from benchmarks.peers.results import build_results, write_results
+from benchmarks.peers.own import OWN, is_made, run_own
+from benchmarks.peers.results import build_results, known_results, write_results
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.steps import (
     export_split,
     in_own_process,
+    is_tried,
     run_inside,
     run_known,
     run_outside,
-    search_outside,
     train_outside,
 )
-from benchmarks.peers.work import Effort, Place, is_searched
+from benchmarks.peers.work import Effort, Place
 from lmrec.errors import InputError, LmrecError, nearest
 
 Step = tuple[str, Callable[[], bool], Callable[[], None]]  # what it is, whether it is done, do it
@@ -67,9 +67,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--small", action="store_true", help="two trials, two epochs, one seed: to see that it runs")
     parser.add_argument("--minutes", type=float, help="start no step after so long")
-    parser.add_argument("--work", type=Path, help="where steps keep what they did (runs/bench-peers)")
+    parser.add_argument("--work", type=Path, help="where fits and splits lie while they are needed (runs/bench-peers)")
     parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks", help="where RESULTS.md lies; peers/results beside"
+        "--results",
+        type=Path,
+        default=ROOT / "benchmarks",
+        help="where RESULTS.md lies, and in peers/results what was found before; an empty folder: all anew",
     )
     parser.add_argument("--tables", action="store_true", help="no step: only the tables of what is there")
     return parser.parse_args(arguments)
@@ -78,7 +81,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace, console: Console) -> int:
     effort = _effort(options)
     work = options.work or ROOT / "runs" / ("bench-peers-small" if options.small else "bench-peers")
-    places = [Place(work, cell) for cell in choose_cells(options.dataset, options.protocol)]
+    # A small run is none of the benchmark: it neither reads nor writes what the benchmark has found.
+    kept = work / "kept" if options.small else options.results / "peers" / "results"
+    places = [Place(work, cell, kept) for cell in choose_cells(options.dataset, options.protocol)]
     for place in [place for place in places if not place.cell.is_there]:
         console.print(
             f"skipped: {place.cell.name}, for there is no {place.cell.data.path} (LMREC_DATA says where data lie)"
@@ -86,9 +91,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         places.remove(place)
     systems = choose_systems(options.systems)
     started, finished = time.monotonic(), True
-    # A small run is none of the benchmark: it neither reads nor writes what the benchmark has found.
-    known = None if options.small else options.results / "peers" / "results"
-    steps = [] if options.tables else [step for place in places for step in plan(place, effort, systems, known)]
+    steps = [] if options.tables else [step for place in places for step in plan(place, effort, systems)]
     for number, (name, is_done, do) in enumerate(steps, 1):
         if is_done():
             continue
@@ -100,18 +103,17 @@ def run(options: argparse.Namespace, console: Console) -> int:
             break
         console.print(f"[{number}/{len(steps)}] {time.strftime('%H:%M:%S')} {name}")
         do()
-    print(build_results(places, effort, work / "tables", known))
-    if finished and known is not None:
+    print(build_results(places, effort))
+    if not options.small:
         # RESULTS.md holds every table there is, whatever was asked for in this call and whoever made it.
-        everything = [Place(work, cell) for cell in choose_cells(None, None)]
-        write_results(build_results(everything, effort, known, known), options.results / "RESULTS.md")
+        write_results(known_results(kept), options.results / "RESULTS.md")
     return 0 if finished else OUT_OF_TIME
 
 
-def plan(place: Place, effort: Effort, systems: Sequence[str], known: Path | None = None) -> Iterator[Step]:
+def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]:
     """The steps of a cell in order: the split, rivals' searches and first seeds, lmrec, then the other seeds.
 
-    known: a folder of tables; their best rival is fitted again where it is neither asked for nor here, to compare with.
+    The best rival of a known table is fitted again where it is neither asked for nor its row kept, to compare with.
     """
     forms, cell = tuple(place.cell.protocol.forms), place.cell.name
     yield f"{cell}: split", (place.split / "facts.json").exists, partial(in_own_process, export_split, place, effort)
@@ -126,7 +128,7 @@ def plan(place: Place, effort: Effort, systems: Sequence[str], known: Path | Non
                 partial(_all_there, needed),
                 partial(in_own_process, run_inside, place, name, effort),
             )
-    yield from _known_steps(place, effort, systems, known)
+    yield from _known_steps(place, effort, systems)
     for name in OUTSIDE:
         if name in systems:
             yield from _search_steps(place, name, effort)
@@ -141,17 +143,16 @@ def plan(place: Place, effort: Effort, systems: Sequence[str], known: Path | Non
                         partial(in_own_process, run_outside, place, name, effort, form, seed),
                     )
             if OWN in systems:
-                row = place.row(form, OWN, seed)
                 yield (
                     f"{cell}: lmrec, form {form}, seed {seed}",
-                    row.exists,
+                    partial(is_made, place, effort, form, seed),
                     partial(in_own_process, run_own, place, effort, form, seed),
                 )
 
 
-def _known_steps(place: Place, effort: Effort, systems: Sequence[str], folder: Path | None) -> Iterator[Step]:
+def _known_steps(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]:
     for form in place.cell.protocol.forms:
-        found = Known.read(folder, place.cell, form)
+        found = Known.read(place.kept, place.cell, form)
         name = None if found is None else found.rival_to_fit(place, form)
         if found is None or name is None or name in systems:
             continue
@@ -163,14 +164,12 @@ def _known_steps(place: Place, effort: Effort, systems: Sequence[str], folder: P
 
 def _search_steps(place: Place, name: str, effort: Effort) -> Iterator[Step]:
     n_trials = len(effort.draw_outside(OUTSIDE[name].space))
-    searched = partial(is_searched, place, name, n_trials)
     for number in range(n_trials):
         yield (
             f"{place.cell.name}: {name}, trial {number + 1} of {n_trials}",
-            searched,
-            partial(train_outside, place, name, effort, number),
+            partial(is_tried, place, name, effort, number),
+            partial(in_own_process, train_outside, place, name, effort, number),
         )
-    yield f"{place.cell.name}: {name}, best trial", searched, partial(search_outside, place, name)
 
 
 def choose_systems(names: str | None) -> tuple[str, ...]:

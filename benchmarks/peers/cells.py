@@ -129,7 +129,7 @@ PROTOCOLS = {
 # no split that a rival could read, and so no cell here.
 
 
-def choose_cells(data: str | None, protocol: str | None) -> list[Cell]:
+def choose_cells(data: str | None = None, protocol: str | None = None) -> list[Cell]:
     """All cells, or those of one data set or protocol (P1, or P1x for its form). Raises InputError for unknown names."""
     wanted = protocol.rstrip("xi") if protocol else None
     for name, known in ((data, DATA), (wanted, PROTOCOLS)):

@@ -1,7 +1,7 @@
 """What earlier runs of this benchmark found and left in benchmarks/peers/results: the rivals that need not be tried again.
 
-A fresh checkout has the tables and none of the cases behind them. So rows that are not made here stand as they were found,
-and the one rival that the others are compared with is fitted again, with the settings that its search had chosen then.
+Of some rows there is the table alone and none of the cases behind it. They stand as they were found, and where the one rival
+that the others are compared with is among them, it is fitted again, with the settings that its search had chosen then.
 """
 
 import math
@@ -28,9 +28,9 @@ class Known:
     table: JudgementTable
 
     @classmethod
-    def read(cls, folder: Path | None, cell: Cell, form: str) -> Self | None:
-        """None where nothing is known, or no folder is looked at."""
-        if folder is None or not results_file(folder, cell, form).exists():
+    def read(cls, folder: Path, cell: Cell, form: str) -> Self | None:
+        """None where nothing is known."""
+        if not results_file(folder, cell, form).exists():
             return None
         values = read_json(results_file(folder, cell, form))
         return cls(values["data_fingerprint"], values["systems"], JudgementTable.from_dict(values["table"]))
@@ -42,7 +42,7 @@ class Known:
     def rival_to_fit(self, place: Place, form: str) -> str | None:
         """The best rival, where its cases are not at hand and can be had in seconds; None otherwise."""
         best = self.table.best_baseline
-        if best not in INSIDE or any((place.folder / "rows" / form).glob(f"{best}-*.json")):
+        if best not in INSIDE or any(place.rows(form, best)):
             return None
         return best
 

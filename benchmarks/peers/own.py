@@ -1,15 +1,18 @@
 """lmrec's own rows: fitted by the product's own workflow with the data set's recipe, judged by the product's own judge."""
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.peers.kept import read_facts
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
-from benchmarks.peers.work import Effort, Place, save_row
+from benchmarks.peers.work import Effort, Place, keep_row
 from lmrec.artifacts.run import RunFolder
+from lmrec.recipe import Recipe, recipe_toml
 from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, own_name
-from lmrec.workflows.train import fit_run
+from lmrec.workflows.train import fit_run, replace_judging
 
 OWN = "lmrec"
 # What else the run knows is shown too, where it is not what it serves.
@@ -29,13 +32,26 @@ def title_of(system: str, settings: Mapping[str, Any]) -> str:
     return f"{TITLES[system]}, {', '.join(chosen)}" if chosen else TITLES[system]
 
 
+def is_made(place: Place, effort: Effort, form: str, seed: int) -> bool:
+    """Whether there is a row of the recipe as it is now."""
+    path = place.row(form, OWN, seed)
+    return path.exists() and bool(read_facts(path)["recipe"] == fingerprint_of(effort.recipe(place.cell, form)))
+
+
+def fingerprint_of(recipe: Recipe) -> str:
+    """Of all choices that can change what is served, but the seed."""
+    text = recipe_toml(replace_judging(with_seed(recipe, 0)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
+
+
 def run_own(place: Place, effort: Effort, form: str, seed: int) -> None:
     """Fit with one seed and save the row of what the run serves, and rows of its parts. An interrupted fit goes on."""
-    if place.row(form, OWN, seed).exists():
-        return
     prepared, recipes = prepare_cell(place, effort)
-    recipe = recipes[form]
-    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
+    recipe = with_seed(recipes[form], seed)
     run, watch = RunFolder(place.folder / OWN / f"{form}-{seed}"), Stopwatch()
     status = run.read_record()["status"] if run.record_file.exists() else "new"
     if status != "trained":
@@ -47,8 +63,8 @@ def run_own(place: Place, effort: Effort, form: str, seed: int) -> None:
     judged = judge_run(run.path, ["baselines.names=[]"])
     served = own_name(run)
     settings = {"recipe": place.cell.data.recipe, "set": list(effort.own_overrides), "fusion": record["fusion"]}
-    facts = {"settings": settings, **record.get("bench", {})}
+    facts = {"settings": settings, "recipe": fingerprint_of(recipes[form]), **record.get("bench", {})}
     for name, evaluation in judged.evaluations.items():
         if name != served and name in PARTS:
-            save_row(place, form, PARTS[name], seed, evaluation, facts)
-    save_row(place, form, OWN, seed, judged.evaluations[served], facts)
+            keep_row(place, form, PARTS[name], seed, evaluation, facts)
+    keep_row(place, form, OWN, seed, judged.evaluations[served], facts)

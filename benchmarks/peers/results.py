@@ -1,7 +1,7 @@
 """The tables: every row with its interval, its paired difference to the best rival, its time and memory, and what made it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import own
-from benchmarks.peers.cells import Cell
-from benchmarks.peers.known import Known, ratios, results_file
+from benchmarks.peers.cells import Cell, choose_cells
+from benchmarks.peers.kept import load_row, read_facts
+from benchmarks.peers.known import Facts, Known, ratios, results_file
 from benchmarks.peers.rivals import TITLES
 from benchmarks.peers.steps import prepare_cell
-from benchmarks.peers.work import Effort, Place, load_row
+from benchmarks.peers.work import Effort, Place, trials_of
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.evaluation.evaluator import Evaluation
 from lmrec.evaluation.slices import slice_cases
@@ -23,33 +24,35 @@ BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 _TITLES = {**TITLES, **own.TITLES}
 
 
-def build_results(places: Sequence[Place], effort: Effort, out: Path, known: Path | None = None) -> str:
-    """A JSON file for each form of each cell that has rows, and all of them as one text of Markdown.
-
-    known: a folder of such files; what it holds of rows that are not made here stands beside those that are.
-    """
+def build_results(places: Sequence[Place], effort: Effort) -> str:
+    """A JSON file for each form of each cell that has rows, beside them, and all of them as one text of Markdown."""
     sections = []
     for place in places:
         for form in place.cell.protocol.forms:
-            found = tabulate(place, form, effort, known)
+            found = tabulate(place, form, effort)
             if found is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                write_json(results_file(out, place.cell, form), found)
+                write_json(results_file(place.kept, place.cell, form), found)
                 sections.append(render(place.cell, form, found))
     return "\n\n".join(sections)
 
 
-def tabulate(place: Place, form: str, effort: Effort, known: Path | None = None) -> dict[str, Any] | None:
-    """The table of one form; None where no row is there. Seeds of a system are averaged case by case."""
-    folder, before = place.folder / "rows" / form, Known.read(known, place.cell, form)
-    paths: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        paths[path.stem.rpartition("-")[0]].append(path)
+def known_results(kept: Path) -> str:
+    """Every table that there is, as one text of Markdown."""
+    files = [(cell, form, results_file(kept, cell, form)) for cell in choose_cells() for form in cell.protocol.forms]
+    return "\n\n".join(render(cell, form, read_json(file)) for cell, form, file in files if file.exists())
+
+
+def tabulate(place: Place, form: str, effort: Effort) -> dict[str, Any] | None:
+    """The table of one form; None where nothing is known. Seeds of a system are averaged case by case.
+
+    What an earlier table holds of rows that are not kept stands beside those that are.
+    """
+    before, paths = Known.read(place.kept, place.cell, form), alike(place.rows(form))
     if not paths:
-        return None if known is None or before is None else dict(read_json(results_file(known, place.cell, form)))
+        return None if before is None else dict(read_json(results_file(place.kept, place.cell, form)))
     prepared, recipes = prepare_cell(place, effort)
     split, n_items = prepared.split, prepared.dataset.catalog.n_items
-    rows = {system: [load_row(path, split.test, n_items) for path in found] for system, found in paths.items()}
+    rows = {system: [load_row(path, split.test) for path in found] for system, found in paths.items()}
     means = [_mean([evaluation for _, evaluation in found]) for found in rows.values()]
     config = recipes[form].evaluation
     n_users = len(np.unique(split.test.user_idx))
@@ -75,6 +78,27 @@ def tabulate(place: Place, form: str, effort: Effort, known: Path | None = None)
     }
 
 
+def alike(rows: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
+    """System -> its rows, without those that were made otherwise than its newest one: of settings chosen before, of a recipe
+    that has changed since."""
+    found: dict[str, list[tuple[Path, Facts]]] = defaultdict(list)
+    for system, path in rows:
+        found[system].append((path, read_facts(path)))
+    newest = {system: max(many, key=_when)[1] for system, many in found.items()}
+    return {
+        system: [path for path, facts in many if _how(facts) == _how(newest[system])] for system, many in found.items()
+    }
+
+
+def _when(row: tuple[Path, Facts]) -> str:
+    return str(row[1]["made"])
+
+
+def _how(facts: Facts) -> tuple[Any, ...]:
+    # What lmrec's own search found differs from seed to seed.
+    return facts.get("recipe"), {name: value for name, value in facts["settings"].items() if name != "fusion"}
+
+
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
     first = evaluations[0]
     metrics = {name: np.mean([found.metrics[name] for found in evaluations], axis=0) for name in first.metrics}
@@ -98,9 +122,8 @@ def _facts(seeds: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
 
 def _trials_of(place: Place, system: str, known: Known | None) -> int | None:
     """How many settings were tried on validation, here or before; None for lmrec, which runs its recipe."""
-    path = place.search(system)
-    if path.exists():
-        return int(read_json(path)["n_trials"])
+    if trials := trials_of(place, system):
+        return len(trials)
     return known.systems[system]["trials"] if known is not None and system in known.systems else None
 
 

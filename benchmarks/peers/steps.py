@@ -20,8 +20,9 @@ from benchmarks.peers.exchange import measure_handed_over, write_split
 from benchmarks.peers.rivals import INSIDE, OUTSIDE, Fittable, Inside
 from benchmarks.peers.spaces import Settings
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
-from benchmarks.peers.work import CHOSEN_BY, Effort, Place, is_searched, save_row, save_search
+from benchmarks.peers.work import CHOSEN_BY, Effort, Place, is_searched, keep_row, save_search, trials_of
 from lmrec.artifacts.files import read_json, write_json
+from lmrec.artifacts.run import describe_environment
 from lmrec.data.history import Cases
 from lmrec.errors import LmrecError
 from lmrec.evaluation.evaluator import evaluate
@@ -113,7 +114,7 @@ def _save_inside(
     fitted = INSIDE[name].make(settings, seed, text_vec).fit(log)
     facts = {"settings": settings, **watch.read()}
     evaluation = evaluate(fitted, prepared.split.test, log.n_items, recipe.evaluation)
-    save_row(place, form, name, seed, evaluation, {**facts, "peak_mb": peak_mb()})
+    keep_row(place, form, name, seed, evaluation, {**facts, "peak_mb": peak_mb()})
 
 
 def try_inside(
@@ -152,32 +153,37 @@ def _space_of(rival: Inside, prepared: Prepared) -> spaces.Space:
 
 
 def train_outside(place: Place, name: str, effort: Effort, number: int) -> None:
-    """One trial of an outside rival's search. Skipped where it is done."""
+    """One trial of an outside rival's search, which joins those that were made before; its best epoch counts for each form."""
     settings = effort.draw_outside(OUTSIDE[name].space)[number]
-    out = place.folder / name / f"trial-{number:02}"
-    _train(place, name, out, settings, 0, effort, epochs=effort.epochs, final=False)
+    out = place.folder / name / f"trial-{label_of(settings)}"
+    result = read_json(_train(place, name, out, settings, 0, effort, epochs=effort.epochs, final=False))
+    at = {
+        form: int(np.argmax([row["validation"][form] for row in result["epochs"]]))
+        for form in place.cell.protocol.forms
+    }
+    trial = {
+        "settings": settings,
+        "validation": {form: result["epochs"][epoch]["validation"][form] for form, epoch in at.items()},
+        "epochs": {form: epoch + 1 for form, epoch in at.items()},
+        "n_epochs": len(result["epochs"]),
+        "most_epochs": effort.epochs,
+        "seconds": result["seconds"],
+        "cpu_seconds": result["cpu_seconds"],
+        "commit": describe_environment()["commit"],
+    }
+    before = [one for one in trials_of(place, name) if one["settings"] != settings]
+    save_search(place, name, [*before, trial])
 
 
-def search_outside(place: Place, name: str) -> None:
-    """The trials that were trained, each with its best epoch for each form."""
-    trials = []
-    for path in sorted((place.folder / name).glob("trial-*/result.json")):
-        result = read_json(path)
-        at = {
-            form: int(np.argmax([row["validation"][form] for row in result["epochs"]]))
-            for form in place.cell.protocol.forms
-        }
-        trials.append(
-            {
-                "settings": result["job"]["settings"],
-                "validation": {form: result["epochs"][epoch]["validation"][form] for form, epoch in at.items()},
-                "epochs": {form: epoch + 1 for form, epoch in at.items()},
-                "n_epochs": len(result["epochs"]),
-                "seconds": result["seconds"],
-                "cpu_seconds": result["cpu_seconds"],
-            }
-        )
-    save_search(place, name, trials)
+def is_tried(place: Place, name: str, effort: Effort, number: int) -> bool:
+    """Whether that trial has been made, by this call or an earlier one."""
+    settings = effort.draw_outside(OUTSIDE[name].space)[number]
+    return any(trial["settings"] == settings for trial in trials_of(place, name))
+
+
+def label_of(settings: Settings) -> str:
+    """Settings as part of a folder's name."""
+    return "-".join(str(value) for value in settings.values())
 
 
 def run_outside(place: Place, name: str, effort: Effort, form: str, seed: int) -> None:
@@ -187,8 +193,7 @@ def run_outside(place: Place, name: str, effort: Effort, form: str, seed: int) -
     best = read_json(place.search(name))["best"][form]
     epochs = best["epochs"][form]
     # Two forms that chose the same share a training: lists of both are handed over.
-    label = "-".join([*(str(value) for value in best["settings"].values()), f"e{epochs}", f"s{seed}"])
-    out = place.folder / name / f"final-{label}"
+    out = place.folder / name / f"final-{label_of(best['settings'])}-e{epochs}-s{seed}"
     result = read_json(_train(place, name, out, best["settings"], seed, effort, epochs=epochs, final=True))
     prepared, recipes = prepare_cell(place, effort)
     n_items = prepared.dataset.catalog.n_items
@@ -199,7 +204,7 @@ def run_outside(place: Place, name: str, effort: Effort, form: str, seed: int) -
     evaluation = measure_handed_over(name, items, scores, test, n_items, judging, stand_in)
     facts = {"settings": {**best["settings"], "epochs": epochs}}
     facts |= {key: result[key] for key in ("seconds", "cpu_seconds", "peak_mb")}
-    save_row(place, form, name, seed, evaluation, facts)
+    keep_row(place, form, name, seed, evaluation, facts)
 
 
 def _train(

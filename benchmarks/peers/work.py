@@ -1,14 +1,17 @@
-"""Where the steps of a cell keep what they did, and what every one of them records.
+"""Where the steps of a cell keep what they did.
 
 WORK/CELL/split/                       what outside rivals read
-WORK/CELL/RIVAL/trial-NN/result.json   one training of an outside rival's search
-WORK/CELL/RIVAL/search.json            trials of the search, and the best one for each form
+WORK/CELL/RIVAL/trial-.../result.json  one training of an outside rival's search
 WORK/CELL/RIVAL/final-.../             lists of the test part
-WORK/CELL/rows/FORM/SYSTEM-SEED.json   one row for one seed: settings, seconds, memory; beside it .npz, the ranks in each case
+WORK/CELL/lmrec/FORM-SEED/             a run of lmrec
+KEPT/searches/CELL/SYSTEM.json         trials of a search, and the best one for each form
+KEPT/rows/CELL, FORM/SYSTEM-SEED.npz   rows: see kept.py
+
+KEPT is benchmarks/peers/results, in the repository: rows and searches are small and hours went into them, so they grow over as
+many calls and machines as it takes. WORK is large and only passes by.
 """
 
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +19,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.cells import Cell
-from benchmarks.peers.exchange import evaluation_of
+from benchmarks.peers.kept import KS, read_facts, save_row
 from benchmarks.peers.spaces import Settings, Space, draw_settings
 from lmrec.artifacts.files import read_json, write_json
-from lmrec.artifacts.run import describe_environment
-from lmrec.data.history import Cases
-from lmrec.errors import DataError
 from lmrec.evaluation.evaluator import Evaluation
-from lmrec.evaluation.metrics import Ranks
-from lmrec.fields import Ragged
 from lmrec.recipe import Recipe
 
-METRICS = ("ndcg@10", "hit@10", "recall@10", "mrr@10", "ndcg@20", "hit@20")  # named in a row's JSON
 CHOSEN_BY = "ndcg@10"
-KS = (10, 20)
 _OUTSIDE_DRAWN = 6
 
 
@@ -66,6 +62,7 @@ class Effort:
 class Place:
     work: Path
     cell: Cell
+    kept: Path
 
     @property
     def folder(self) -> Path:
@@ -76,16 +73,31 @@ class Place:
         return self.folder / "split"
 
     def search(self, system: str) -> Path:
-        return self.folder / system / "search.json"
+        return self.kept / "searches" / self.cell.name / f"{system}.json"
 
     def row(self, form: str, system: str, seed: int) -> Path:
-        return self.folder / "rows" / form / f"{system}-{seed}.json"
+        return self._rows(form) / f"{system}-{seed}.npz"
+
+    def rows(self, form: str, system: str = "*") -> Iterator[tuple[str, Path]]:
+        """(system, file) of the rows that there are, seed by seed."""
+        for path in sorted(self._rows(form).glob(f"{system}-*.npz")):
+            name = path.stem.rpartition("-")[0]
+            if system in ("*", name):
+                yield name, path
+
+    def _rows(self, form: str) -> Path:
+        return self.kept / "rows" / f"{self.cell.data.name}-{self.cell.protocol.form_name(form)}"
 
 
 def is_searched(place: Place, system: str, n_trials: int) -> bool:
     """Whether at least so many settings were tried."""
+    return len(trials_of(place, system)) >= n_trials
+
+
+def trials_of(place: Place, system: str) -> list[dict[str, Any]]:
+    """The settings that were tried so far, with what validation said of them."""
     path = place.search(system)
-    return path.exists() and bool(read_json(path)["n_trials"] >= n_trials)
+    return list(read_json(path)["trials"]) if path.exists() else []
 
 
 def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None:
@@ -101,48 +113,13 @@ def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None
     write_json(place.search(system), {"n_trials": len(trials), "best": best, "trials": trials})
 
     for form in place.cell.protocol.forms:
-        for row in place.row(form, system, 0).parent.glob(f"{system}-*.json"):
-            settings = read_json(row)["settings"]
+        for _, row in place.rows(form, system):
+            settings = read_facts(row)["settings"]
             if any(settings.get(key) != value for key, value in best[form]["settings"].items()):
                 row.unlink()
 
 
-def save_row(place: Place, form: str, system: str, seed: int, evaluation: Evaluation, facts: dict[str, Any]) -> None:
-    """`facts`: settings, seconds and so on; what made the row is added. The row exists once its JSON does."""
-    path = place.row(form, system, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ranks = evaluation.ranks
-    np.savez_compressed(
-        path.with_suffix(".npz"),
-        ranks=ranks.ranks.values,
-        offsets=ranks.ranks.offsets,
-        n_candidates=ranks.n_candidates,
-        top=evaluation.top[:, : max(KS)],
-    )
-    about = describe_environment()
-    means = {metric: float(evaluation.metrics[metric].mean()) for metric in METRICS}
-    write_json(
-        path,
-        {
-            "system": system,
-            "form": place.cell.protocol.form_name(form),
-            "seed": seed,
-            "n_cases": len(evaluation.cases),
-            **means,
-            **facts,
-            "commit": about["commit"],
-            "machine": about["machine"],
-            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-    )
-
-
-def load_row(path: Path, cases: Cases, n_items: int) -> tuple[dict[str, Any], Evaluation]:
-    """A saved row, as an evaluation of the same cases."""
-    facts = read_json(path)
-    with np.load(path.with_suffix(".npz")) as arrays:
-        found = Ragged(arrays["ranks"], arrays["offsets"])
-        ranks, top = Ranks(found, arrays["n_candidates"], found.lengths), arrays["top"]
-    if not np.array_equal(found.lengths, cases.relevant.lengths):
-        raise DataError("the row answers other questions than the split asks now. Remove it", file=path)
-    return facts, evaluation_of(facts["system"], ranks, top, cases, n_items, KS)
+def keep_row(place: Place, form: str, system: str, seed: int, evaluation: Evaluation, facts: dict[str, Any]) -> None:
+    """`facts`: settings, seconds and so on."""
+    named = {"system": system, "form": place.cell.protocol.form_name(form), "seed": seed}
+    save_row(place.row(form, system, seed), evaluation, {**named, **facts})

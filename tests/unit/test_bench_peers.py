@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import sys
+import time
 from copy import copy
 from dataclasses import replace
 from io import StringIO
@@ -19,9 +20,10 @@ from benchmarks.peers import check, own, results, steps
 from benchmarks.peers.__main__ import OUT_OF_TIME, choose_systems, main, plan
 from benchmarks.peers.cells import Cell, choose_cells
 from benchmarks.peers.exchange import measure_handed_over, write_split
+from benchmarks.peers.kept import KS, METRICS, load_row, save_row
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.spaces import draw_settings
-from benchmarks.peers.work import METRICS, Effort, Place, load_row
+from benchmarks.peers.work import Effort, Place
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import DataError, InputError, LmrecError
@@ -56,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     items.write_parquet(data / "amazon-beauty" / "items.parquet")
     cell = choose_cells("amazon-beauty", "P1")[0]
     here = replace(cell, data=replace(cell.data, folder=str(data / "amazon-beauty")))
-    return Place(tmp_path_factory.mktemp("work"), here)
+    return Place(tmp_path_factory.mktemp("work"), here, tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +147,9 @@ def test_a_fit_that_is_asked_otherwise_answers_as_a_fit_of_its_own(prepared: Pre
     assert any(not np.allclose(fitted.score(asked), one) for one in answers), "how it is asked makes a difference here"
 
 
-def test_rows_of_an_earlier_choice_do_not_stand_for_a_search(place: Place, prepared: Prepared) -> None:
+def test_rows_of_an_earlier_choice_do_not_stand_for_a_search(place: Place, prepared: Prepared, tmp_path: Path) -> None:
     chosen = {"regularization": 50.0, "n_last": 1}
-    fresh = Place(place.work / "known", place.cell)
+    fresh = Place(tmp_path / "work", place.cell, tmp_path / "kept")
     shutil.copytree(place.split, fresh.split)
     steps.run_known(fresh, "ease", {"x": chosen, "i": chosen}, 1, EFFORT)
     (search,) = [step for step in plan(fresh, EFFORT, ("ease",)) if step[0].endswith(": ease")]
@@ -168,7 +170,7 @@ def test_a_rival_is_searched_on_validation_and_leaves_a_row_for_each_form(
     for form in ("x", "i"):
         best = max(trial["validation"][form] for trial in search["trials"])
         assert search["best"][form]["validation"][form] == best
-        facts, evaluation = load_row(place.row(form, name, 0), prepared.split.test, N_ITEMS)
+        facts, evaluation = load_row(place.row(form, name, 0), prepared.split.test)
         assert facts["settings"] == search["best"][form]["settings"]
         assert facts["form"] == f"P1{form}"
         assert set(METRICS) <= set(evaluation.metrics)
@@ -194,9 +196,12 @@ def test_lmrec_fits_its_recipe_and_leaves_its_row_beside_its_parts(
     place: Place, prepared: Prepared, quick_choices: list[str], tmp_path: Path
 ) -> None:
     quick = tuple(choice for choice in quick_choices if not choice.startswith(("data.", "template.")))
-    here, effort = Place(tmp_path, place.cell), replace(EFFORT, own_overrides=quick)
+    here, effort = Place(tmp_path, place.cell, tmp_path / "kept"), replace(EFFORT, own_overrides=quick)
+    assert not own.is_made(here, effort, "x", 0)
     own.run_own(here, effort, "x", 0)
-    facts, evaluation = load_row(here.row("x", own.OWN, 0), prepared.split.test, N_ITEMS)
+    assert own.is_made(here, effort, "x", 0)
+    assert not own.is_made(here, replace(effort, own_overrides=(*quick, "objective.label_smoothing=0.1")), "x", 0)
+    facts, evaluation = load_row(here.row("x", own.OWN, 0), prepared.split.test)
     assert facts["seconds"] > 0
     assert facts["peak_mb"] > 0
     assert set(facts["settings"]) == {"recipe", "set", "fusion"}
@@ -204,7 +209,7 @@ def test_lmrec_fits_its_recipe_and_leaves_its_row_beside_its_parts(
     judged = judge_run(here.folder / own.OWN / "x-0", ["baselines.names=[]"])
     served = judged.evaluations[own_name(RunFolder(here.folder / own.OWN / "x-0"))]
     np.testing.assert_array_equal(evaluation.metrics["ndcg@10"], served.metrics["ndcg@10"])
-    parts = {path.stem.rpartition("-")[0] for path in (here.folder / "rows" / "x").glob("*.json")}
+    parts = {system for system, _ in here.rows("x")}
     assert parts <= set(own.TITLES)
     assert len(parts) == len(judged.evaluations)
 
@@ -212,13 +217,14 @@ def test_lmrec_fits_its_recipe_and_leaves_its_row_beside_its_parts(
 def test_the_table_compares_with_the_best_rival(place: Place, prepared: Prepared, tmp_path: Path) -> None:
     for name in ("popularity", "als"):
         steps.run_inside(place, name, EFFORT)
-    text = results.build_results([place], EFFORT, tmp_path)
-    found = read_json(tmp_path / "amazon-beauty-P1x.json")
+    text = results.build_results([place], EFFORT)
+    found = read_json(place.kept / "amazon-beauty-P1x.json")
     assert found["data_fingerprint"] == prepared.dataset.fingerprint
     assert found["systems"]["als"]["seeds"] == [0, 1]
     best = max(found["table"]["rows"], key=lambda row: row["metrics"]["ndcg@10"]["value"])["name"]
     assert found["table"]["best_baseline"] == best
     assert "### amazon-beauty, P1i" in text
+    assert results.known_results(place.kept) == text
     target = tmp_path / "RESULTS.md"
     target.write_text("# Results\n", encoding="utf-8")
     results.write_results(text, target)
@@ -228,30 +234,66 @@ def test_the_table_compares_with_the_best_rival(place: Place, prepared: Prepared
     assert once.count("### amazon-beauty, P1x") == 1
 
 
-def test_a_fresh_checkout_keeps_the_rivals_it_knows_and_fits_the_best_of_them_again(
+def test_a_row_that_is_kept_is_the_evaluation_it_was(prepared: Prepared, tmp_path: Path) -> None:
+    file, config = tmp_path / "row.npz", EvaluationConfig(ks=KS)
+    judged = evaluate(popularity_of(prepared), prepared.split.test, N_ITEMS, config)
+    save_row(file, judged, {"system": judged.name, "settings": {}})
+    facts, found = load_row(file, prepared.split.test)
+    assert found.metrics.keys() == judged.metrics.keys() - {"auc"}
+    for metric, value in found.metrics.items():
+        np.testing.assert_array_equal(value, judged.metrics[metric])
+        assert found.aggregate[metric] == pytest.approx(facts.get(metric, found.aggregate[metric]))
+    assert found.aggregate.keys() == judged.aggregate.keys() - {"auc"}
+    for other in (prepared.split.validation, prepared.split.test.take(np.arange(len(judged.cases))[::-1])):
+        with pytest.raises(DataError, match="answers other questions"):
+            load_row(file, other)
+    assert [path.name for path in tmp_path.iterdir()] == ["row.npz"]
+
+
+def test_seeds_that_were_made_otherwise_than_the_newest_are_not_averaged_with_it(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = evaluate(popularity_of(prepared), prepared.split.test, N_ITEMS, EvaluationConfig(ks=KS))
+    made: dict[str, dict[str, Any]] = {
+        "a-0": {"recipe": "old", "settings": {"fusion": 1}},
+        "a-1": {"recipe": "new", "settings": {"fusion": 2}},
+        "a-2": {"recipe": "new", "settings": {"fusion": 3}},
+        "b-0": {"settings": {"lr": 1}},
+        "b-1": {"settings": {"lr": 2}},
+    }
+    rows = []
+    for second, (name, facts) in enumerate(made.items()):
+        monkeypatch.setattr(time, "strftime", lambda *_, now=f"2026-01-01T00:00:0{second}Z": now)
+        save_row(tmp_path / f"{name}.npz", judged, facts)
+        rows.append((name[0], tmp_path / f"{name}.npz"))
+    found = results.alike(rows)
+    assert {system: [path.stem for path in paths] for system, paths in found.items()} == {
+        "a": ["a-1", "a-2"],
+        "b": ["b-1"],
+    }
+
+
+def test_rows_of_which_there_is_the_table_alone_stand_as_they_were_found(
     place: Place, prepared: Prepared, tmp_path: Path
 ) -> None:
-    earlier, fresh, known = (
-        Place(tmp_path / "work", place.cell),
-        Place(tmp_path / "fresh", place.cell),
-        tmp_path / "known",
-    )
-    shutil.copytree(place.split, earlier.split)
+    here = Place(tmp_path / "work", place.cell, tmp_path / "kept")
+    shutil.copytree(place.split, here.split)
     for name in ("popularity", "als", "transitions"):
-        steps.run_inside(earlier, name, EFFORT)
-    before_text = results.build_results([earlier], EFFORT, known)
-    before = read_json(known / "amazon-beauty-P1x.json")
-    assert results.build_results([fresh], EFFORT, tmp_path / "none", known) == before_text  # nothing was made here
+        steps.run_inside(here, name, EFFORT)
+    before_text = results.build_results([here], EFFORT)
+    before = read_json(here.kept / "amazon-beauty-P1x.json")
+    for lost in ("rows", "searches"):
+        shutil.rmtree(here.kept / lost)
+    assert results.build_results([here], EFFORT) == before_text
 
-    shutil.copytree(place.split, fresh.split)
-    steps_of_known = [step for step in plan(fresh, EFFORT, ["lmrec"], known) if "as chosen before" in step[0]]
-    assert len(steps_of_known) == len(fresh.cell.protocol.forms)
+    steps_of_known = [step for step in plan(here, EFFORT, ["lmrec"]) if "as chosen before" in step[0]]
+    assert len(steps_of_known) == len(here.cell.protocol.forms)
     best, facts = before["table"]["best_baseline"], before["systems"]
-    steps.run_known(fresh, best, {"x": facts[best]["settings"]}, len(facts[best]["seeds"]), EFFORT)
+    steps.run_known(here, best, {"x": facts[best]["settings"]}, len(facts[best]["seeds"]), EFFORT)
     other = "item_knn"  # stands for what is new
-    steps.run_known(fresh, other, {"x": draw_settings(INSIDE[other].space, 1)[0]}, 1, EFFORT)
-    results.build_results([fresh], EFFORT, tmp_path / "after", known)
-    after = read_json(tmp_path / "after" / "amazon-beauty-P1x.json")
+    steps.run_known(here, other, {"x": draw_settings(INSIDE[other].space, 1)[0]}, 1, EFFORT)
+    results.build_results([here], EFFORT)
+    after = read_json(here.kept / "amazon-beauty-P1x.json")
     assert set(after["systems"]) == {*facts, other}
     assert after["systems"][best]["trials"] == facts[best]["trials"]
     rows = {row["name"]: row for row in after["table"]["rows"]}
@@ -269,43 +311,52 @@ def test_a_fresh_checkout_keeps_the_rivals_it_knows_and_fits_the_best_of_them_ag
     for row in before["table"]["rows"]:
         if row["name"] == best:
             row["metrics"]["ndcg@10"]["value"] *= 0.9
-    write_json(known / "amazon-beauty-P1x.json", before)
-    results.build_results([fresh], EFFORT, tmp_path / "stronger", known)
-    later = read_json(tmp_path / "stronger" / "amazon-beauty-P1x.json")
+    write_json(here.kept / "amazon-beauty-P1x.json", before)
+    results.build_results([here], EFFORT)
+    later = read_json(here.kept / "amazon-beauty-P1x.json")
     assert not next(row["differences"] for row in later["table"]["rows"] if row["name"] == "als")
 
 
-def test_what_is_known_of_other_data_stands_in_no_table(place: Place, prepared: Prepared, tmp_path: Path) -> None:
+def test_what_is_known_of_other_data_stands_in_no_table(place: Place, prepared: Prepared) -> None:
     for name in ("popularity", "als"):
         steps.run_inside(place, name, EFFORT)
-    results.build_results([place], EFFORT, tmp_path)
-    file = tmp_path / "amazon-beauty-P1x.json"
+    results.build_results([place], EFFORT)
+    file = place.kept / "amazon-beauty-P1x.json"
     values = {**read_json(file), "data_fingerprint": "another"}
     values["systems"]["gone"] = values["systems"]["als"]
     file.write_text(json.dumps(values), encoding="utf-8")
-    found = results.tabulate(place, "x", EFFORT, tmp_path)
+    found = results.tabulate(place, "x", EFFORT)
     assert found is not None
     assert "gone" not in found["systems"]
 
 
-def test_trials_of_an_outside_rival_count_with_their_best_epoch(place: Place, tmp_path: Path) -> None:
-    there = Place(tmp_path, place.cell)
+def test_trials_of_an_outside_rival_join_those_made_before_and_count_with_their_best_epoch(
+    place: Place, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Place(tmp_path / "work", place.cell, tmp_path / "kept")
     curves: list[list[tuple[float, float]]] = [[(0.1, 0.3), (0.2, 0.1)], [(0.4, 0.1), (0.3, 0.2), (0.1, 0.1)]]
-    for number, curve in enumerate(curves):
-        folder = there.folder / "sasrec" / f"trial-{number:02}"
-        folder.mkdir(parents=True)
-        epochs = [{"epoch": n + 1, "validation": {"x": x, "i": i}} for n, (x, i) in enumerate(curve)]
-        result = {"job": {"settings": {"lr": number}}, "epochs": epochs, "seconds": 1.0, "cpu_seconds": 1.0}
-        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    for form, lr in (("x", 1), ("i", 1)):
-        there.row(form, "sasrec", 0).parent.mkdir(parents=True)
-        there.row(form, "sasrec", 0).write_text(json.dumps({"settings": {"lr": lr, "epochs": 1}}), encoding="utf-8")
-    steps.search_outside(there, "sasrec")
-    assert there.row("x", "sasrec", 0).exists()
-    assert not there.row("i", "sasrec", 0).exists()  # of a search that had chosen otherwise
+
+    def train(_place: Place, _name: str, out: Path, *_: Any, **__: Any) -> Path:
+        out.mkdir(parents=True)
+        epochs = [{"epoch": n + 1, "validation": {"x": x, "i": i}} for n, (x, i) in enumerate(curves.pop(0))]
+        write_json(out / "result.json", {"epochs": epochs, "seconds": 1.0, "cpu_seconds": 1.0})
+        return out / "result.json"
+
+    monkeypatch.setattr(steps, "_train", train)
+    first, second = EFFORT.draw_outside(OUTSIDE["sasrec"].space)[:2]
+    judged = evaluate(popularity_of(prepared), prepared.split.test, N_ITEMS, EvaluationConfig(ks=KS))
+    steps.train_outside(there, "sasrec", EFFORT, 0)
+    for form in ("x", "i"):
+        save_row(there.row(form, "sasrec", 0), judged, {"settings": {**first, "epochs": 1}})
+    shutil.rmtree(there.work)  # what only passes by
+    assert steps.is_tried(there, "sasrec", EFFORT, 0)
+    assert not steps.is_tried(there, "sasrec", EFFORT, 1)
+    steps.train_outside(there, "sasrec", EFFORT, 1)
     best = read_json(there.search("sasrec"))["best"]
-    assert (best["x"]["settings"], best["x"]["epochs"]["x"]) == ({"lr": 1}, 1)
-    assert (best["i"]["settings"], best["i"]["epochs"]["i"]) == ({"lr": 0}, 1)
+    assert (best["x"]["settings"], best["x"]["epochs"]["x"]) == (second, 1)
+    assert (best["i"]["settings"], best["i"]["epochs"]["i"]) == (first, 1)
+    assert not there.row("x", "sasrec", 0).exists()  # of a search that had chosen otherwise
+    assert there.row("i", "sasrec", 0).exists()
 
 
 def test_fewer_trials_outside_are_the_first_of_the_same_draw() -> None:
@@ -319,12 +370,12 @@ def test_a_missing_environment_of_the_rivals_says_what_to_type(
 ) -> None:
     monkeypatch.setattr(steps, "PEERS_PYTHON", tmp_path / "python")
     with pytest.raises(LmrecError, match="make bench-peers-setup"):
-        steps.train_outside(Place(tmp_path, place.cell), "sasrec", EFFORT, 0)
+        steps.train_outside(Place(tmp_path, place.cell, tmp_path / "kept"), "sasrec", EFFORT, 0)
 
 
 def test_what_a_step_is_told_travels_to_its_process() -> None:
     for cell in choose_cells(None, None):
-        sent = Place(Path("work"), cell)
+        sent = Place(Path("work"), cell, Path("kept"))
         assert pickle.loads(pickle.dumps((sent, EFFORT))) == (sent, EFFORT)
 
 
