@@ -43,6 +43,12 @@ def fit(folder: Path, name: str, choices: Sequence[str]) -> Path:
     return folder / name
 
 
+def test_the_run_says_whom_attributes_reach(folder: Path) -> None:
+    notes = RunFolder(folder / "with").read_record()["notes"]
+    assert sum("users who have one" in note for note in notes) == 2, notes
+    assert not any("users who have one" in note for note in RunFolder(folder / "without").read_record()["notes"])
+
+
 def test_attributes_are_learnt_and_judged(folder: Path) -> None:
     found = {}
     for name in ("with", "without"):

@@ -16,6 +16,7 @@ from lmrec.fields import USER_ID, Profile, Ragged, TextArray, UserId
 TAG_SEPARATOR: Final = "|"  # between several values in one cell, such as interests
 _BANDS: Final = 8  # that a column of numbers is cut into, about equally many users in each
 _MIN_USERS: Final = 2  # with a value, for it to be learnt: a value of one user is that user
+_FEW: Final = 0.5  # of those whose cell holds something: reaching less is said
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +86,15 @@ class ProfileVocabulary:
         return (*self.values, *self.edges)
 
     @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Column -> how many values or bands it has."""
+        values = {name: len(found) for name, found in self.values.items()}
+        return values | {name: len(found) + 1 for name, found in self.edges.items()}
+
+    @cached_property
     def _first(self) -> dict[str, int]:
         """Column -> the number of its first value."""
-        sizes = [*map(len, self.values.values()), *(len(edges) + 1 for edges in self.edges.values())]
-        return dict(zip(self.columns, np.cumsum([1, *sizes]).tolist(), strict=False))
+        return dict(zip(self.columns, np.cumsum([1, *self.sizes.values()]).tolist(), strict=False))
 
     @cached_property
     def _places(self) -> dict[str, dict[str, int]]:
@@ -96,7 +102,7 @@ class ProfileVocabulary:
 
     @property
     def n_values(self) -> int:
-        return sum(map(len, self.values.values())) + sum(len(edges) + 1 for edges in self.edges.values())
+        return sum(self.sizes.values())
 
     def ids_of(self, profile: Mapping[str, object]) -> list[int]:
         """Of what is known: other columns, blanks and values that nobody had are passed over."""
@@ -143,6 +149,31 @@ class ProfileVocabulary:
                 f"profile: nothing was learnt of '{name}'. {meant}What was: {', '.join(map(repr, columns))}"
             )
         return profile
+
+    def reach_notes(self, table: UserTable, user_ids: Sequence[UserId]) -> tuple[str, ...]:
+        """How many of these users each column reaches, and what to do where it is few, in words.
+
+        >>> likes = UserTable(pl.DataFrame({"user_id": ["a", "b", "c"], "likes": ["tea|jazz", "tea, jazz", "tea"]}))
+        >>> ProfileVocabulary({"likes": ("tea",)}).reach_notes(likes, ["a", "b", "c", "d"])
+        ("user_model.profile: values of 'likes' that are learnt: 1; users who have one: 2 of 4",)
+        """
+        known = table.frame.join(pl.DataFrame({USER_ID: user_ids}), on=USER_ID, how="semi")
+        notes = []
+        for name, n_values in self.sizes.items():
+            cells = [cell for cell in known[name].to_list() if tags_of(cell)]
+            n_reached = sum(bool(self.ids_of({name: cell})) for cell in cells)
+            kind = "bands" if name in self.edges else "values"
+            note = (
+                f"user_model.profile: {kind} of '{name}' that are learnt: {n_values:,}; users who have one: {n_reached:,} of "
+                f"{len(user_ids):,}"
+            )
+            if n_reached < _FEW * len(cells):
+                note += (
+                    f", though {len(cells):,} have something there. A value is learnt where {_MIN_USERS} users have it: where "
+                    f"a cell holds several, write '{TAG_SEPARATOR}' between them"
+                )
+            notes.append(note)
+        return tuple(notes)
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -50,10 +50,10 @@ def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepa
     """source: the name of the format that it was read from; empty: none, or it is not known."""
     of_users, user_ids = UserTemplate(recipe.template.user), dataset.interactions.user_ids
     of_users.check(dataset.users, "template.user")
-    profiles = learn_vocabulary(dataset.users, recipe.user_model.profile).profiles(
-        dataset.users, user_ids, of_users.words_of(dataset.users, user_ids)
-    )
+    vocabulary = learn_vocabulary(dataset.users, recipe.user_model.profile)
+    profiles = vocabulary.profiles(dataset.users, user_ids, of_users.words_of(dataset.users, user_ids))
     dataset = replace(dataset, interactions=replace(dataset.interactions, profiles=profiles))
+    reach = () if dataset.users is None else vocabulary.reach_notes(dataset.users, user_ids)
     config, notes = choose_split(dataset, recipe.split)
     if config.kind == "none" and not recipe.refits:
         config = config.model_copy(update={"validation": 0.0})  # what is held out would never be learnt
@@ -62,7 +62,7 @@ def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepa
         n_newest = len(split.train_and_validation) - len(split.train)
         notes = (*notes, f"the newest {n_newest:,} events choose epochs and weights; then all events are learnt")
     return Prepared(
-        dataset, split, summarize(dataset, split), (*dataset.notes, *_of_others(recipe.data, source), *notes)
+        dataset, split, summarize(dataset, split), (*dataset.notes, *_of_others(recipe.data, source), *reach, *notes)
     )
 
 

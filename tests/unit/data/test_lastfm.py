@@ -8,7 +8,9 @@ import pytest
 
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources import TablesConfig, read_lastfm
+from lmrec.data.users import learn_vocabulary
 from lmrec.errors import DataError
+from lmrec.text.users import UserTemplate
 
 APRIL, MAY = 1_238_536_800, 1_241_128_800
 FILES = {
@@ -66,6 +68,14 @@ def test_words_keep_the_newest_tags_secret(tmp_path: Path) -> None:
     told = read_lastfm(tmp_path, TablesConfig(secret_tags=0)).catalog
     assert told.frame["tags"].to_list() == ["pop", None, "mine, pop, trip hop", "trip hop"]
     assert told.titles == ["Björk", '"Weird" Al', "Muse", "Air"]
+
+
+def test_interests_are_single_values_and_read_well_as_words(tmp_path: Path) -> None:
+    users = read_lastfm(pack(tmp_path), TablesConfig(secret_tags=0)).users
+    assert users is not None
+    assert dict(users.frame.select("user_id", "interests").rows()) == {"7": "mine|pop|trip hop", "8": "pop|trip hop"}
+    assert learn_vocabulary(users, ["interests"]).values == {"interests": ("pop", "trip hop")}
+    assert UserTemplate("Likes: {interests}").render(users.attributes("8")) == "Likes: pop, trip hop"
 
 
 def test_one_date_is_a_fixed_order_without_ties(tmp_path: Path) -> None:

@@ -72,3 +72,16 @@ def test_wrong_columns_are_refused_with_the_nearest() -> None:
         learn_vocabulary(None, ["gender"])
     with pytest.raises(InputError, match="'age'"):
         learn_vocabulary(table(), ["age"]).checked({"agee": 3})
+
+
+def test_it_says_how_many_users_a_column_reaches() -> None:
+    found = learn_vocabulary(table(), ["age", "tags"])
+    users = [*(f"u{at}" for at in range(40)), "stranger"]
+    assert found.reach_notes(table(), users) == (
+        "user_model.profile: values of 'tags' that are learnt: 2; users who have one: 26 of 41",
+        "user_model.profile: bands of 'age' that are learnt: 8; users who have one: 39 of 41",
+    )
+    commas = UserTable(table().frame.with_columns(tags=pl.concat_str(pl.lit("rock, film "), "age")))
+    (note,) = learn_vocabulary(commas, ["tags"]).reach_notes(commas, users)
+    assert "that are learnt: 0; users who have one: 0 of 41, though 40 have something" in note
+    assert note.endswith("where a cell holds several, write '|' between them")

@@ -19,6 +19,7 @@ from lmrec.data.sources.checks import require_few_bad
 from lmrec.data.sources.files import SourceFiles, open_files, split_fields
 from lmrec.data.sources.reading import ROW, Table
 from lmrec.data.sources.tables import TablesConfig, read_dataset
+from lmrec.data.users import TAG_SEPARATOR
 from lmrec.errors import DataError
 from lmrec.fields import ITEM_ID, KIND, TIMESTAMP, USER_ID, WEIGHT
 
@@ -51,7 +52,7 @@ def read_lastfm(path: Path | str, config: TablesConfig | None = None, *, n_tags:
     events = _place_events(plays, taggings)
     events = replace(events, quarantine=pl.concat([events.quarantine, tags.quarantine]))
     tagged = _open_tags(taggings.frame, events.frame, tags.frame, config.secret_tags)
-    words = _most_frequent(tagged, ITEM_ID, USER_ID, n_tags)
+    words = _most_frequent(tagged, ITEM_ID, USER_ID, n_tags).with_columns(pl.col("tags").list.join(", "))
     frame = artists.frame.select(ROW, ITEM_ID, "name").join(words, on=ITEM_ID, how="left", maintain_order="left")
     items = replace(artists, frame=frame)
     items = items.note(
@@ -59,8 +60,9 @@ def read_lastfm(path: Path | str, config: TablesConfig | None = None, *, n_tags:
         "tell the answer"
     )
     users = events.frame.select(USER_ID).unique(maintain_order=True)
-    users = users.join(_most_frequent(tagged, USER_ID, ITEM_ID, n_tags), on=USER_ID, how="left", maintain_order="left")
-    users = users.rename({"tags": "interests"})
+    interests = _most_frequent(tagged, USER_ID, ITEM_ID, n_tags)
+    interests = interests.select(USER_ID, pl.col("tags").list.join(TAG_SEPARATOR).alias("interests"))
+    users = users.join(interests, on=USER_ID, how="left", maintain_order="left")
     if "user_friends.dat" in files:
         friends = _read(files, "user_friends.dat", [USER_ID, "friend_id"])
         counts = friends.frame.group_by(USER_ID).agg(pl.len().alias("n_friends"))
@@ -140,7 +142,7 @@ def _open_tags(taggings: pl.DataFrame, events: pl.DataFrame, tags: pl.DataFrame,
 
 
 def _most_frequent(tagged: pl.DataFrame, by: str, voter: str, n: int) -> pl.DataFrame:
-    """(by, tags): the n tags that most distinct voters gave, commonest first, as one text."""
+    """(by, tags): a list of the n tags that most distinct voters gave, commonest first."""
     counts = tagged.group_by(by, _TAG).agg(pl.col(voter).n_unique().alias("n"))
     counts = counts.sort([by, "n", _TAG], descending=[False, True, False])
-    return counts.group_by(by, maintain_order=True).agg(pl.col(_TAG).head(n).str.join(", ").alias("tags"))
+    return counts.group_by(by, maintain_order=True).agg(pl.col(_TAG).head(n).alias("tags"))
