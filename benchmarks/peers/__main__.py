@@ -118,7 +118,7 @@ def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]
     forms, cell = tuple(place.cell.protocol.forms), place.cell.name
     yield f"{cell}: split", (place.split / "facts.json").exists, partial(in_own_process, export_split, place, effort)
     for name in INSIDE:
-        if name in systems:
+        if name in systems and INSIDE[name].is_asked(place.cell.protocol.name):
             n_seeds = effort.seeds if INSIDE[name].is_seeded else 1
             rows = [place.row(form, name, seed) for form in forms for seed in range(n_seeds)]
             # Rows alone are not enough: they may be of settings that an earlier search had chosen, fitted to compare with.

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from benchmarks.peers import spaces
 from benchmarks.peers.spaces import Settings, Space
@@ -41,7 +44,8 @@ class Fittable(Protocol):
 class Inside:
     """A rival that the product has. `asked`: settings that change only the question, so they need no new fit.
 
-    `make`: settings, seed and the catalog's text vectors (N, Dt), or None, -> an unfitted rival.
+    `make`: settings, seed and the catalog's text vectors (N, Dt), or None, -> an unfitted rival. `protocols`: where it is
+    asked; none named: everywhere.
     """
 
     title: str
@@ -50,6 +54,10 @@ class Inside:
     asked: tuple[str, ...] = ()
     is_seeded: bool = False
     needs_times: bool = False
+    protocols: tuple[str, ...] = ()
+
+    def is_asked(self, protocol: str) -> bool:
+        return not self.protocols or protocol in self.protocols
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,30 @@ class Outside:
     is_seeded: bool = True
 
 
-def _content(settings: Settings, seed: int, text_vec: FloatArray | None) -> Fittable:
+class NewFirst(ContentKNN):
+    """Content kNN that shows items without events before all others.
+
+    Where the answers are new items alone, as in P4, whoever knows that has most of the question; beside this one it shows what
+    else a model knows.
+    """
+
+    name = "PLM not tuned, new items first"
+
+    def fit(self, log: LogArrays) -> Self:
+        self.is_known = np.bincount(log.item_idx, minlength=log.n_items) > 0
+        return super().fit(log)
+
+    def score(self, history: Ragged) -> npt.NDArray[np.float32]:
+        scores = super().score(history)
+        scores[:, self.is_known] -= 1 + np.ptp(scores, axis=1, keepdims=True)  # the new ones stay exact
+        return scores
+
+
+def _new_first(settings: Settings, seed: int, text_vec: FloatArray | None) -> Fittable:
+    return NewFirst(_content(settings, seed, text_vec).text_vec, ContentKNNConfig(**settings))
+
+
+def _content(settings: Settings, seed: int, text_vec: FloatArray | None) -> ContentKNN:
     if text_vec is None:
         raise InputError("content kNN needs the catalog's text vectors, and this cell has none")
     return ContentKNN(text_vec, ContentKNNConfig(**settings))
@@ -77,6 +108,13 @@ INSIDE: dict[str, Inside] = {
         needs_times=True,
     ),
     "content": Inside("content kNN, MiniLM frozen (un-tuned PLM)", spaces.CONTENT, _content, ("n_last", "decay")),
+    "content_new": Inside(
+        "content kNN, MiniLM frozen, new items first",
+        spaces.CONTENT,
+        _new_first,
+        ("n_last", "decay"),
+        protocols=("P4",),
+    ),
     "item_knn": Inside(
         "item kNN",
         spaces.ITEM_KNN,

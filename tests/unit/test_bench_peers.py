@@ -444,3 +444,24 @@ def test_what_is_fetched_covers_what_the_check_is_for() -> None:
     fetched = [one for one in check.read_expected(check.EXPECTED) if one.cell.data.path is None]
     assert {"lmrec", "als", "ease", "transitions", "content"} <= {one.system for one in fetched}
     assert {one.cell.protocol.form_name(one.form) for one in fetched} == {"P1i", "P2", "P4"}
+
+
+def test_new_items_first_changes_no_order_among_new_or_known_ones(prepared: Prepared, place: Place) -> None:
+    text_vec, test = np.load(place.split / "text_vec.npy"), prepared.split.test
+    whole = log_arrays(prepared.split.train_and_validation, N_ITEMS)
+    is_new = np.arange(N_ITEMS) % 3 == 0
+    log = replace(
+        whole,
+        user_idx=whole.user_idx[~is_new[whole.item_idx]],
+        item_idx=whole.item_idx[~is_new[whole.item_idx]],
+        time_ts=whole.time_ts[~is_new[whole.item_idx]],
+        weight=whole.weight[~is_new[whole.item_idx]],
+    )
+    settings = {"n_last": 3, "decay": 0.7}
+    plain, first = (
+        INSIDE[name].make(settings, 0, text_vec).fit(log).score(test.history) for name in ("content", "content_new")
+    )
+    assert (first[:, is_new].min(axis=1) > first[:, ~is_new].max(axis=1)).all()
+    np.testing.assert_array_equal(first[:, is_new], plain[:, is_new])
+    np.testing.assert_array_equal(np.argsort(first[:, ~is_new], axis=1), np.argsort(plain[:, ~is_new], axis=1))
+    assert [INSIDE["content_new"].is_asked(protocol) for protocol in ("P1", "P4")] == [False, True]
