@@ -9,7 +9,7 @@ import torch
 from lmrec.artifacts.checkpoint import ModelConfigs, read_checkpoint, save_checkpoint
 from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
-from lmrec.evaluation.evaluator import EvaluationConfig
+from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.fields import Ragged
 from lmrec.models.encoder import EncoderConfig, load_encoder
 from lmrec.models.fusion import NEIGHBOUR_KINDS, Fusion, FusionConfig, FusionWeights
@@ -139,6 +139,21 @@ def test_whether_the_history_comes_again_is_found_where_it_may(plain: Scorer) ->
     assert lowered[1] < 0
     hidden = judging.model_copy(update={"exclude_seen": True})
     assert search_weights(plain, log, cases, config, hidden, 0, False)[0].repeated == 0
+
+
+def test_what_the_history_loses_is_found_beside_all_that_is_fused(plain: Scorer) -> None:
+    """Items follow each other to and fro, so transitions put what is in the history on top; nothing of it is asked for."""
+    rows = [[2 * (user % 2), 2 * (user % 2) + 1] * 3 + [4 + user % 2] for user in range(60)]
+    log, history = events(rows), Ragged.from_rows([row[:2] for row in rows])
+    cases = Cases(
+        np.arange(60, dtype=np.int32), np.full(60, 1e9), history, Ragged.from_rows([row[-1:] for row in rows])
+    )
+    config = FusionConfig(new_items=False, popularity=False, content=False)
+    judging = EvaluationConfig(ks=(1,), metric="ndcg@1", exclude_seen=False)
+    weights, found = search_weights(plain, log, cases, config, judging, 0, False)
+    assert weights.transitions
+    never = plain.fused(fit_fusion(weights.model_copy(update={"repeated": -1e4}), log, N_ITEMS))
+    assert found == pytest.approx(evaluate(answering(never), cases, N_ITEMS, judging).aggregate["ndcg@1"])
 
 
 def test_what_new_items_borrow_is_found_where_known_items_are_asked_for_too(plain: Scorer) -> None:

@@ -70,7 +70,8 @@ _CONTENT = (2.0, 4.0, 8.0, 16.0)
 _LITTLE_POPULARITY = 0.001  # decides where nothing else is said
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
 _FIRST_POPULARITY = (0.4, 51.2)  # half-lives are compared beside the rest, and where the rest decides among equals
-_REPEATED = (-1.0, -2.0, -4.0, -8.0, -20.0)
+# Of equals the first: where nothing comes again, items of the history stay below whatever is weighed after this.
+_REPEATS: list[Change] = [{"repeated": one} for one in (-200.0, -50.0, -20.0, -8.0, -4.0, -2.0, -1.0, 0.0)]
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _NEWCOMER = (0.0, 0.5, 1.0, 2.0, 4.0)
 _AGAIN = (0.0, 0.5, 1.0, 2.0)  # times what was found first, where several parts know the same
@@ -169,7 +170,7 @@ class _Search:
         """How much there is to try, about; 0 where nothing is asked for."""
         kinds = _searched_kinds(self.config)
         return (
-            sum(map(len, (*self._first_grids, *self._last_grids)))
+            sum(map(len, (*self._first_grids, *self._last_grids, _REPEATS * self._repeats)))
             + sum(len(_FIRST_BEST) * len(_FITS[kind]) + len(_BEST) for kind in kinds)
             + (len(self._parts) * len(_AGAIN) if kinds else 0)
         )
@@ -198,6 +199,8 @@ class _Search:
             self._try(grid)
         if _searched_kinds(self.config):
             self._try_again()
+        if self._repeats:
+            self._try(_REPEATS)  # it was weighed beside the towers alone, and all that came to them adds to it, too
         if self.config.method == "reciprocal_rank":
             self._choose_ranked()
         else:
@@ -282,11 +285,16 @@ class _Search:
     def _first_grids(self) -> list[list[Change]]:
         """What is tried before the kinds that are fitted in several ways: each entry is laid over the best weights so far."""
         grids: list[list[Change]] = []
-        if self.config.repeats and not self.judging.exclude_seen:
-            grids.append([{"repeated": constant} for constant in _REPEATED])
+        if self._repeats:
+            grids.append(_REPEATS)
         if self.config.transitions:
             grids.append([{"transitions": weight} for weight in _TRANSITIONS])
         return grids
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether items of the history are in the lists, and may lose something."""
+        return self.config.repeats and not self.judging.exclude_seen
 
     @property
     def _last_grids(self) -> list[list[Change]]:
@@ -311,8 +319,7 @@ class _Search:
     @property
     def _joined(self) -> list[str]:
         """All parts that could count, towers too."""
-        repeats = self.config.repeats and not self.judging.exclude_seen
-        return [*(["towers"] if self.trained else []), *self._parts, *(["repeated"] if repeats else [])]
+        return [*(["towers"] if self.trained else []), *self._parts, *(["repeated"] if self._repeats else [])]
 
     def _learn(self) -> None:
         """Other weights for all that is asked for, counted as it was when tried: those under which what was chosen is most
