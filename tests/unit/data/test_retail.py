@@ -1,13 +1,18 @@
 """Online Retail: purchases by minute, returns that take back, goods with words and price bands."""
 
+import csv
+import sys
+import zipfile
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
+from xlsxwriter import Workbook
 
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources import TablesConfig, read_retail
-from lmrec.errors import DataError
+from lmrec.errors import DataError, MissingExtraError
 
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 ROWS = [
@@ -83,6 +88,74 @@ def test_day_first_iso_latin_1_and_the_second_edition_agree(tmp_path: Path) -> N
     assert read_retail(tmp_path / "e" / "r.csv").interactions.fingerprint == expected
 
 
+def workbook(file: Path, sheets: dict[str, list[str]], header: str = HEADER) -> Path:
+    """Cells typed as Excel has them: numbers, dates and, in one column, numbers beside texts."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Workbook(file) as book:
+        for title, rows in sheets.items():
+            sheet = book.add_worksheet(title)
+            sheet.write_row(0, 0, header.strip().split(","))
+            clock = book.add_format({"num_format": "m/d/yyyy h:mm"})
+            for at, cells in enumerate(csv.reader(rows), start=1):
+                for column, cell in enumerate(cells):
+                    if "/" in cell:
+                        sheet.write_datetime(at, column, datetime.strptime(cell, "%m/%d/%Y %H:%M"), clock)
+                    elif cell:
+                        sheet.write_number(at, column, float(cell)) if is_number(cell) else sheet.write(
+                            at, column, cell
+                        )
+    return file
+
+
+def is_number(cell: str) -> bool:
+    return cell.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def test_the_original_workbook_is_read_as_the_csv_is(tmp_path: Path) -> None:
+    expected = read_retail(write(tmp_path / "csv", ROWS))
+    file = workbook(tmp_path / "UCI" / "Online Retail.xlsx", {"Online Retail": ROWS})
+    packed = tmp_path / "zip" / "online+retail.zip"
+    packed.parent.mkdir()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(file, "Online Retail.xlsx")
+    for path in (file, file.parent, packed, packed.parent):
+        found = read_retail(path)
+        assert found.fingerprint == expected.fingerprint, path
+        assert kept(found) == kept(expected)
+        assert found.users is not None
+        assert dict(found.users.frame.rows()) == {"17850": "United Kingdom", "13047": "France"}
+        assert noted(found, "1 of 10 lines name no customer")
+    broken = workbook(tmp_path / "broken.xlsx", {"One": [*ROWS, "1,22423,REGENCY,many,12/1/2010 8:26,1,13047,France"]})
+    found = read_retail(broken, TablesConfig(max_bad_share=1.0))
+    assert found.quarantine.select("row", "reason").rows() == [(12, "the quantity is not a number")]
+
+
+def test_both_years_of_the_second_edition_are_read_and_their_shared_days_once(tmp_path: Path) -> None:
+    header = "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country\n"
+    years = {"Year 2009-2010": ROWS[:6], "Year 2010-2011": ROWS[4:], "Empty": []}
+    found = read_retail(workbook(tmp_path / "II" / "online_retail_II.xlsx", years, header))
+    assert found.interactions.fingerprint == read_retail(write(tmp_path / "csv", ROWS)).interactions.fingerprint
+    assert noted(found, "2 rows say again what an earlier sheet has, by 'Invoice'")
+    assert noted(found, "the sheets 'Year 2009-2010', 'Year 2010-2011' were read as one table")
+
+
+def test_a_workbook_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="no sheet has a header and rows"):
+        read_retail(workbook(tmp_path / "a.xlsx", {"Empty": []}))
+    unlike = tmp_path / "b.xlsx"
+    with Workbook(unlike) as book:
+        for title, columns in {"One": ["Description", "Quantity"], "Two": ["Pages"]}.items():
+            sheet = book.add_worksheet(title)
+            sheet.write_row(0, 0, columns)
+            sheet.write_row(1, 0, ["tea", 1][: len(columns)])
+    with pytest.raises(DataError, match=r"the sheet 'Two' has the columns \['Pages'\]"):
+        read_retail(unlike)
+    monkeypatch.setitem(sys.modules, "fastexcel", None)
+    with pytest.raises(MissingExtraError, match=r"Type: pip install 'lmrec\[excel\]'") as error:
+        read_retail(unlike)
+    assert error.value.exit_code == 2
+
+
 def test_without_stock_codes_the_description_is_the_item(tmp_path: Path) -> None:
     write(tmp_path, ROWS)
     frame = pl.read_csv(tmp_path / "online_retail.csv").drop("StockCode", "InvoiceNo")
@@ -118,8 +191,8 @@ def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
         read_retail(write(tmp_path / "a", ["1,2"], "Description,Quantity\n"))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "Online Retail.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match="save it as csv"):
+    with pytest.raises(DataError, match=r"the workbook is damaged or is no \.xlsx .* Fetch it again"):
         read_retail(tmp_path / "b")
     (tmp_path / "c").mkdir()
-    with pytest.raises(DataError, match="needed one csv or parquet file"):
+    with pytest.raises(DataError, match="needed one xlsx, csv or parquet file"):
         read_retail(tmp_path / "c")

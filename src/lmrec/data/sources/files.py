@@ -68,7 +68,7 @@ class SourceFiles:
 
 
 def open_files(path: Path | str, wanted: str, ask: str = "") -> SourceFiles:
-    """The files of a folder (and the folders in it), of a zip, or of the one zip in a folder that holds `wanted`.
+    """The files of a folder (and the folders in it), of a zip, or of a folder's one zip, where that holds `wanted` or is alone.
 
     A single file counts as a folder of its own. Raises `DataError` where there is nothing at `path`.
     """
@@ -78,10 +78,10 @@ def open_files(path: Path | str, wanted: str, ask: str = "") -> SourceFiles:
         zips = [file for file in files if file.suffix == ".zip"]
         if len(zips) == 1 and not any(file.name == wanted for file in files):
             packed = _open_zip(zips[0], ask)
-            if wanted in packed:
+            if wanted in packed or len(files) == 1:
                 return packed
         return _by_name(path, [(file.name, file.read_bytes) for file in files], ask)
-    if zipfile.is_zipfile(path) and path.suffix != ".xlsx":
+    if zipfile.is_zipfile(path) and path.suffix.lower() != ".xlsx":
         return _open_zip(path, ask)
     if not path.exists():
         raise DataError(f"there is no such folder or file. Check the path. {ask}".strip(), file=path)

@@ -7,7 +7,7 @@
 | amazon    | a reviews file and its meta file, of 2014, 2018 or 2023                           |
 | mind      | behaviors.tsv, news.tsv, and news_zh.tsv where wanted                             |
 | lastfm    | the HetRec 2011 Last.fm zip or its folder                                         |
-| retail    | UCI Online Retail as csv or parquet                                               |
+| retail    | UCI Online Retail: xlsx, also in its zip, csv or parquet                          |
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""UCI Online Retail (and its second edition): one line an invoice position, as csv or parquet.
+"""UCI Online Retail (and its second edition): one line an invoice position, as the original workbook, csv or parquet.
 
 The stock code is the item and its commonest description the item's words; in a file without stock codes the description
 is both. Lines of one customer, item and minute are one purchase, its weight the quantity. A negative quantity is a return:
@@ -20,6 +20,7 @@ from lmrec.data.sources.tables import TablesConfig, read_dataset
 from lmrec.data.sources.times import parse_times
 from lmrec.data.sources.weights import left_after_returns
 from lmrec.data.sources.words import price_band
+from lmrec.data.sources.workbooks import read_workbook
 from lmrec.errors import DataError
 from lmrec.fields import ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
 
@@ -35,7 +36,8 @@ _OURS: Mapping[str, tuple[str, ...]] = {
     "country": ("country",),
 }
 _NEEDED = ("description", "quantity", "invoice_date", USER_ID)
-_ASK = "Give the csv or parquet file of UCI Online Retail, or the folder that holds it"
+_INVOICE = ("InvoiceNo", "Invoice")
+_ASK = "Give the xlsx, csv or parquet file of UCI Online Retail, or the zip or folder that holds it"
 _SLASHED = ("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M")
 # Positions that are no goods: postage, fees, corrections, by their stock code or by their description.
 _NO_GOODS_CODE = r"^(?:POST|DOT|M|D|S|B|C2|C3|PADS|CRUK|AMAZONFEE|BANK CHARGES|ADJUST\d*|TEST\d*|GIFT_.*)$"
@@ -71,15 +73,16 @@ def read_retail(path: Path | str, config: TablesConfig | None = None) -> Dataset
 def _read_lines(path: Path) -> Table:
     """The file as a table with our column names."""
     files = open_files(path, "", _ASK)
-    found = [name for name in files.names if re.search(r"\.(csv|parquet)(\.gz)?$", name.lower())]
-    sheets = [name for name in files.names if name.lower().endswith(".xlsx")]
-    if not found and sheets:
-        raise DataError("spreadsheets are not read. Open it and save it as csv, then give that file", file=sheets[0])
+    found = [name for name in files.names if re.search(r"\.(csv|parquet)(\.gz)?$|\.xlsx$", name.lower())]
     if len(found) != 1:
-        raise DataError(f"needed one csv or parquet file; found {found or files.names[:8]}. {_ASK}", file=files.path)
+        raise DataError(
+            f"needed one xlsx, csv or parquet file; found {found or files.names[:8]}. {_ASK}", file=files.path
+        )
     name = found[0]
     if name.endswith(".parquet"):
         table = read_table(pl.read_parquet(files.read(name)), files.label(name))
+    elif name.lower().endswith(".xlsx"):
+        table = read_workbook(files.label(name), files.read(name), whole=_INVOICE)
     else:
         data = files.read(name)
         try:
