@@ -149,7 +149,7 @@ REFUSED: Final = (
         lambda r: "reorder" in r.augment.history.kinds),
     _of("regularisers", "r_drop",
         "some dropout, for two passes to differ (user_model.dropout, user_model.item_dropout, item.id_dropout; of "
-        "user_model.kind 'text' encoder.dropout)",
+        "user_model.kind 'text' encoder.dropout, encoder.adapter.dropout)",
         lambda r: r.drops),
     _of("regularisers", "r_drop", _TRAINING, lambda r: r.trains),
     _of("regularisers", "l2_sp", _TUNING, lambda r: r.tunes),

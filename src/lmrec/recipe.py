@@ -125,7 +125,7 @@ class Recipe(BaseModel):
         user, item = self.user_model, self.item
         towers = user.kind != "text" and max(user.dropout, user.item_dropout) > 0
         ids = item.source == "text+id" and item.id_dropout > 0
-        return towers or ids or (user.kind == "text" and self.encoder.dropout > 0)
+        return towers or ids or (user.kind == "text" and max(self.encoder.dropout, self.encoder.adapter.dropout) > 0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

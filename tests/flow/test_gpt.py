@@ -30,6 +30,25 @@ def test_it_fits_tunes_and_answers(
     assert all(np.isfinite(item.score) for item in (*known.items, *newcomer.items))
 
 
+def test_dropout_inside_a_llama_is_felt_while_it_is_tuned(
+    tiny_llama: Path, world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    """Also by R-Drop, whose two passes over a history read as text differ by it alone."""
+    losses = {}
+    text = ["user_model.kind=text", "item.source=text", "training.frozen_epochs=0", "encoder.train=all"]
+    for name, more in {
+        "none": ["encoder.dropout=0"],
+        "half": ["encoder.dropout=0.5"],
+        "half, r-drop": ["encoder.dropout=0.5", "regularisers.r_drop=50"],
+    }.items():
+        choices = [*quick_choices, f"encoder.name={tiny_llama}", *text, *more, "training.validation_cases=20"]
+        tables = world_folder / "items.csv", world_folder / "events.csv"
+        (row,) = fit_run(*tables, out=tmp_path / name, overrides=choices, show=False).run.read_metrics()
+        losses[name] = row["loss"]
+    assert losses["half"] != losses["none"]
+    assert losses["half, r-drop"] > losses["half"] + 1e-3
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_padding_at_the_right_changes_no_vector(tiny_llama: Path, pooling: str) -> None:
     import torch

@@ -92,6 +92,17 @@ def test_each_objective_lowers_its_measure_and_a_fit_starts_from_the_folder(
     assert all(torch.equal(used[name], after[name]) for name in after)
 
 
+def test_dropout_inside_a_llama_is_felt_while_it_reads_on(
+    invoke: Invoke, words: Callable[..., list[Any]], tiny_llama: Path, tmp_path: Path
+) -> None:
+    found = []
+    for share in ("0", "0.6"):
+        out = tmp_path / share
+        invoke(*words(tiny_llama, "clm", "pretrain.epochs=1", f"pretrain.dropout={share}"), "--out", out)
+        found.append(load_file(out / "model.safetensors"))
+    assert not all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_new_words_get_the_mean_of_their_pieces_and_one_token_each(
     invoke: Invoke, words: Callable[..., list[Any]], masked_bert: Path, tmp_path: Path
 ) -> None:

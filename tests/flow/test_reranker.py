@@ -202,13 +202,26 @@ def test_a_language_model_that_writes_says_how_likely_words_are(run: Path, tiny_
         fit_reranker(run, [*READS_LIKELIHOOD, f"reranker.name={tiny_bert}"], show=False)
 
 
-def test_what_cannot_be_is_refused(taught: Path, run: Path, world_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["classifier", "yes_no"])
+def test_dropout_is_heard_by_every_form_that_learns(form: str, fitted: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    """Of a Llama, too, whose dropout is a number and no module."""
+    losses = []
+    for share in (0.0, 0.6):
+        run = Path(shutil.copytree(fitted, tmp_path / f"run{share}"))
+        choices = [*QUICK, f"reranker.form={form}", f"reranker.name={tiny_llama}", f"reranker.dropout={share}"]
+        losses.append(fit_reranker(run, choices, show=False).epochs[0]["loss"])
+    assert losses[0] != losses[1]
+
+
+def test_what_cannot_be_is_refused(taught: Path, run: Path, tiny_gpt: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--set encoder.max_tokens cannot change after training"):
         fit_reranker(run, ["encoder.max_tokens=8"], show=False)
     with pytest.raises(InputError, match="learns ratings, and this log has none"):
         fit_reranker(run, ["reranker.task=classes"], show=False)
-    with pytest.raises(RecipeError, match="reranker.max_tokens is 128, and .* reads at most 96"):
-        fit_reranker(run, show=False)
+    for form in ("classifier", "yes_no", "likelihood"):
+        choices = [f"reranker.form={form}", f"reranker.name={tiny_gpt}"]
+        with pytest.raises(RecipeError, match="reranker.max_tokens is 128, and .*gpt reads at most 96. Lower it"):
+            fit_reranker(run, choices, show=False)
     assert not (run / "reranker").exists()
     broken = Path(shutil.copytree(taught, tmp_path / "broken"))
     set_weight(broken, 0.5)

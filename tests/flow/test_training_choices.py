@@ -28,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "r_drop": ("regularisers.r_drop=1",),
     "l2_sp": ("regularisers.l2_sp=0.01",),
     "item_dropout": ("user_model.item_dropout=0.2",),
+    "dropout": ("encoder.dropout=0.2",),
     "fgm": ("adversarial.kind=fgm",),
     "pgd": ("adversarial.kind=pgd", "adversarial.steps=2"),
     "freelb": ("adversarial.kind=freelb", "adversarial.steps=2", "adversarial.radius=0.02"),
@@ -64,6 +65,7 @@ REFUSED = {  # tested below
     *(frozenset(("l2_sp", adapter)) for adapter in ADAPTERS),
     frozenset(("checkpointing", "prefix")),
     frozenset(("layer_decay", "prefix")),
+    *(frozenset(("first token", writer)) for writer in ("gpt", "llama")),
 }
 
 
@@ -164,6 +166,13 @@ def test_every_pair_is_among_the_sets_of_the_test_above() -> None:
 def test_what_nothing_would_come_of_is_refused_when_the_recipe_is_read(choices: list[str], reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
         load_recipe(overrides=choices)
+
+
+def test_dropout_of_an_adapter_is_enough_for_two_readings_of_one_history_to_differ() -> None:
+    text = ["regularisers.r_drop=1", "user_model.kind=text", "item.source=text", "encoder.adapter.kind=lora"]
+    assert load_recipe(overrides=[*text, "encoder.adapter.dropout=0.1"]).drops
+    with pytest.raises(RecipeError, match="encoder.adapter.dropout"):
+        load_recipe(overrides=text)
 
 
 def test_snapshots_are_runs_that_an_ensemble_takes(

@@ -13,6 +13,8 @@ from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder,
 from lmrec.errors import RunFolderError
 from lmrec.models.causal_lm import YesNoReader, load_causal_lm
 from lmrec.models.cross_encoder import PairModel, PairTask, ReaderForm, load_cross_encoder
+from lmrec.models.encoder import check_places
+from lmrec.models.layers import set_dropout
 from lmrec.text.pairs import PairLayout
 
 if TYPE_CHECKING:
@@ -106,7 +108,16 @@ def load_reranker_model(folder: Path, description: RerankerDescription) -> "tupl
 def build_reader(
     location: Path | str, description: RerankerDescription, pad_id: int, name: str = "", dropout: float | None = None
 ) -> PairModel:
-    """The model of the form that is described, with the weights that lie there. Raises RecipeError where it cannot be."""
+    """The model of the form that is described, with the weights that lie there.
+
+    dropout: inside it while it learns; None: whatever it came with. Raises RecipeError where it cannot be.
+    """
+    model: PairModel
     if description.form == "classifier":
-        return load_cross_encoder(location, description.n_outputs, pad_id, name, description.max_tokens, dropout)
-    return YesNoReader(load_causal_lm(location, name), pad_id, description.answers)
+        model = load_cross_encoder(location, description.n_outputs, pad_id, name)
+    else:
+        model = YesNoReader(load_causal_lm(location, name), pad_id, description.answers)
+    check_places(model.backbone, description.max_tokens, "reranker.max_tokens", name or str(location))
+    if dropout is not None:
+        set_dropout(model, dropout, "reranker.dropout", name or str(location))
+    return model

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.cross_encoder import PairModel, pad_pairs
-from lmrec.models.encoder import token_batches
+from lmrec.models.encoder import looks_back_only, token_batches
+from lmrec.models.language import quiet_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,30 +47,22 @@ def load_causal_lm(location: str | Path, name: str = "") -> "PreTrainedModel":
     Raises RecipeError where the name leads to none.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
+        with quiet_loading():  # whose weights do not fit is told below
+            model = AutoModelForCausalLM.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"'{name or location}' could not be loaded as a language model that writes: {str(error).splitlines()[0]} Give a "
             "GPT-type model, such as SmolLM2-135M-Instruct, a folder, or a hub name"
         ) from error
     loaded: PreTrainedModel = nn.Module.eval(nn.Module.float(model))
-    if not _looks_back_only(loaded):
+    if not looks_back_only(loaded):
         raise RecipeError(
             f"'{name or location}' reads in both directions, so it does not write. Give a GPT-type model, such as "
             "SmolLM2-135M-Instruct, or set reranker.form to 'classifier'"
         )
     return loaded
-
-
-@torch.no_grad()
-def _looks_back_only(model: "PreTrainedModel") -> bool:
-    """Whether a later token leaves what is said of an earlier one as it was."""
-    one, other = (model(input_ids=torch.tensor([[1, token]])).logits[0, 0] for token in (2, 3))
-    return torch.allclose(one, other, atol=1e-5)
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
-from lmrec.models.encoder import max_tokens_of, token_batches
+from lmrec.models.encoder import token_batches
+from lmrec.models.language import quiet_loading
 from lmrec.progress import Progress
 
 PairTask: TypeAlias = Literal["binary", "classes", "regression"]
@@ -66,50 +67,28 @@ class CrossEncoder(PairModel):
         return found.float()
 
 
-def load_cross_encoder(
-    location: str | Path,
-    n_outputs: int,
-    pad_id: int,
-    name: str = "",
-    max_tokens: int | None = None,
-    dropout: float | None = None,
-) -> CrossEncoder:
+def load_cross_encoder(location: str | Path, n_outputs: int, pad_id: int, name: str = "") -> CrossEncoder:
     """A pretrained model with a classification head, fresh (drawn from torch's generator) where it has none of this size.
 
-    Safetensors only, and code from model repositories is never run. Raises RecipeError where there is no such model, or none
-    that reads `max_tokens`.
+    Safetensors only, and code from model repositories is never run. Raises RecipeError where there is no such model.
     """
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # that the head is fresh is no news
     try:
-        backbone = AutoModelForSequenceClassification.from_pretrained(
-            str(location),
-            num_labels=n_outputs,
-            trust_remote_code=False,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-        )
+        with quiet_loading():
+            backbone = AutoModelForSequenceClassification.from_pretrained(
+                str(location),
+                num_labels=n_outputs,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+            )
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"the reranker's language model '{name or location}' could not be loaded as a classifier: "
             f"{str(error).splitlines()[0]} Give a registry name, a folder, or a hub name of a model that transformers can "
             "put a classification head on"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    limit = max_tokens_of(backbone)
-    if limit is not None and max_tokens is not None and max_tokens > limit:
-        raise RecipeError(
-            f"reranker.max_tokens is {max_tokens}, and {name or location} reads at most {limit}. Lower it"
-        )
-    if dropout is not None:
-        for module in backbone.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = dropout
     return CrossEncoder(backbone.float(), pad_id)
 
 

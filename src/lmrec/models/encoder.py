@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.adapters import AdapterConfig
-from lmrec.models.layers import norms_and_biases, parameter_parts, transformer_layers
+from lmrec.models.layers import norms_and_biases, parameter_parts, set_dropout, transformer_layers
 from lmrec.models.pruning import holds_pruned, is_pruned, load_pruned, save_pruned
 from lmrec.progress import Progress
 
@@ -155,16 +155,32 @@ def save_encoder(encoder: TextEncoder, folder: Path) -> None:
 
 
 def configure_encoder(encoder: TextEncoder, config: EncoderConfig) -> None:
-    """Pooling and dropout as the config says. Raises RecipeError where the model has no room for so many tokens."""
-    limit = max_tokens_of(encoder.backbone)
-    if limit is not None and config.max_tokens > limit:
+    """Pooling and dropout as the config says. Raises RecipeError where the model has no room for so many tokens, or none for
+    what is asked."""
+    check_places(encoder.backbone, config.max_tokens, "encoder.max_tokens", config.name)
+    if config.pooling == "cls" and looks_back_only(encoder.backbone):
         raise RecipeError(
-            f"encoder.max_tokens is {config.max_tokens}, and {config.name} reads at most {limit}. Lower it"
+            f"encoder.pooling is 'cls', and the first token of {config.name} sees nothing behind it: all texts that begin "
+            "alike would be one vector. Set it to 'mean' or 'last'"
         )
     encoder.pooling = config.pooling
-    for module in encoder.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = config.dropout
+    set_dropout(encoder, config.dropout, "encoder.dropout", config.name)
+
+
+def check_places(backbone: nn.Module, max_tokens: int, key: str, name: str) -> None:
+    """Raises RecipeError where `key` asks the model of this name to read more tokens than it has places for."""
+    limit = max_tokens_of(backbone)
+    if limit is not None and max_tokens > limit:
+        raise RecipeError(f"{key} is {max_tokens}, and {name} reads at most {limit}. Lower it")
+
+
+@torch.no_grad()
+def looks_back_only(model: nn.Module) -> bool:
+    """Whether a later token leaves what is said of an earlier one as it was (GPT type). The model is in eval."""
+    base: Any = getattr(model, "base_model", model)
+    ids = torch.tensor([[1, 2], [1, 3]], device=next(model.parameters()).device)
+    one, other = base(input_ids=ids).last_hidden_state[:, 0]
+    return torch.allclose(one, other, atol=1e-5)
 
 
 def max_tokens_of(backbone: nn.Module) -> int | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lmrec.errors import RecipeError
+
 
 def transformer_layers(model: nn.Module) -> list[nn.Module]:
     """The model's stack of layers, bottom first: its longest list of modules of one class."""
@@ -37,6 +39,33 @@ def parameter_parts(model: nn.Module) -> ParameterParts:
         else:
             (above if passed and id(parameter) not in embedded else below).append(parameter)
     return ParameterParts(below, layers, above)
+
+
+def set_dropout(model: nn.Module, share: float, key: str, name: str) -> None:
+    """Every dropout inside a language model at this share: modules, and the plain numbers that others keep (Llama: of its
+    attention alone).
+
+    key, name: what asks for it and of which model, for the error. Raises RecipeError where there is no dropout to set.
+    """
+    n_places = 0
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+            n_places += 1
+            continue
+        for number in [at for at, value in vars(module).items() if _is_dropout(at, value)]:
+            setattr(module, number, share)
+            n_places += 1
+    if share and not n_places:
+        raise RecipeError(
+            f"{key} is {share:g}, and there is no dropout inside {name}: nothing would come of it. Set it to 0"
+        )
+
+
+def _is_dropout(name: str, value: object) -> bool:
+    """Of a module's attributes; `layerdrop` and the like are something else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (name.endswith("dropout") or name in ("dropout_prob", "dropout_rate"))
 
 
 def norms_and_biases(model: nn.Module) -> list[nn.Parameter]:

@@ -28,6 +28,7 @@ from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
 from lmrec.fields import IntArray
 from lmrec.models.encoder import TextEncoder, load_encoder
 from lmrec.models.language import LanguageModel, grow_vocabulary, load_language_model, quiet_loading
+from lmrec.models.layers import set_dropout
 from lmrec.models.precision import autocast
 from lmrec.models.pruning import holds_pruned
 from lmrec.models.reading import Way
@@ -104,7 +105,7 @@ def pretrain_encoder(
     texts = list(dict.fromkeys(texts)) if config.objective != "pairs" else texts  # what is said twice is learnt once
     reading = _reading(texts, tokenizer, recipe)
     if config.objective in ("mlm", "clm"):
-        task, encoder = _word_task(location, tokenizer, reading, grow)
+        task, encoder = _word_task(location, tokenizer, reading, recipe.encoder.name, grow)
     else:
         task, encoder = _pair_task(location, reading, recipe, grow, train)
     with stop_on_interrupt() as should_stop:
@@ -167,13 +168,13 @@ def _reading(texts: list[str], tokenizer: "PreTrainedTokenizerBase", recipe: Rec
 
 
 def _word_task(
-    location: Path | str, tokenizer: "PreTrainedTokenizerBase", reading: Reading, grow: Callable[[Any], None]
+    location: Path | str, tokenizer: "PreTrainedTokenizerBase", reading: Reading, name: str, grow: Callable[[Any], None]
 ) -> tuple[Task, Callable[[], nn.Module]]:
     config = reading.config
     torch.manual_seed(reading.seed)  # a head that is made is drawn
     language = load_language_model(location, "mlm" if config.objective == "mlm" else "clm")
     grow(language.model)
-    _set_dropout(language.model, config.dropout)
+    set_dropout(language.model, config.dropout, "pretrain.dropout", name)
     language.model.to(reading.way.device)
     hiding = None
     if config.objective == "mlm":
@@ -206,10 +207,10 @@ def _pair_task(
     config = reading.config
     encoder = load_encoder(location, recipe.encoder)
     grow(encoder.backbone)
-    n_dropouts = _set_dropout(encoder, config.dropout)
+    set_dropout(encoder, config.dropout, "pretrain.dropout", recipe.encoder.name)
     encoder.to(reading.way.device)
     if config.objective == "simcse":
-        if not n_dropouts or not config.dropout:
+        if not config.dropout:
             raise RecipeError(
                 "pretrain.objective 'simcse' tells two readings of one text apart by dropout, and there is none: set "
                 "pretrain.dropout above 0, or choose 'pairs' where this model has no dropout at all"
@@ -235,14 +236,6 @@ def _pair_task(
 
 def _backbone(encoder: TextEncoder) -> nn.Module:
     return encoder.backbone
-
-
-def _set_dropout(module: nn.Module, share: float) -> int:
-    """Every dropout of the model at this share; how many there are."""
-    found = [inner for inner in module.modules() if isinstance(inner, nn.Dropout)]
-    for inner in found:
-        inner.p = share
-    return len(found)
 
 
 def _learn(

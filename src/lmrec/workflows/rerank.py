@@ -242,7 +242,8 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
         user=recommender.user_template.pattern,
     )
     torch.manual_seed(recipe.training.seed)
-    model = build_reader(location, description, int(tokenizer.pad_token_id or 0), config.name, config.dropout)
+    dropout = None if config.form == "likelihood" else config.dropout  # which learns nothing
+    model = build_reader(location, description, int(tokenizer.pad_token_id or 0), config.name, dropout)
     return Reranker(description, lambda: (model, tokenizer))
 
 

@@ -1,5 +1,6 @@
 """GPT-type models as readers: the kept prefix changes no score, the answer is read where the question ends."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,3 +67,15 @@ def test_what_does_not_write_is_refused(tmp_path: Path, tiny_bert: Path) -> None
         load_causal_lm(tmp_path, "nowhere")
     with pytest.raises(RecipeError, match="'it' reads in both directions, so it does not write"):
         load_causal_lm(tiny_bert, "it")
+
+
+def test_a_refusal_is_all_that_is_said(tiny_bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of weights that find no place transformers tells a table."""
+    told = logging.getLogger("transformers")
+    told.addHandler(caplog.handler)
+    try:
+        with pytest.raises(RecipeError, match="so it does not write"):
+            load_causal_lm(tiny_bert, "it")
+    finally:
+        told.removeHandler(caplog.handler)
+    assert caplog.text == ""

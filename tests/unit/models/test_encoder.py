@@ -181,6 +181,15 @@ def test_dropout_is_the_configs_everywhere(tiny_bert: Path) -> None:
     assert {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)} == {0.25}
 
 
+@pytest.mark.parametrize("kind", ["tiny_gpt", "tiny_llama"])
+def test_the_first_token_of_a_decoder_is_no_text(kind: str, request: pytest.FixtureRequest) -> None:
+    location = request.getfixturevalue(kind)
+    with pytest.raises(
+        RecipeError, match=r"encoder.pooling is 'cls', and the first token of it sees nothing behind it"
+    ):
+        load_encoder(location, EncoderConfig(name="it", pooling="cls"))
+
+
 def test_a_budget_beyond_the_models_positions_is_refused(tiny_bert: Path) -> None:
     with pytest.raises(RecipeError, match=r"encoder.max_tokens is 97, and tiny reads at most 96"):
         load_encoder(tiny_bert, EncoderConfig(name="tiny", max_tokens=97))

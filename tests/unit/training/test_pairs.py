@@ -103,7 +103,7 @@ def trainer(
     config = RerankerConfig.model_validate(
         {"epochs": 2, "batch_pairs": 8, "learning_rate": 3e-3, "head_learning_rate": 3e-3, **choices}
     )
-    model = load_cross_encoder(tiny_bert, 1, 0, dropout=0.1)
+    model = load_cross_encoder(tiny_bert, 1, 0)
     return PairTrainer(model, config, 0, False, folder, "same", lambda row: None, should_stop, show=False)
 
 
