@@ -35,10 +35,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "smart": ("adversarial.kind=smart", "adversarial.weight=0.5"),
     "attention": ("user_model.kind=attention",),
     "dot": ("head.kind=dot",),
+    "narrow head": ("head.width=8",),
     "lora": ("encoder.adapter.kind=lora",),
     "houlsby": ("encoder.adapter.kind=houlsby",),
     "prefix": ("encoder.adapter.kind=prefix", "encoder.train=all"),
-    "layer_decay": ("training.layer_decay=0.8",),
+    "layer_decay": ("training.layer_decay=0.8", "encoder.n_layers=2"),
     "all layers": ("encoder.train=all",),
     "adalora": ("encoder.adapter.kind=adalora",),
     "ia3": ("encoder.adapter.kind=ia3",),
@@ -173,6 +174,25 @@ def test_dropout_of_an_adapter_is_enough_for_two_readings_of_one_history_to_diff
     assert load_recipe(overrides=[*text, "encoder.adapter.dropout=0.1"]).drops
     with pytest.raises(RecipeError, match="encoder.adapter.dropout"):
         load_recipe(overrides=text)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["encoder.train=all_but_first", "encoder.n_layers=2"],
+        ["encoder.train=all_but_first", "encoder.n_layers=2", "encoder.adapter.kind=lora"],
+    ],
+)
+def test_rates_that_decay_over_one_layer_are_refused_before_anything_is_encoded(
+    choices: list[str], world_folder: Path, tmp_path: Path, quick_choices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many layers the model has is known only once it is read."""
+    monkeypatch.setattr("lmrec.workflows.encode.untuned_vectors", lambda *_: pytest.fail("something was encoded"))
+    tables = world_folder / "items.csv", world_folder / "events.csv"
+    overrides = [*quick_choices, *choices, "training.layer_decay=0.8"]
+    with pytest.raises(RecipeError, match="training.layer_decay is 0.8, and what learns of .* stands in one layer"):
+        fit_run(*tables, out=tmp_path / "run", overrides=overrides, show=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_snapshots_are_runs_that_an_ensemble_takes(

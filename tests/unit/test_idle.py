@@ -69,6 +69,7 @@ REFUSALS: list[tuple[list[str], str, str]] = [
     (["head.kind=dot"], "head.temperature=0.5", "head.kind 'cosine'"),
     ([], "training.momentum=0", "training.optimizer 'sgd'"),
     (FROZEN, "training.layer_decay=0.9", "a language model that learns"),
+    (["encoder.n_layers=1"], "training.layer_decay=0.9", "layers one above the other that learn"),
     (UNTRAINED, "training.start_seed=0", "a training"),
     (["objective.kind=full"], "objective.max_full_items=9", "objective.kind 'auto'"),
     (["objective.kind=sampled"], "objective.max_full_items=9", "objective.kind 'auto'"),

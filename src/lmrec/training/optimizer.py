@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lmrec.errors import RecipeError
 from lmrec.models.layers import parameter_parts
 
 OptimizerKind: TypeAlias = Literal["adamw", "sgd", "adafactor"]
@@ -98,6 +99,16 @@ def layer_rates(model: nn.Module, learning_rate: float, decay: float) -> list[tu
     n_layers = len(parts.layers)
     rates = [learning_rate * decay ** (n_layers - depth) for depth in range(n_layers + 1)]
     return [*zip([parts.below, *parts.layers], rates, strict=True), (parts.above, learning_rate)]
+
+
+def check_layer_decay(model: nn.Module, decay: float, name: str) -> None:
+    """Raises RecipeError where a language model of this name learns in places of one rate alone, so that nothing decays."""
+    rates = {rate for part, rate in layer_rates(model, 1.0, decay) if any(p.requires_grad for p in part)}
+    if decay != 1.0 and len(rates) == 1:
+        raise RecipeError(
+            f"training.layer_decay is {decay:g}, and what learns of {name} stands in one layer: nothing would come of it. Let "
+            "more layers learn (encoder.train, encoder.n_layers), or leave it out"
+        )
 
 
 def learning_rate_factor(step: int, n_steps: int, warmup_share: float, schedule: Schedule) -> float:

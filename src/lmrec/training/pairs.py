@@ -20,6 +20,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.errors import InputError, RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.cross_encoder import PairTask, ReaderForm
+from lmrec.text.pairs import ITEM, split_prompt
 from lmrec.text.pattern import check_pattern
 from lmrec.training.samplers import FixedSampler, SamplerConfig, build_sampler
 
@@ -96,6 +97,11 @@ class RerankerConfig(BaseModel):
             check_pattern("reranker.user", self.user)
         if self.form != "classifier" and self.task != "binary":
             raise ValueError(f"reranker.form '{self.form}' says chosen or not: set reranker.task to 'binary'")
+        if self.prompt and (after := split_prompt(self.prompt)[2]) and self.form == "likelihood":
+            raise ValueError(
+                f"reranker.prompt '{self.prompt}' says {after!r} after {ITEM}, and reranker.form 'likelihood' asks how likely "
+                f"the item's words are, which nothing behind them changes. End it with {ITEM}"
+            )
         return self
 
 

@@ -25,6 +25,7 @@ from lmrec.models.runtime import candidates, encode_batches, held_runtime
 from lmrec.progress import progress_bar
 from lmrec.text.template import Template
 from lmrec.text.tokens import Tokens, load_tokenizer, tokenize_texts
+from lmrec.training.optimizer import check_layer_decay
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,10 +53,11 @@ def read_texts(catalog: Catalog, template: Template, config: EncoderConfig) -> P
     return PretrainedText(location, config, tokenizer, texts, tokenize_texts(tokenizer, texts, config.max_tokens))
 
 
-def begin_tuning(source: PretrainedText, seed: int, show: bool) -> tuple[TextEncoder, Tensor]:
+def begin_tuning(source: PretrainedText, seed: int, show: bool, layer_decay: float = 1.0) -> tuple[TextEncoder, Tensor]:
     """The language model as a training begins with it, with its adapter and with what learns chosen, and its vectors (N, Dt).
 
-    Raises RecipeError, before anything is encoded, where it cannot be tuned as its config asks.
+    layer_decay: of its rates, where it is going to learn. Raises RecipeError, before anything is encoded, where it cannot be
+    tuned as its config asks.
     """
     base = source.load_encoder()
     encoder = base
@@ -64,6 +66,7 @@ def begin_tuning(source: PretrainedText, seed: int, show: bool) -> tuple[TextEnc
         torch.manual_seed(seed)
         attach_adapter(encoder, source.config)
     choose_trainable(encoder, source.config)
+    check_layer_decay(encoder, layer_decay, source.config.name)
     text_vec = untuned_vectors(source, base, show)
     if source.config.adapter.kind == "prefix":  # the one adapter that is not the identity before it has learnt
         with progress_bar("encode with prefix", show) as bar:

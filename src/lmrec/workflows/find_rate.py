@@ -80,7 +80,7 @@ def find_rate(
     catalog = prepared.dataset.catalog
     template = build_template(recipe.template, catalog)
     source = read_texts(catalog, template, recipe.encoder)
-    encoder, text_vec = begin_tuning(source, recipe.training.seed, show)
+    encoder, text_vec = begin_tuning(source, recipe.training.seed, show, recipe.training.layer_decay)
     learner = build_learner(recipe, text_vec, prepared.split.train, Words(encoder, source, template))
     batches = batch_source(recipe, prepared.split.train, prepared.dataset.impressions)
     with tempfile.TemporaryDirectory() as folder:

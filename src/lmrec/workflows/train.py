@@ -188,7 +188,7 @@ def _train(
             f"{source.tokens.n_cut:,} of {catalog.n_items:,} item texts are longer than {recipe.encoder.max_tokens} tokens "
             "and were cut (encoder.max_tokens)"
         )
-    encoder, text_vec = begin_tuning(source, recipe.training.seed, show)
+    encoder, text_vec = begin_tuning(source, recipe.training.seed, show, recipe.training.layer_decay)
     can_tune = any(p.requires_grad for p in encoder.parameters()) and recipe.item.source != "id"
     varied = vary_texts(source, recipe.augment.words, recipe.training.seed, show)
     notes += describe_augmentation(recipe.augment, source, varied)
@@ -341,7 +341,8 @@ def build_learner(
     counts = np.bincount(train.item_idx, minlength=len(text_vec))
     objective = objective_over(train, len(text_vec), recipe)
     if categories is not None:
-        objective = WithCategory(objective, categories, recipe.item.width, recipe.objective.auxiliary.weight)
+        width = recipe.head.width or recipe.item.width  # of a user vector as the head looks at it
+        objective = WithCategory(objective, categories, width, recipe.objective.auxiliary.weight)
     n_values = 0 if train.profiles is None else train.profiles.n_values
     towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head, n_values)
     return Learner(

@@ -13,6 +13,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.errors import InputError, Interrupted, RecipeError
 from lmrec.fields import IntArray, Ragged
 from lmrec.models.cross_encoder import load_cross_encoder
+from lmrec.recipe import load_recipe
 from lmrec.text.pairs import PairTokens
 from lmrec.training.pair_trainer import LabelledPairs, PairTrainer, choose_pair_weights
 from lmrec.training.pairs import Pairs, Ratings, RerankerConfig, draw_pairs, drawn_source, pair_loss, read_ratings
@@ -77,6 +78,19 @@ def test_what_cannot_be_learnt_is_refused(world: Dataset) -> None:
         read_ratings("regression", rated(world, [4.0]))
     with pytest.raises(InputError, match="30 different ratings, too many"):
         read_ratings("classes", rated(world, [float(r) for r in range(30)]))
+
+
+def test_what_a_prompt_says_behind_the_item_is_of_no_use_to_its_likelihood() -> None:
+    prompt = "reranker.prompt=Liked {history}, next {item}"
+    likely = "reranker.form=likelihood"
+    load_recipe(overrides=[prompt, likely])
+    load_recipe(overrides=[f"{prompt} is right?", "reranker.form=yes_no"])
+    with pytest.raises(
+        RecipeError, match=r"says ' is right\?' after \{item\}, and .* 'likelihood' .* End it with \{item\}"
+    ):
+        load_recipe(overrides=[f"{prompt} is right?", likely])
+    with pytest.raises(RecipeError, match=r"reranker.prompt 'Next \{item\}' must hold"):
+        load_recipe(overrides=["reranker.prompt=Next {item}"])
 
 
 def test_losses_are_those_of_their_tasks() -> None:
