@@ -20,10 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.cells import DATA, PROTOCOLS, ROOT, Cell
+from benchmarks.peers.known import results_file
 from benchmarks.peers.rivals import INSIDE
 from benchmarks.peers.steps import encode_words
 from benchmarks.peers.stopwatch import Stopwatch
-from benchmarks.peers.work import Effort
+from benchmarks.peers.work import CHOSEN_BY, Effort
+from lmrec.artifacts.files import read_json
 from lmrec.errors import InputError, LmrecError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.workflows.counting import log_arrays
@@ -31,10 +33,11 @@ from lmrec.workflows.judge import judge_run, own_name
 from lmrec.workflows.train import fit_run
 
 EXPECTED = ROOT / "benchmarks" / "expected.toml"
+KEPT = ROOT / "benchmarks" / "peers" / "results"
 
 
 class Expectation(BaseModel):
-    """One value to be found again."""
+    """One value to be found again: a rival's as it is published, or that of a short fit of lmrec."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,10 +45,8 @@ class Expectation(BaseModel):
     protocol: str = Field(description="A protocol of cells.py.")
     form: str = Field(default="x", description="x: items of the history excluded; i: left in.")
     system: str = Field(description="A rival of the product, or lmrec.")
-    settings: dict[str, Any] = Field(default={}, description="The rival's settings.")
     overrides: tuple[str, ...] = Field(default=(), description="lmrec: what is set beside the recipe, to be quick.")
-    metric: str = Field(default="ndcg@10", description="What is measured on the test part.")
-    expected: float = Field(description="Its value.")
+    value: float | None = Field(default=None, description="lmrec's; a rival's is that of its first seed in KEPT.")
     tolerance: float = Field(gt=0, description="How far from it is still the same.")
 
     @property
@@ -54,6 +55,25 @@ class Expectation(BaseModel):
             return Cell(DATA[self.data], PROTOCOLS[self.protocol])
         except KeyError as unknown:
             raise InputError(f"expected.toml names {unknown}, which is no data set or protocol of cells.py") from None
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """What KEPT says of the rival: `settings`, and `per_seed` of NDCG@10."""
+        file = results_file(KEPT, self.cell, self.form)
+        if self.system not in INSIDE or not file.exists() or self.system not in (known := read_json(file)["systems"]):
+            raise InputError(
+                f"expected.toml names '{self.system}' of {self.data}, and {file} has no such rival of the product's own, which "
+                "alone can be checked quickly"
+            )
+        return dict(known[self.system])
+
+    @property
+    def expected(self) -> float:
+        return float(self.published["per_seed"][0]) if self.value is None else self.value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.published["settings"])
 
 
 @dataclass(frozen=True)
@@ -124,14 +144,12 @@ def measure(what: Expectation) -> float:
         with tempfile.TemporaryDirectory() as folder:
             run = fit_run(None, None, out=Path(folder) / "run", recipe=recipe, prepared=prepared).run
             judged = judge_run(run.path, ["baselines.names=[]"])
-            return judged.evaluations[own_name(run)].aggregate[what.metric]
-    if what.system not in INSIDE:
-        raise InputError(f"expected.toml names '{what.system}'; only rivals of the product can be checked quickly")
+            return judged.evaluations[own_name(run)].aggregate[CHOSEN_BY]
     n_items = prepared.dataset.catalog.n_items
-    text_vec = encode_words(prepared, recipe) if what.system == "content" else None
+    text_vec = encode_words(prepared, recipe) if what.system.startswith("content") else None
     rival = INSIDE[what.system].make(what.settings, 0, text_vec)
     fitted = rival.fit(log_arrays(prepared.split.train_and_validation, n_items))
-    return evaluate(fitted, prepared.split.test, n_items, recipe.evaluation).aggregate[what.metric]
+    return evaluate(fitted, prepared.split.test, n_items, recipe.evaluation).aggregate[CHOSEN_BY]
 
 
 def as_table(found: list[Found]) -> Table:
@@ -144,7 +162,7 @@ def as_table(found: list[Found]) -> Table:
         table.add_row(
             f"{what.data}, {what.cell.protocol.form_name(what.form)}",
             what.system,
-            what.metric,
+            CHOSEN_BY,
             f"{what.expected:.4f} ± {what.tolerance:g}",
             "" if one.value is None else f"{one.value:.4f}",
             f"{one.seconds:.0f}",

@@ -403,7 +403,9 @@ def test_unknown_names_are_refused_with_the_nearest_one() -> None:
     assert main(["--protocol", "P9"]) == 2
 
 
-def test_the_check_tells_same_from_different_and_skips_what_is_not_there(place: Place) -> None:
+def test_the_check_tells_same_from_different_and_skips_what_is_not_there(
+    place: Place, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Here(check.Expectation):
         @property
         def cell(self) -> Cell:
@@ -415,14 +417,16 @@ def test_the_check_tells_same_from_different_and_skips_what_is_not_there(place: 
             return replace(place.cell, data=replace(place.cell.data, folder="/nowhere"))
 
     out = StringIO()
-    known = check.measure(Here(data="toy", protocol="P1", system="popularity", expected=0, tolerance=1))
+    steps.run_inside(place, "popularity", EFFORT)
+    results.build_results([place], EFFORT)
+    monkeypatch.setattr(check, "KEPT", place.kept)
     values: dict[str, Any] = {"data": "toy", "protocol": "P1", "system": "popularity", "tolerance": 0.001}
+    wrong = Here(**values).expected + 0.1
     found = list(
-        check.check(
-            [Here(**values, expected=known), Here(**values, expected=known + 0.1), Elsewhere(**values, expected=known)],
-            Console(file=out, width=200),
-        )
+        check.check([Here(**values), Here(**values, value=wrong), Elsewhere(**values)], Console(file=out, width=200))
     )
+    with pytest.raises(InputError, match="no such rival"):
+        assert Here(**{**values, "system": "sasrec"}).expected
     assert [one.verdict for one in found] == ["as expected", "DIFFERENT", "skipped"]
     said = out.getvalue()
     assert said.count("SKIPPED") == 1
@@ -436,7 +440,12 @@ def test_the_check_tells_same_from_different_and_skips_what_is_not_there(place: 
 def test_what_is_expected_names_only_what_there_is() -> None:
     for one in check.read_expected(check.EXPECTED):
         assert one.form in one.cell.protocol.forms
-        assert one.system == "lmrec" or one.system in INSIDE
+        if one.system == "lmrec":
+            assert one.value is not None
+        else:
+            assert one.value is None
+            assert 0 < one.expected < 1
+            INSIDE[one.system].make(one.settings, 0, np.zeros((1, 1), np.float32))
 
 
 def test_what_is_fetched_covers_what_the_check_is_for() -> None:
