@@ -49,12 +49,13 @@ bench-peers: $(VENV)/.demo bench-peers-setup
 	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
 	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RESULTS),--results $(RESULTS)) $(foreach choice,$(SET),--set $(choice))
 
-# One row a technique of docs/tuning, then the same question with fewer labels: hours. What each fit found is kept in
+# What each technique of docs/tuning costs, one row a technique, then the same question with fewer labels: hours. What each fit found is kept in
 # benchmarks/tuning/results, so the same command goes on where it was stopped, on any machine. SMALL=1: every row on a part of
 # the users, in about 25 minutes. DATASET=amazon-scientific SEEDS=3 ROW="fgm" (that row and plain alone)
 # MINUTES=60 (begin no fit after that) TABLE=1 (fit nothing: table and picture of what is there)
 TUNING_ON = $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
 bench-tuning: $(VENV)/.dev
+	$(if $(ROW)$(TABLE)$(SMALL),,$(BIN)/python -m benchmarks.tuning.costs $(if $(DATASET),--dataset $(DATASET)))
 	$(BIN)/python -m benchmarks.tuning.run $(TUNING_ON) $(if $(ROW),--only "$(ROW)") $(if $(TABLE),--table)
 	$(if $(ROW),,$(BIN)/python -m benchmarks.tuning.fewer_labels $(TUNING_ON) $(if $(TABLE),--chart))
 

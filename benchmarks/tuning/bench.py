@@ -30,6 +30,7 @@ SMALL = (
     "training.max_encoded_items=64",
     "training.tuned_batch_events=500",
 )
+_CATEGORY = {"movielens-100k": "genres", "amazon-scientific": "categories"}
 _SMALL_USERS = 60
 
 
@@ -67,7 +68,9 @@ class Bench:
         return 10 if self.small else 1
 
     def recipe(self, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
-        said = (*self.common, f"training.seed={seed}", *overrides)
+        """In overrides CATEGORY stands for the data set's column of categories."""
+        named = (override.replace("CATEGORY", _CATEGORY[self.data.name]) for override in overrides)
+        said = (*self.common, f"training.seed={seed}", *named)
         return load_recipe(ROOT / "recipes" / f"{self.data.recipe}.toml", said)
 
     def question(self, row: str, seed: int, overrides: tuple[str, ...]) -> Question:

@@ -187,17 +187,18 @@ def read_all(bench: Bench, shares: list[float], n_seeds: int) -> dict[str, dict[
 
 
 def summary(found: Mapping[str, Mapping[float, list[Answers]]]) -> dict[str, Any]:
-    """Plain values: each point with its interval, and how far the tuned language model is above it at that share."""
+    """Plain values: each point with its interval, and how far either tuned language model is above it at that share."""
     points: dict[str, dict[str, Any]] = {}
     for system, by_share in found.items():
         for share, seeds in by_share.items():
             values, groups = average(seeds, METRIC), seeds[0].groups
             low, high = bootstrap_interval(values, groups)
             point: dict[str, Any] = {"value": float(values.mean()), "low": low, "high": high, "seeds": len(seeds)}
-            ours = found.get("tuned PLM", {}).get(share)
-            if ours and system != "tuned PLM" and len(ours) == len(seeds):
-                gap = paired_difference(average(ours, METRIC), values, groups)
-                point["tuned PLM above it"] = (gap.mean, gap.low, gap.high)
+            for own in ("tuned PLM", TUNED_LONGER):
+                ours = found.get(own, {}).get(share)
+                if ours and system != own and len(ours) == len(seeds):
+                    gap = paired_difference(average(ours, METRIC), values, groups)
+                    point[f"{own} above it"] = (gap.mean, gap.low, gap.high)
             points.setdefault(system, {})[f"{share:g}"] = point
     facts = [one.facts for by_share in found.values() for seeds in by_share.values() for one in seeds]
     made = {key: sorted({str(one.get(key)) for one in facts}) for key in ("commit", "machine", "data", "made")}

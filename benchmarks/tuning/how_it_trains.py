@@ -22,6 +22,9 @@ OPTIMIZERS = (
     Row("linear schedule", ("training.schedule=linear",), "the rate falls in a straight line"),
     Row("constant schedule", ("training.schedule=constant",), "the rate stays after warm-up"),
     Row("inverse square root", ("training.schedule=inverse_sqrt",), "Vaswani et al. 2017: it falls and never ends"),
+    Row("no warm-up", ("training.warmup_share=0",), "the whole rate from the first step"),
+    Row("no clipping", ("training.max_grad_norm=1e9",), "gradients as long as they are (with: Pascanu et al. 2013)"),
+    Row("no early stopping", ("training.patience=100",), "every epoch; the best on validation is kept all the same"),
     Row("accumulate 4", ("training.accumulate=4",), "four batches a step"),
     Row("average of weights", ("training.ema=0.99",), "Polyak and Juditsky 1992: the moving average is what is kept"),
 )
@@ -41,9 +44,9 @@ REGULARISERS = (
     Row("r-drop", ("regularisers.r_drop=1",), "Liang et al. 2021: two passes agree"),
     Row("l2-sp", ("regularisers.l2_sp=0.01",), "Li et al. 2018: a pull to the pretrained weights"),
     Row(
-        "next genre as well",
-        ("objective.auxiliary.column=genres",),
-        "a second head says of which genre the next film is, softmax over them (Caruana 1997)",
+        "next category as well",
+        ("objective.auxiliary.column=CATEGORY",),
+        "a second head says of which kind the next item is, softmax over them (Caruana 1997); films: the genre",
     ),
 )
 
@@ -65,6 +68,11 @@ _SEEDS = (
     Row("plain, for the ensemble", (), "the common recipe"),
     Row("plain, other seed", ("training.seed=OTHER",), "the common recipe"),
     Row("plain, third seed", ("training.seed=THIRD",), "the common recipe"),
+)
+_USER_MODELS = (
+    _SEEDS[0],
+    Row("attention, for the ensemble", ("user_model.kind=attention",), "attention over the history"),
+    Row("mean, for the ensemble", ("user_model.kind=mean",), "a weighted mean of the history"),
 )
 MIXED = (
     Row(
@@ -88,6 +96,13 @@ MIXED = (
         mix="ranks",
         members=_SEEDS,
         beside="ensemble of 3 seeds",
+    ),
+    Row(
+        "ensemble of user models",
+        (),
+        "a causal transformer, attention and a mean as user models, by scores",
+        mix="ensemble",
+        members=_USER_MODELS,
     ),
     Row("uniform soup", (), "Wortsman et al. 2022: the mean of four fits' weights", mix="uniform", members=_SOUP),
     Row("greedy soup", (), "the same: a fit joins where validation does not fall", mix="greedy", members=_SOUP),

@@ -71,6 +71,11 @@ def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
             "log p(title | history) a token, nothing trained",
         ),
         Row(
+            "SmolLM2, classifier, LoRA",
+            (*gpt, *yes_no[1:], f"reranker.n_events={120 // shrink}"),
+            "a head on its last token in place of words (sequence classification)",
+        ),
+        Row(
             "SmolLM2, yes or no, LoRA",
             (*gpt, *yes_no, f"reranker.n_events={120 // shrink}"),
             "TALLRec (Bao et al. 2023)",

@@ -12,6 +12,7 @@ its numbers say nothing.
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -66,6 +67,8 @@ def main() -> None:
     print(f"\n{text}")
     if not options.small:
         (FOLDER / f"{bench.data.name}.md").write_text(text + "\n", encoding="utf-8")
+    elif refused:
+        sys.exit(f"{len(refused)} rows do not run: {', '.join(refused)}")
 
 
 def measure(

@@ -105,17 +105,20 @@ _SMOLLM2_LORA = (
     "training.max_encoded_items=64",
 )
 
+_SHORT = "plain, 5 + 1 epochs"
+_SHORT_FIT = ("training.frozen_epochs=5", "training.tuned_epochs=1", "training.validation_cases=300")
+
 # Bounded, for one pass of these models costs many times what a row's does: fewer epochs, cases and items than plain has.
 MODELS = (
+    Row(_SHORT, _SHORT_FIT, "the control of the next row: item vectors, as many epochs and cases as it has"),
     Row(
         "history as text",
         (
             "user_model.kind=text",
-            "training.frozen_epochs=5",
-            "training.tuned_epochs=1",
-            "training.validation_cases=300",
+            *_SHORT_FIT,
         ),
         "one pass of the language model over the newest items' words; 5 + 1 epochs",
+        beside=_SHORT,
     ),
     Row(
         "SmolLM2-135M, lora",

@@ -28,7 +28,7 @@ from lmrec.artifacts.files import read_json
 from lmrec.artifacts.run import RunFolder
 from lmrec.artifacts.training_state import load_training_state
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
-from lmrec.recipe import load_recipe
+from lmrec.recipe import load_recipe, recipe_toml
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.prepare import Prepared, prepare
 from lmrec.workflows.train import fit_run
@@ -48,6 +48,14 @@ def test_nothing_stands_beside_the_towers_whatever_a_recipe_asks_for(recipe: str
     asked = load_recipe(ROOT / "recipes" / f"{recipe}.toml", [*TOWERS_ALONE, "objective.trend_half_life_days=0"])
     assert not asked.fusion.any
     assert not asked.training.refit
+
+
+def test_every_row_is_a_recipe_on_both_data_sets(prepared: Prepared, tmp_path: Path) -> None:
+    for name in ("movielens-100k", "amazon-scientific"):
+        bench = Bench(DATA[name], prepared, TOWERS_ALONE, False, tmp_path, tmp_path)
+        for row in ROWS_OF_TABLE:
+            fits = [row.member_at(place, 0) for place in range(len(row.members))] or [row]
+            assert {bench.recipe(0, fit.overrides).training.seed for fit in fits} <= {0, 100, 200}, row.name
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +271,8 @@ def test_every_row_is_named_once_and_members_know_their_seed() -> None:
             if row.mix in ("uniform", "greedy"):
                 assert {recipe.training.start_seed for recipe in recipes} == {seed}
             if row.mix in ("ensemble", "ranks"):
+                assert len({recipe_toml(recipe) for recipe in recipes}) == 3
+            if row.members and row.members[1].name == "plain, other seed":
                 assert [recipe.training.seed for recipe in recipes] == [seed, 100 + seed, 200 + seed]
     assert len({row.asked for row in mixed}) == len(mixed)
 

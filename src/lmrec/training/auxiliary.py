@@ -18,6 +18,8 @@ from lmrec.fields import IntArray
 from lmrec.training.losses import AuxiliaryConfig, Objective
 from lmrec.training.objectives import Asked
 
+_NEARLY_ALL = 0.9  # of the items that have a value
+
 
 @dataclass(frozen=True, eq=False)
 class Categories:
@@ -28,7 +30,8 @@ class Categories:
 
 
 def read_categories(catalog: Catalog, config: AuxiliaryConfig) -> Categories | None:
-    """None where no column is named. Raises RecipeError where it is missing or tells fewer than two categories.
+    """None where no column is named. Of several values an item has the first counts, but for one that nearly all items have, as
+    the top of a tree of categories does. Raises RecipeError where the column is missing or tells fewer than two categories.
 
     >>> frame = pl.DataFrame({"item_id": ["1", "2", "3"], "genres": ["Crime, Drama", "Crime", "Comedy"]})
     >>> found = read_categories(Catalog(frame, ("genres",), ()), AuxiliaryConfig(column="genres", min_items=1))
@@ -42,9 +45,7 @@ def read_categories(catalog: Catalog, config: AuxiliaryConfig) -> Categories | N
         raise RecipeError(
             f"objective.auxiliary.column is '{column}', which the catalog lacks. {nearest(column, catalog.frame.columns)}"
         )
-    first = pl.col(column).cast(pl.String).str.split_exact(",", 1).struct.field("field_0")
-    first = first.str.split_exact("|", 1).struct.field("field_0").str.strip_chars()
-    values = catalog.frame.select(first.alias("value"))["value"]
+    values = _telling(catalog.frame[column].cast(pl.String))
     counts = values.drop_nulls().value_counts().filter(pl.col("count") >= config.min_items)
     names = tuple(sorted(name for name in counts["value"].to_list() if name))
     if len(names) < 2:
@@ -54,6 +55,22 @@ def read_categories(catalog: Catalog, config: AuxiliaryConfig) -> Categories | N
         )
     place = {name: at for at, name in enumerate(names)}
     return Categories(names, np.array([place.get(value, -1) for value in values.to_list()], np.int64))
+
+
+def _telling(column: pl.Series) -> pl.Series:
+    """(N,) the first of each item's values that tells it from others; none where it has none.
+
+    >>> _telling(pl.Series(["Tools, Saws", "Tools | Glue", "Tools", None])).to_list()
+    ['Saws', 'Glue', 'Tools', None]
+    """
+    column = column.str.strip_chars().replace("", None)
+    cells = pl.DataFrame({"value": column.str.split("|").list.eval(pl.element().str.split(",").explode())})
+    cells = cells.with_row_index("item").explode("value").with_columns(pl.col("value").str.strip_chars())
+    held = pl.col("item").n_unique().over("value") / max(1, len(column) - column.null_count())
+    ordered = cells.with_columns((held > _NEARLY_ALL).alias("says_little")).sort(
+        "item", "says_little", maintain_order=True
+    )
+    return ordered.group_by("item", maintain_order=True).first()["value"]
 
 
 class WithCategory(nn.Module):

@@ -28,7 +28,7 @@ class AuxiliaryConfig(BaseModel):
     column: str | None = Field(
         default=None,
         description="A column of the catalog whose value for the next item the user vector must also foretell, such as a "
-        "category or genre; of several values between commas or bars the first.",
+        "category or genre; of several values between commas or bars the first that fewer than nine in ten items have.",
     )
     weight: float = Field(
         default=0.1, gt=0, description="What this second loss (nats a target) counts beside the first."

@@ -35,6 +35,16 @@ def test_the_first_of_several_values_counts_and_rare_ones_do_not() -> None:
     assert found.of_item.tolist() == [1, 1, 0, 0, -1, -1, -1]
 
 
+def test_the_top_of_a_tree_of_categories_is_passed_over() -> None:
+    """Industrial & Scientific stands first at every item of Amazon's category of that name."""
+    found = read_categories(
+        catalog(["All, Saws, Big", "All, Saws", "All,Glue", "All, Glue", "All", None, " "]), config()
+    )
+    assert found is not None
+    assert found.names == ("Glue", "Saws")
+    assert found.of_item.tolist() == [1, 1, 0, 0, -1, -1, -1]
+
+
 def test_a_column_that_tells_nothing_is_refused() -> None:
     with pytest.raises(
         RecipeError, match="objective.auxiliary.column is 'genre', which the catalog lacks. Did you mean"
