@@ -29,7 +29,7 @@ class Fitted:
         return self.folder / "run"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def invoke() -> Invoke:
     """Calls the command line and checks its exit code."""
     runner = CliRunner()

@@ -1,8 +1,10 @@
 """A run of ALS, EASE and BM25 kNN alone, from the command line to the service and an update, and beside trained towers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from lmrec.artifacts.run import RunFolder
@@ -40,11 +42,59 @@ def fit(invoke: Invoke, folder: Path, run: str, *more: object, code: int = 0) ->
     return invoke("fit", *tables, "--recipe", RECIPE, "--out", folder / run, *more, code=code)
 
 
-def test_what_is_counted_alone_is_fitted_judged_served_and_updated(
-    invoke: Invoke, folder: Path, overrides: list[str]
-) -> None:
+@pytest.fixture(scope="module")
+def run(invoke: Invoke, folder: Path, overrides: list[str]) -> Path:
     fit(invoke, folder, "run", *overrides)
-    run = folder / "run"
+    return folder / "run"
+
+
+def test_words_that_nothing_reads_are_not_said_to_be_answered(run: Path, invoke: Invoke) -> None:
+    recommender = Recommender.load(run)
+    (newcomer,) = recommender.recommend(histories=[[]], k=4)
+    answers = [recommender.recommend_for_text(text, k=4) for text in ("a tiger in the jungle", "a rocket in orbit")]
+    assert [answer.basis for answer in answers] == ["nothing", "nothing"]
+    assert {answer.items for answer in answers} == {newcomer.items}
+    shown = invoke("recommend", run, "--text", "a tiger in the jungle", "--k", 4)
+    assert "note: nothing that counts in this run reads words" in shown.stderr
+    assert "fusion.content=true" in shown.stderr
+    assert "from your words" not in shown.output
+    assert json.loads(invoke("recommend", run, "--text", "tiger", "--json").stdout)["basis"] == "nothing"
+    assert "the text is blank" in invoke("recommend", run, "--text", " ", code=2).stderr
+    assert recommender.similar(text=recommender.catalog.titles[0], k=3), "what is like words is found by words"
+    ids, named = recommender.catalog.ids, max(recommender.catalog.titles[1].split(), key=len)
+    with running(run) as service:
+        for history, basis in (([], "popular"), (ids[:2], "history")):
+            answer = service.recommend(history=history, text="a tiger in the jungle", k=4, explain=True)
+            assert (answer["basis"], answer["text_read"]) == (basis, False)
+            plain = service.recommend(history=history, k=4)
+            assert "text_read" not in plain
+            assert [item["item_id"] for item in answer["items"]] == [item["item_id"] for item in plain["items"]]
+            assert not any("tiger" in (item["reason"]["because"] or "") for item in answer["items"])
+            asked = {"history": history, "text": "a tiger in the jungle", "item_id": answer["items"][0]["item_id"]}
+            found = service.post("/v1/explanations", asked)
+            assert (found["text_read"], found["text"], found["place"]) == (False, None, 1)
+        refused = service.recommend(text=f"no {named}", k=4)
+        assert "text_read" not in refused, "all that it wants is that something is left out, and it is"
+        assert refused["not_wanted"] == [named.lower()]
+
+
+def test_whom_a_text_is_for_is_told_by_what_it_reads_like(
+    run: Path, folder: Path, overrides: list[str], invoke: Invoke
+) -> None:
+    recommender, text = Recommender.load(run), "a tiger in the jungle"
+    assert recommender.fusion.borrows, "new items are carried by what they read like"
+    found = recommender.audience(text=text, k=5)
+    grown = recommender.add_items(pl.DataFrame({"item_id": ["new"], recommender.catalog.text_columns[0]: [text]}))
+    asked = grown.audience(item="new", k=5)
+    assert [user.user_id for user in found] == [user.user_id for user in asked]
+    assert len({user.score for user in found}) > 1
+    alone = ("fusion.ease=false", "fusion.bm25_knn=false", "fusion.new_items=false")
+    fit(invoke, folder, "als", *overrides, *(word for one in alone for word in ("--set", one)), "--no-judge")
+    refused = invoke("audience", folder / "als", "--text", text, code=2).stderr
+    assert "no words tell its users apart. Give an item" in refused
+
+
+def test_what_is_counted_alone_is_fitted_judged_served_and_updated(run: Path, invoke: Invoke) -> None:
     weights = RunFolder(run).read_record()["fusion"]
     assert weights["als"] + weights["ease"] + weights["bm25_knn"] > 0
     assert weights["popularity"] > 0, "who has no history is answered too"

@@ -9,7 +9,7 @@ from lmrec.cli.show import say
 from lmrec.cli.tables import read_user_ids
 from lmrec.data.sources.tables import read_new_items
 from lmrec.errors import InputError
-from lmrec.retrieval.recommender import Recommendation, Recommender
+from lmrec.retrieval.recommender import READING, UNREAD, Recommendation, Recommender
 
 _NEXT_COLUMN: Final = re.compile(r",(?=[^,=|]+=)")  # other commas are part of a value, as in "city=Portland, Oregon"
 
@@ -47,7 +47,12 @@ def answer(recommender: Recommender, question: Question) -> list[Recommendation]
         )
     k, exclude_seen, rerank = question.k, question.exclude_seen, question.rerank
     if question.text is not None:
-        return [recommender.recommend_for_text(question.text, k)]
+        found = recommender.recommend_for_text(question.text, k)
+        if found.basis != "text":
+            say(
+                f"note: {UNREAD}. A newcomer's list. To ask with words, {READING}; `lmrec similar --text` reads them here"
+            )
+        return [found]
     if question.history is not None or question.profile is not None:
         items = [] if question.history is None else _items_of(question.history)
         profiles = None if question.profile is None else [read_profile(question.profile)]

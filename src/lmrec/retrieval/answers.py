@@ -55,12 +55,14 @@ class LiveItem:
 @dataclass(frozen=True)
 class LiveAnswer:
     """`basis` says what the list rests on; `n_history` counts the items of the history that the catalog knows; `unwanted`:
-    what the text said is not wanted, so that items which name it were left out."""
+    what the text said is not wanted, so that items which name it were left out; `text_read`: whether the list is of what else
+    it said, where nothing that counts reads words it is not."""
 
     items: tuple[LiveItem, ...]
     basis: Basis
     n_history: int
     unwanted: tuple[str, ...] = ()
+    text_read: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,6 +47,10 @@ class EnsembleScorer:
     def trained(self) -> bool:
         return all(member.trained for member in self.members)
 
+    @property
+    def reads_words(self) -> bool:
+        return any(member.reads_words for member, weight in self._weighted if weight)
+
     def over(self, bank: ItemBank) -> "EnsembleScorer":
         """The same members over another bank."""
         own = [_parts(member.bank) for member in self.members]

@@ -51,7 +51,8 @@ class Explanation:
 
     smallest_change: the fewest history items found (greedily, at most 5) without which the item is off the first k; None
     where it is not on them, or no such few do. because: a sentence, None where nothing of the history speaks for it.
-    text: what the free text gave, None without one; text_words: what each of its words did.
+    text: what the free text gave, None without one; text_words: what each of its words did; text_read: whether what it wants
+    is read at all.
     """
 
     item_id: ItemId
@@ -65,6 +66,7 @@ class Explanation:
     because: str | None
     text: float | None = None
     text_words: tuple[WordAttribution, ...] = ()
+    text_read: bool = True
 
 
 def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: bool = True) -> Explanation:
@@ -79,12 +81,24 @@ def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: b
     row = live.known_row(snapshot, item_id)
     rows = snapshot.known_rows(query.history)
     wish = wish_of(snapshot, query.text)
-    wanted = wish.wanted or None
+    wanted = live.read_of(wish)
+    is_read = wanted is not None or not wish.wanted
     others = _Others(live, state, row, wanted, without_unwanted(snapshot, query, wish), frozenset(rows))
     profile = query.profile
     if not rows and wanted is None and not live.scorer.knows(profile):
         popularity = float(snapshot.popularity[row])
-        return Explanation(item_id, snapshot.titles[row], popularity, popularity, others.place([]), (), (), None, None)
+        return Explanation(
+            item_id=item_id,
+            title=snapshot.titles[row],
+            score=popularity,
+            base=popularity,
+            place=others.place([]),
+            contributions=(),
+            words=(),
+            smallest_change=None,
+            because=None,
+            text_read=is_read,
+        )
     recent = rows[-live.scorer.scorer.reach :]
     scores, gained = contributions(live, snapshot, recent, [row], wanted, profile)
     values, base, score = gained[: len(recent), 0], float(scores[0, 0]), float(scores[-1, 0])
@@ -110,6 +124,7 @@ def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: b
         because=f"because of {strongest}" if most > 0 else None,
         text=None if wanted is None else float(gained[-1, 0]),
         text_words=_text_words(live, snapshot, recent, wanted, row, profile) if words and wanted is not None else (),
+        text_read=is_read,
     )
 
 

@@ -26,6 +26,7 @@ from lmrec.retrieval.ranked import rankings_of
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.rules import CompiledRules, Review, Rule, compile_rules
 from lmrec.retrieval.snapshot import Snapshot
+from lmrec.retrieval.wishes import Wish
 
 __all__ = [
     "EncodedItem", "ItemChange", "LiveAnswer", "LiveCatalog", "LiveItem", "LiveQuery", "LiveRecommender", "LiveState",
@@ -126,6 +127,10 @@ class LiveRecommender:
     def reads(self) -> bool:
         """Whether a language model reads each history or the best of each list: then no answer is quick."""
         return self.recommender.towers.user_model is None or self.recommender.reranker is not None
+
+    def read_of(self, wish: Wish) -> str | None:
+        """What of a wish lists are of; None where it wants nothing, or nothing that counts reads words."""
+        return self._lists.read_of(wish)
 
     def get_item(self, item_id: ItemId) -> LiveItem | None:
         """An item of the catalog, shown or not; its score is 0."""

@@ -43,7 +43,7 @@ class ListMaker:
             _check(query)
         wishes = [wish_of(snapshot, query.text) for query in queries]
         queries = [without_unwanted(snapshot, query, wish) for query, wish in zip(queries, wishes, strict=True)]
-        texts = [wish.wanted or None for wish in wishes]
+        texts = [self.read_of(wish) for wish in wishes]
         known = [snapshot.known_rows(query.history) for query in queries]
         in_forces = [rules.of(query.segment) for query in queries]
         excluded = [
@@ -57,8 +57,18 @@ class ListMaker:
             rows, scores = self._choose(snapshot, standing, query, in_force, read)
             items = self.items(snapshot, rows, scores, rules.rule_ids, in_force, columns=query.columns)
             basis = _basis(known[at], texts[at], self.scorer.knows(query.profile))
-            answers.append(LiveAnswer(tuple(items), basis, len(known[at]), wishes[at].unwanted))
+            is_read = texts[at] is not None or not wishes[at].wanted
+            answers.append(LiveAnswer(tuple(items), basis, len(known[at]), wishes[at].unwanted, is_read))
         return answers
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether anything that makes lists reads words: the model, or a reranker."""
+        return self.scorer.scorer.reads_words or self.reranker is not None
+
+    def read_of(self, wish: Wish) -> str | None:
+        """What of a wish stands in the history; None where it wants nothing, or nothing reads it."""
+        return (wish.wanted or None) if self.reads_words else None
 
     def similar(
         self, snapshot: Snapshot, rules: SegmentRules, row: int | None, text: str, k: int, item_filter: Filter | None

@@ -48,6 +48,8 @@ from lmrec.topk import exclude_items, top_k
 ItemFilter: TypeAlias = pl.Expr | Collection[ItemId]
 _BLOCK = 256  # users scored at once
 _NO_WORDS = UserTemplate()
+UNREAD = "nothing that counts in this run reads words: neither trained towers nor fusion.content"
+READING = "fit with training or with fusion.content=true"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class ScoredUser:
 @dataclass(frozen=True)
 class Recommendation:
     """One answer. `basis` says what it rests on: "history" (n_history items of it), "text", "profile" (no history,
-    but attributes that were learnt), or "nothing": a user of whom nothing is known gets what the model shows a newcomer."""
+    but attributes that were learnt), or "nothing": a user of whom nothing is known gets what the model shows a newcomer, and
+    so does who asks with words a run that reads none."""
 
     user_id: UserId | None
     basis: str
@@ -227,15 +230,29 @@ class Recommender:
     def recommend_for_text(self, text: str, k: int = 10, filter: ItemFilter | None = None) -> Recommendation:
         """Items for someone of whom only words are known, such as "light comedies for a rainy day".
 
-        The words stand in the history as an item would that exists only as text.
+        The words stand in the history as an item would that exists only as text. Where nothing that counts in this run reads
+        words, as where ALS and EASE answer alone, this is a newcomer's list, and `basis` says "nothing".
         """
-        with_text = self.add_items(pl.DataFrame({ITEM_ID: ["\x00text"], self._text_column: [_checked_text(text)]}))
+        if not self.reads_words:
+            _checked_text(text)
+            (newcomers,) = self._answer([None], Ragged.from_rows([[]]), k, True, filter, rerank=False)
+            return newcomers
+        with_text = self._with_text(text)
         allowed = _allowed(self.catalog, filter)
         row = with_text.catalog.n_items - 1
         history = Ragged.from_rows([[row]])
         scores = with_text.list_scorer.score(history)[:, :row]
         (items,) = self._lists(scores, None, k, allowed)
         return Recommendation(None, "text", 0, items)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether a list for words is of these words."""
+        return self.parts_scorer.reads_words
+
+    def _with_text(self, text: str) -> "Recommender":
+        """This recommender and, as the last item of its catalog, one that exists only as these words."""
+        return self.add_items(pl.DataFrame({ITEM_ID: ["\x00text"], self._text_column: [_checked_text(text)]}))
 
     def similar(self, item: ItemId | None = None, text: str | None = None, k: int = 10) -> list[ScoredItem]:
         """The k items nearest to an item or to words, by the cosine of item vectors, or of text vectors where nothing was
@@ -255,7 +272,10 @@ class Recommender:
         return list(items)
 
     def audience(self, text: str | None = None, item: ItemId | None = None, k: int = 10) -> list[ScoredUser]:
-        """Who would want this? The k known users who score an item, or an item that exists only as text, highest."""
+        """Who would want this? The k known users who score an item, or an item that exists only as text, highest.
+
+        Raises InputError for a text where nothing that counts in this run reads words, nor lends to an item that is new.
+        """
         if (item is None) == (text is None):
             raise InputError("give either an item or a text, one of them")
         _check_k(k)
@@ -263,8 +283,10 @@ class Recommender:
         if item is not None:
             scores = self.scorer.scores_of(self._all_histories, self._all_queries, self.catalog.index_of(str(item)))
         else:
-            fresh = self.scorer.bank_rows(self._text_vec_of(text or ""))
-            scores = (self._all_queries @ fresh.matrix.T).squeeze(1).numpy()
+            scorer = self._with_text(text or "").scorer
+            if not (scorer.reads_words or scorer.borrows):
+                raise InputError(f"{UNREAD}, so no words tell its users apart. Give an item, or {READING}")
+            scores = scorer.scores_of(self._all_histories, self._all_queries, self.catalog.n_items)
         best = top_k(scores[None, :], k)[0]
         return [
             ScoredUser(self.interactions.user_ids[user], float(scores[user]), self._newest_titles(int(user)))

@@ -66,6 +66,11 @@ class Scorer:
         """Whether item vectors have learnt something; otherwise text vectors say better what is like what."""
         return bool(self.fusion.weights.towers)
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether words in a history, which are no item of the log, move scores: by the towers, or by their bare vectors."""
+        return bool(self.fusion.weights.towers or self.fusion.weights.content)
+
     def over(self, bank: ItemBank) -> "Scorer":
         """The same model over another bank; nothing is copied."""
         return replace(self, bank=bank, _users_of=None)

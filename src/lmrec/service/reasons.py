@@ -28,7 +28,7 @@ def find_reasons(
     """
     snapshot = live.state.snapshot
     past = snapshot.known_rows(history)[-min(_MAX_HISTORY, live.scorer.scorer.reach) :]
-    wish = wish_of(snapshot, text).wanted or None
+    wish = live.read_of(wish_of(snapshot, text))
     rows = [snapshot.row_of(item_id) for item_id in item_ids]
     wanted = [row for row in rows if row is not None]
     if (not past and wish is None) or not wanted:

@@ -147,6 +147,8 @@ def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> L
     }
     if answer.unwanted:
         body["not_wanted"] = list(answer.unwanted)
+    if not answer.text_read:
+        body["text_read"] = False
     context: dict[str, Any] = {"basis": answer.basis, **(ask.question.context or {})}
     if ask.question.segment is not None:
         context["segment"] = ask.question.segment

@@ -40,4 +40,5 @@ def _body(found: Explanation) -> dict[str, Any]:
         "because": found.because,
         "text": found.text,
         "text_words": [vars(entry) for entry in found.text_words],
+        "text_read": found.text_read,
     }

@@ -46,7 +46,7 @@ class RecommendedItem(Answer):
     reason: Reason | None = Field(default=None, description="With `explain`.")
 
 
-Basis = Literal["history", "text", "history+text", "popular"]
+Basis = Literal["history", "text", "history+text", "profile", "popular"]
 
 
 class RecommendationAnswer(Answer):
@@ -58,6 +58,10 @@ class RecommendationAnswer(Answer):
     n_history: int = Field(description="Items of history that were known to the catalog.")
     not_wanted: list[str] | None = Field(
         default=None, description="What the text said is not wanted ('no horror'); items that name it are left out."
+    )
+    text_read: bool | None = Field(
+        default=None,
+        description="False where the list is not of what the text wants: nothing that counts in this generation reads words.",
     )
 
 
@@ -95,6 +99,7 @@ class ExplanationAnswer(Answer):
     because: str | None
     text: float | None = Field(description="What the free text gave; null where the question had none.")
     text_words: list[WordAttribution] = Field(description="Which words of the free text moved the score.")
+    text_read: bool = Field(description="False where nothing that counts in this generation reads words.")
     generation: str
 
 

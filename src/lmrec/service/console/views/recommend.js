@@ -117,7 +117,7 @@ export function render(root, { params, signal }) {
     const reasons = answer.n_history > 0 || asked.text ? askReasons(asked, answer.items.length) : null;
     const add = (item) => state.mode === "items" && h("button", { type: "button", class: "quiet", "aria-label": `Add ${item.title} to the made-up history`, onclick: () => addItem(item) }, "Add");
     return [
-      h("p", { class: "basis" }, basis(answer), answer.not_wanted && ` Left out: what names ${answer.not_wanted.join(" or ")}.`, h("small", null, ` Generation ${answer.generation}${answer.arm ? ` (${answer.arm})` : ""}, ${milliseconds(ms)}.`)),
+      h("p", { class: "basis" }, basis(answer), answer.text_read === false && " Nothing that counts here reads words.", answer.not_wanted && ` Left out: what names ${answer.not_wanted.join(" or ")}.`, h("small", null, ` Generation ${answer.generation}${answer.arm ? ` (${answer.arm})` : ""}, ${milliseconds(ms)}.`)),
       answer.items.length > 0 ? rankedList(answer.items, { reasons, more: add }) : empty("Nothing is left to show", "The filter and the rules leave no item. Loosen the filter, or look at the rules."),
     ];
   }
