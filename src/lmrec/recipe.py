@@ -32,7 +32,7 @@ from lmrec.training.pairs import RerankerConfig
 from lmrec.training.perturb import AdversarialConfig
 from lmrec.training.pretrain import PretrainConfig
 from lmrec.training.regularisers import RegularisersConfig
-from lmrec.training.search import TuneConfig, fixed_part
+from lmrec.training.search import TuneConfig, why_fixed
 from lmrec.training.tracking import TrackingConfig
 from lmrec.training.trainer import TrainingConfig, check_snapshots
 from lmrec.training.views import HistoryAugmentConfig
@@ -312,10 +312,8 @@ def _check_space(recipe: Recipe) -> None:
     for key, dimension in recipe.tune.space.items():
         if key not in known:
             raise ValueError(f"tune.space has the unknown key '{key}'. {_nearest_key(key.split('.'))}")
-        if fixed_part(key) is not None:
-            raise ValueError(
-                f"tune.space cannot vary '{key}': it is not a part of training that validation could choose"
-            )
+        if (why := why_fixed(key)) is not None:
+            raise ValueError(f"tune.space cannot vary '{key}': {why}. Leave it out")
         for value in dimension.examples:
             try:
                 with_choices(still, {key: value})

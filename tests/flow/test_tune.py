@@ -162,6 +162,58 @@ def test_a_key_that_is_idle_in_a_trial_fails_none_and_one_that_is_idle_in_all_is
     assert best.user_model.layers == (1 if best.user_model.kind == "mean" else found.best["user_model.layers"])
 
 
+def test_a_recipe_that_no_trial_can_be_made_of_is_refused_before_the_first(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Snapshots beside a second stage live on the refit, which trials leave out; without that stage they are fine."""
+    tree = recipe.model_dump()
+    tree["training"] |= {"snapshots": 3, "tuned_epochs": 1}
+    tree["encoder"]["train"] = "last_layers"
+
+    def varying(space: dict[str, Any]) -> Recipe:
+        return Recipe.model_validate({**tree, "tune": {"trials": 3, "sampler": "random", "space": space}})
+
+    rate = {"training.learning_rate": {"low": 1e-3, "high": 1e-2}}
+    with pytest.raises(RecipeError, match="without training.refit, .* what is served comes from the second stage"):
+        tune_recipe(prepared, varying(rate), tmp_path / "study", show=False)
+    assert not (tmp_path / "study").exists()
+    found = tune_recipe(
+        prepared, varying({"training.tuned_epochs": {"choices": [0, 1]}}), tmp_path / "study", show=False
+    )
+    assert found.n_whole + found.n_pruned + found.n_refused == 3
+    assert found.best["training.tuned_epochs"] == 0
+
+
+def test_where_every_trial_is_refused_the_first_reason_is_told(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path
+) -> None:
+    """How many layers there are is known only once the model is read."""
+    tree = recipe.model_dump()
+    tree["encoder"]["train"] = "last_layers"
+    tree["tune"] = {"trials": 2, "space": {"encoder.n_layers": {"choices": [7, 8]}}}
+    with pytest.raises(
+        InputError, match="none of 2 trials .* Of the 2 that were refused the first: encoder.n_layers is [78]"
+    ):
+        tune_recipe(prepared, Recipe.model_validate(tree), tmp_path / "study", show=False)
+
+
+def test_what_refuses_every_trial_alike_is_told_after_three(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once it is mended the same command goes on."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RecipeError("encoder.name 'far' could not be loaded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "fit_run", refuse)
+        with pytest.raises(
+            InputError, match="none of 3 trials came to its end.* encoder.name 'far' could not be loaded"
+        ):
+            tune_recipe(prepared, recipe, tmp_path / "study", show=False)
+    assert tune_recipe(prepared, recipe, tmp_path / "study", show=False).n_refused == 3
+
+
 def test_no_trial_sees_the_test_part(
     prepared: Prepared, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +233,15 @@ def test_no_trial_sees_the_test_part(
         ('"training.learning_rat" = {low = 1, high = 2}', "unknown key 'training.learning_rat'. Did you mean"),
         ('"evaluation.metric" = {choices = ["auc", "mrr@10"]}', "cannot vary 'evaluation.metric'"),
         ('"training.seed" = {low = 1, high = 2}', "cannot vary 'training.seed'"),
+        ('"training.start_seed" = {low = 1, high = 2}', "cannot vary 'training.start_seed': the luckiest seed"),
+        (
+            '"training.refit" = {choices = [true, false]}',
+            "cannot vary 'training.refit': a trial is worth what is validated",
+        ),
+        ('"training.validation_cases" = {low = 5, high = 50}', "would be compared on different cases"),
+        ('"fusion.transitions" = {choices = [true, false]}', "before anything is fused"),
+        ('"fusion.method" = {choices = ["auto", "learnt"]}', "before anything is fused"),
+        ('"distil.epochs" = {low = 1, high = 5}', "cannot vary 'distil.epochs': no trial does what it is about"),
         ('"item.width" = {low = 0, high = 64}', "item.width = 0 is no recipe: item.width = 0: "),
         ('"head.kind" = {choices = ["cosine", "cosin"]}', "head.kind = 'cosin' is no recipe"),
         ('"item.width" = {low = 64, high = 32}', "low must be below high"),

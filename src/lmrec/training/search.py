@@ -5,19 +5,19 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-_FIXED = (
-    "data",
-    "split",
-    "evaluation",
-    "baselines",
-    "tune",
-    "tracking",
-    "update",
-    "index",
-    "reranker",
-    "pretrain",
-    "compress",
-)
+# Keys and whole parts that a search may not vary, and why.
+_OTHER_QUESTION = "it changes what is asked, not how well it is answered"
+_OTHER_COMMAND = "no trial does what it is about"
+_FIXED: Mapping[str, str] = {
+    **dict.fromkeys(("data", "split", "evaluation", "baselines"), _OTHER_QUESTION),
+    **dict.fromkeys(
+        ("tune", "tracking", "update", "index", "reranker", "distil", "pretrain", "compress"), _OTHER_COMMAND
+    ),
+    "fusion": "a trial is worth what its towers reach, before anything is fused",
+    "training.refit": "a trial is worth what is validated, and nothing validates towers that learn once more",
+    **dict.fromkeys(("training.seed", "training.start_seed"), "the luckiest seed is no better recipe"),
+    "training.validation_cases": "trials would be compared on different cases",
+}
 _LEAF = frozenset({"low", "high", "log", "step", "choices"})
 
 
@@ -100,10 +100,9 @@ DEFAULT_SPACE: Mapping[str, Dimension] = {
 }
 
 
-def fixed_part(key: str) -> str | None:
-    """The table of a key that a search may not vary, for it would change what is measured, or nothing at all."""
-    part = key.partition(".")[0]
-    return part if part in _FIXED or key == "training.seed" else None
+def why_fixed(key: str) -> str | None:
+    """Why a search may not vary this key; None where it may."""
+    return _FIXED.get(key) or _FIXED.get(key.partition(".")[0])
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:

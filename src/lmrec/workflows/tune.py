@@ -11,7 +11,7 @@ https://arxiv.org/abs/2304.10255.
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -39,6 +39,7 @@ _NAME = "lmrec"
 _MIN_FOR_IMPORTANCE = 4
 _SQLITE_TIMEOUT_S = 60
 _MOST_ASKED = 500  # drawings, about half a millisecond each, to find out whether a key is ever heard
+_REFUSED_ALIKE = 3  # trials, of which none came further: what refuses them all is not what is drawn
 # A trial is compared by what its towers reach on validation; what comes after that is for runs that are kept.
 _TRIAL_CHOICES: Mapping[str, Any] = {
     "training.refit": False,
@@ -94,16 +95,23 @@ def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: in
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
     recipe = recipe.model_copy(update={"split": split})
     _check_heard(recipe)
+    _check_fits(recipe)
     folder = Path(out)
     study = _open_study(folder, recipe, prepared)
     try:
         _search(study, recipe, prepared, folder, show)
     except KeyboardInterrupt:
         raise Interrupted(_stopped(study)) from None
-    whole = _trials(study, "COMPLETE")
+    whole, pruned = _trials(study, "COMPLETE"), _trials(study, "PRUNED")
+    refused = [trial for trial in pruned if "refused" in trial.user_attrs]
     if not whole:
+        why = (
+            f" Of the {len(refused)} that were refused the first: {refused[0].user_attrs['refused']}."
+            if refused
+            else ""
+        )
         raise InputError(
-            f"none of {len(study.trials)} trials came to its end. Look at tune.space, or set tune.trials higher"
+            f"none of {len(study.trials)} trials came to its end.{why} Look at tune.space, or set tune.trials higher"
         )
     best = max(whole, key=lambda trial: (trial.value, -trial.number))
     found = _without_idle(with_choices(_settled(recipe), best.params))
@@ -114,8 +122,6 @@ def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: in
     draw_history(folder / "history.png", points, recipe.evaluation.metric)
     if importance:
         draw_importance(folder / "importance.png", importance)
-    pruned = _trials(study, "PRUNED")
-    refused = [trial for trial in pruned if "refused" in trial.user_attrs]
     return Tuning(
         out=folder,
         metric=recipe.evaluation.metric,
@@ -164,11 +170,11 @@ def _check_heard(recipe: Recipe) -> None:
     """
     space, still = recipe.tune.searched, _settled(recipe)
     silent: dict[str, str] | None = None
-    for number, values in enumerate(product(*(dimension.examples for dimension in space.values()))):
+    for number, values in enumerate(_drawings(space)):
         if number == _MOST_ASKED:
             return
         try:
-            drawn = unheard(with_choices(still, dict(zip(space, values, strict=True))))
+            drawn = unheard(with_choices(still, values))
         except RecipeError:  # each value fits by itself, but not all of these together
             continue
         always = space if silent is None else silent
@@ -177,6 +183,38 @@ def _check_heard(recipe: Recipe) -> None:
         raise RecipeError(
             f"tune.space varies {key}, and nothing would come of it without {needs}. Choose that, or other keys"
         )
+
+
+def _check_fits(recipe: Recipe) -> None:
+    """Raises RecipeError where the recipe is none once it is a trial's, whatever is drawn."""
+    try:
+        _trial_recipe(recipe, {})
+        return
+    except RecipeError as error:
+        why = str(error)
+    for number, values in enumerate(_drawings(recipe.tune.searched)):
+        if number == _MOST_ASKED or _fits_a_trial(recipe, values):
+            return
+    raise RecipeError(f"a trial is fitted without training.refit, fused parts and trackers, and then {why}")
+
+
+def _fits_a_trial(recipe: Recipe, values: Mapping[str, Any]) -> bool:
+    try:
+        _trial_recipe(recipe, values)
+    except RecipeError:
+        return False
+    return True
+
+
+def _trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Raises RecipeError where each value fits by itself, but not all of these together."""
+    return with_choices(_settled(recipe), {**values, **_TRIAL_CHOICES})
+
+
+def _drawings(space: Mapping[str, Dimension]) -> Iterator[dict[str, Any]]:
+    """Every choice, and both ends of every range, with all others'."""
+    for values in product(*(dimension.examples for dimension in space.values())):
+        yield dict(zip(space, values, strict=True))
 
 
 def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
@@ -233,7 +271,14 @@ def _search(study: "Study", recipe: Recipe, prepared: Prepared, folder: Path, sh
             whole = _trials(study, "COMPLETE")
             if whole:
                 bar.say(f"best {max(float(trial.value or 0.0) for trial in whole):.4f}")
+            elif _refused_for_one_reason(study):
+                return  # whatever is drawn
         bar(n_done, n_wanted)
+
+
+def _refused_for_one_reason(study: "Study") -> bool:
+    reasons = [trial.user_attrs.get("refused") for trial in _trials(study, "COMPLETE", "PRUNED")]
+    return len(reasons) >= _REFUSED_ALIKE and None not in reasons and len({*reasons}) == 1
 
 
 def _objective_of(recipe: Recipe, prepared: Prepared, folder: Path) -> Callable[["Trial"], float]:
@@ -243,11 +288,6 @@ def _objective_of(recipe: Recipe, prepared: Prepared, folder: Path) -> Callable[
         # A stream for each trial: workers do not repeat each other, and a resumed search goes on as it would have.
         trial.study.sampler = _build_sampler(recipe.tune, recipe.training.seed + trial.number)
         values = suggest(trial, recipe.tune.searched)
-        try:
-            chosen = with_choices(_settled(recipe), {**values, **_TRIAL_CHOICES})
-        except RecipeError as error:  # each value fits by itself, but not all of these together
-            trial.set_user_attr("refused", str(error))
-            raise optuna.TrialPruned from None
 
         def watch(row: dict[str, Any]) -> None:
             if "validation" not in row:
@@ -257,10 +297,17 @@ def _objective_of(recipe: Recipe, prepared: Prepared, folder: Path) -> Callable[
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as place:
-            fitted = fit_run(
-                None, None, out=Path(place) / "run", recipe=chosen, show=False, prepared=prepared, watch=watch
-            )
+        try:
+            chosen = _trial_recipe(recipe, values)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as place:
+                fitted = fit_run(
+                    None, None, out=Path(place) / "run", recipe=chosen, show=False, prepared=prepared, watch=watch
+                )
+        except (
+            RecipeError
+        ) as error:  # some is known only once model and data are there, such as how many layers there are
+            trial.set_user_attr("refused", str(error))
+            raise optuna.TrialPruned from None
         assert fitted.training.best_metric is not None, "there is a validation part"
         return fitted.training.best_metric
 
