@@ -17,7 +17,7 @@ from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.work import Effort, Place, trials_of
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.evaluation.evaluator import Evaluation
-from lmrec.evaluation.slices import slice_cases
+from lmrec.evaluation.slices import COLD_ITEMS, slice_cases
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
@@ -132,29 +132,55 @@ def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
     table = JudgementTable.from_dict(found["table"])
     name, systems, best = cell.protocol.form_name(form), found["systems"], table.best_baseline
     commits = sorted({commit for facts in systems.values() for commit in facts["commits"]})
-    machine = next(iter(systems.values()))["machine"]
+    machines = sorted({facts["machine"] for facts in systems.values()})
+    cold = next(part for part in table.slices if part.name == COLD_ITEMS)
+    shows_cold = 0 < cold.n_cases < table.form.n_cases
+    header = [
+        "",
+        "NDCG@10 [95 %]",
+        "HR@10",
+        f"difference to {_TITLES.get(best or '', best)} [95 %]",
+        "x best rival",
+        *([f"NDCG@10, {cold.n_cases:,} new answers"] if shows_cold else []),
+        "trials",
+        "seeds: lowest to highest",
+        "seconds (CPU)",
+        "peak MB",
+    ]
     lines = [
         f"### {cell.data.name}, {name}",
         "",
         f"{table.form.sentence} `make bench-peers DATASET={cell.data.name} PROTOCOL={name}`; data fingerprint "
-        f"{found['data_fingerprint']}; commits {', '.join(commits)}; {machine}.",
+        f"{found['data_fingerprint']}; commits {', '.join(commits)}; {'; '.join(machines)}.",
         "",
-        f"| | NDCG@10 [95 %] | HR@10 | difference to {_TITLES.get(best or '', best)} [95 %] | x best rival | trials | "
-        "seeds: lowest to highest | seconds (CPU) | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        _cells(header),
+        "|" + "---|" * len(header),
     ]
     for row in sorted(table.rows, key=lambda row: row.metrics[table.metric].value):
         facts, main = systems[row.name], row.metrics[table.metric]
-        gap = row.differences.get(table.metric)
-        apart = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else ""
-        seeds = facts["per_seed"]
+        gap, seeds = row.differences.get(table.metric), facts["per_seed"]
+        new = [_number(cold.values[row.name].value, ".4f") if row.name in cold.values else ""]
         lines.append(
-            f"| {_title(row.name, facts)} | {main.value:.4f} [{main.low:.4f}, {main.high:.4f}] "
-            f"| {row.metrics['hit@10'].value:.4f} | {apart} | {_number(facts['ratio_to_best_rival'], '.2f')} "
-            f"| {facts['trials'] or ''} | {len(seeds)}: {min(seeds):.4f} to {max(seeds):.4f} "
-            f"| {_number(facts['seconds'], '.1f')} ({_number(facts['cpu_seconds'], '.1f')}) | {facts['peak_mb']} |"
+            _cells(
+                [
+                    _title(row.name, facts),
+                    f"{main.value:.4f} [{main.low:.4f}, {main.high:.4f}]",
+                    f"{row.metrics['hit@10'].value:.4f}",
+                    f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" if gap else "",
+                    _number(facts["ratio_to_best_rival"], ".2f"),
+                    *(new if shows_cold else []),
+                    str(facts["trials"] or ""),
+                    f"{len(seeds)}: {min(seeds):.4f} to {max(seeds):.4f}",
+                    f"{_number(facts['seconds'], '.1f')} ({_number(facts['cpu_seconds'], '.1f')})",
+                    str(facts["peak_mb"]),
+                ]
+            )
         )
     return "\n".join(lines)
+
+
+def _cells(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"
 
 
 def _title(system: str, facts: Mapping[str, Any]) -> str:

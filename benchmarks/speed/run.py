@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import pkgutil
-import platform
 import resource
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.speed.figure import Figure, show_table
+from lmrec.artifacts.run import processor_name
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
@@ -105,14 +105,6 @@ def where() -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
     changed = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/**/*.py"],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -121,7 +113,7 @@ def where() -> dict[str, Any]:
     threads = os.environ.get("OMP_NUM_THREADS", "default") if torch is None else str(torch.get_num_threads())
     return {
         "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
-        "cpu": cpu,
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load": os.getloadavg()[0],

@@ -201,8 +201,28 @@ def describe_environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: _version_of(name) for name in _PACKAGES}},
         "commit": _commit(),
-        "machine": f"{platform.system()} {platform.machine()}, {free_cores()} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {processor_name()}, {free_cores()} cores",
     }
+
+
+def processor_name(file: Path = Path("/proc/cpuinfo")) -> str:
+    """As the system names it. Linux tells family and model too, which tell apart processors of one name."""
+    told = _cpu_facts(file)
+    name = told.get("model name") or platform.processor() or platform.machine()
+    return (
+        f"{name} (family {told['cpu family']}, model {told['model']})"
+        if {"cpu family", "model"} <= told.keys()
+        else name
+    )
+
+
+def _cpu_facts(file: Path) -> dict[str, str]:
+    """Of the first processor; empty where no such file is."""
+    if not file.exists():
+        return {}
+    first = file.read_text(encoding="utf-8").partition("\n\n")[0]
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _version_of(package: str) -> str:

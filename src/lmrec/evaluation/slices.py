@@ -14,10 +14,11 @@ from lmrec.fields import BoolArray, IntArray, Ragged
 
 HEAD_SHARE: Final = 0.5
 ALL: Final = "all"
+COLD_ITEMS: Final = "cold items"
 
 DEFINITIONS: Final[dict[str, str]] = {
     ALL: "every case",
-    "cold items": "what came next has no event in training",
+    COLD_ITEMS: "what came next has no event in training",
     "warm items": "what came next has events in training",
     "cold users": "the user has no event in training",
     "warm users": "the user has events in training",
@@ -40,7 +41,7 @@ def slice_cases(cases: Cases, item_counts: IntArray, user_counts: IntArray) -> d
     warm_user = user_counts[cases.user_idx] > 0
     return {
         ALL: np.ones(len(cases), np.bool_),
-        "cold items": _all_relevant(cases.relevant, cold),
+        COLD_ITEMS: _all_relevant(cases.relevant, cold),
         "warm items": _all_relevant(cases.relevant, ~cold),
         "cold users": ~warm_user,
         "warm users": warm_user,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run
+from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run, processor_name
 from lmrec.errors import RunFolderError
 
 
@@ -67,5 +67,14 @@ def test_metrics_are_lines_in_order(tmp_path: Path) -> None:
 def test_the_environment_names_what_a_repetition_needs() -> None:
     found = describe_environment()
     assert {"python", "torch", "transformers", "polars"} <= set(found["versions"])
+    assert processor_name() in found["machine"]
     assert "cores" in found["machine"]
     json.dumps(found)
+
+
+def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags : a\n\nmodel name : other\n")
+    assert processor_name(file) == "AMD EPYC (family 25, model 17)"
+    file.write_text("Processor : ARM\n")
+    assert processor_name(file) == processor_name(tmp_path / "none") != ""
