@@ -3,6 +3,7 @@
 import gzip
 import json
 import time
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources import TablesConfig, read_dataset
-from lmrec.data.sources.tables import read_table
+from lmrec.data.sources.tables import read_new_items, read_table
+from lmrec.data.sources.words import price_band
 from lmrec.errors import DataError
 
 ITEMS = "item_id,title\na,Red Kettle\nb,Blue Lamp\nc,Green Chair\n"
@@ -99,7 +101,7 @@ def test_columns_are_guessed_and_said(tmp_path: Path) -> None:
     assert noted(dataset, "item_id <- asin")
     assert noted(dataset, "user_id <- reviewerID, item_id <- asin, timestamp <- unixReviewTime, rating <- overall")
     assert dataset.catalog.text_columns == ("title", "brand")
-    assert dataset.catalog.attribute_columns == ("imageURL", "price")
+    assert dataset.catalog.attribute_columns == ("imageURL", "price", "price_band")
     assert dataset.interactions.rating is not None
     assert dataset.interactions.rating.tolist() == [5.0, 2.0]
 
@@ -391,3 +393,39 @@ def test_ids_of_mixed_types_are_text_and_said() -> None:
     assert dataset.catalog.ids == ["1", "b", "3", "4"]
     assert len(dataset.interactions) == 4
     assert any("item_id mixes numbers and other texts (row 1: 'b')" in note for note in dataset.notes)
+
+
+def priced(prices: Sequence[object]) -> pl.DataFrame:
+    return pl.DataFrame({"item_id": [f"i{at}" for at in range(len(prices))], "title": "Red Kettle", "price": prices})
+
+
+def test_prices_that_are_numbers_have_bands(tmp_path: Path) -> None:
+    prices = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "", "0"]
+    priced(prices).write_csv(tmp_path / "items.csv")
+    events = pl.DataFrame({"user_id": ["u"], "item_id": ["i0"], "timestamp": [1_700_000_000]})
+    dataset = read_dataset(tmp_path / "items.csv", events)
+    frame, bands = dataset.catalog.frame, ("very low", "low", "medium", "high", "very high")
+    assert frame["price_band"].to_list() == [*(band for band in bands for _ in range(2)), None, None]
+    assert frame["price"].to_list() == prices, "prices stay as they are"
+    assert dataset.catalog.text_columns == ("title",)
+    assert "price_band" in dataset.catalog.attribute_columns
+    assert any(note.endswith("from 'very low' to 'very high'") for note in dataset.notes)
+    same = pl.DataFrame({"price": [float(price or 0) for price in prices]}).select(price_band(pl.col("price")))
+    assert same.to_series().to_list() == frame["price_band"].to_list(), "as sources that band prices themselves do"
+    chosen = read_dataset(tmp_path / "items.csv", events, config=TablesConfig(text_columns=("title", "price_band")))
+    assert chosen.catalog.text_columns == ("title", "price_band")
+
+
+def test_new_items_are_banded_among_the_catalogs_prices() -> None:
+    events = pl.DataFrame({"user_id": ["u"], "item_id": ["i0"], "timestamp": [1_700_000_000]})
+    catalog = read_dataset(priced([float(price) for price in range(1, 11)]), events).catalog
+    new = pl.DataFrame({"item_id": ["n1", "n2", "n3"], "title": "Blue Lamp", "price": [9.5, 99.0, None]})
+    assert read_new_items(new, catalog)["price_band"].to_list() == ["very high", "very high", None]
+    said = read_new_items(new.with_columns(price_band=pl.lit("low")), catalog)
+    assert said["price_band"].to_list() == ["low"] * 3, "what the table says stands"
+
+
+@pytest.mark.parametrize("prices", [["1", "2", "ask"], [None, None], ["0", "0"], ["$1", "$2"]])
+def test_what_is_no_number_has_no_bands(prices: list[object]) -> None:
+    events = pl.DataFrame({"user_id": ["u"], "item_id": ["i0"], "timestamp": [1_700_000_000]})
+    assert "price_band" not in read_dataset(priced(prices), events).catalog.frame.columns

@@ -15,6 +15,7 @@ from lmrec.data.sources import checks, columns
 from lmrec.data.sources.reading import INTERNAL, Table, read_table
 from lmrec.data.sources.times import parse_times
 from lmrec.data.sources.weights import WeightScale, WeightSource, cancel_returned_kinds, drop_kinds, weigh_events
+from lmrec.data.sources.words import PRICE, PRICE_BAND, price_band_among
 from lmrec.data.users import UserTable
 from lmrec.errors import DataError, nearest
 from lmrec.fields import ADDED_AT, ITEM_ID, KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, TimeKind
@@ -120,17 +121,20 @@ def read_new_items(source: object, catalog: Catalog) -> pl.DataFrame:
     """A table of items that came after `catalog` was read, checked alike, with the columns that the catalog knows."""
     table = columns.name_columns(read_table(source, "new items"), {}, columns.ITEM_GUESSES, "item_columns")
     known = tuple(name for name in catalog.text_columns if name in table.columns)
-    _, fresh = _read_items(source, TablesConfig(text_columns=known or None))
+    prices = catalog.frame[PRICE] if PRICE in catalog.frame.columns else pl.Series(PRICE, [], pl.Float64)
+    _, fresh = _read_items(source, TablesConfig(text_columns=known or None), prices)
     return fresh.frame.select(name for name in fresh.frame.columns if name in catalog.frame.columns)
 
 
-def _read_items(source: object, config: TablesConfig) -> tuple[Table, Catalog]:
+def _read_items(source: object, config: TablesConfig, prices: pl.Series | None = None) -> tuple[Table, Catalog]:
+    """prices: those of a catalog that these items come to, whose bands are theirs."""
     table = read_table(source, "items")
     table = columns.name_columns(table, config.item_columns, columns.ITEM_GUESSES, "item_columns", config.columns)
     columns.require_columns(table, (ITEM_ID,), "item_columns")
     table = checks.normalise_ids(table, ITEM_ID)
     table = checks.drop_duplicated_items(table, ITEM_ID)
     checks.require_few_bad(table, config.max_bad_share)
+    table = _band_prices(table, prices)
     text_columns = columns.choose_text_columns(table, config.text_columns, config.item_columns)
     if not text_columns:
         raise DataError(
@@ -148,6 +152,22 @@ def _read_items(source: object, config: TablesConfig) -> tuple[Table, Catalog]:
     added_at = [ADDED_AT] if ADDED_AT in table.columns else []
     frame = table.frame.select(ITEM_ID, *text_columns, *attributes, *added_at)
     return table, Catalog(frame, text_columns, attributes)
+
+
+def _band_prices(table: Table, prices: pl.Series | None) -> Table:
+    """With the fifth that each price lies in, in words, where prices are numbers and no column says so already."""
+    if PRICE not in table.columns or PRICE_BAND in table.columns:
+        return table
+    price = table.frame[PRICE].cast(pl.Float64, strict=False).fill_nan(None)
+    written = table.frame[PRICE].cast(pl.String).str.contains(r"\S")
+    if not (price > 0).any() or price.count() < int(written.sum()):
+        return table
+    known = price if prices is None else prices.cast(pl.Float64, strict=False)
+    band = price_band_among(price, known).alias(PRICE_BAND)
+    table = replace(table, frame=table.frame.with_columns(band))
+    return table.note(
+        f"{PRICE_BAND}: the fifth of the catalog that each {PRICE} lies in, from 'very low' to 'very high'"
+    )
 
 
 def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -> tuple[Table, Interactions]:
