@@ -8,6 +8,7 @@ of each difference by itself, not corrected.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,29 @@ class Comparison:
     pairs: tuple[ComparedPair, ...]
 
     @property
-    def too_few_draws(self) -> bool:
-        """Whether even the smallest p-value that so many redraws can give is no longer significant once corrected."""
-        return 2.0 / (self.n_bootstrap + 1) * len(self.pairs) >= LEVELS[-1][0]
+    def out_of_reach(self) -> tuple[tuple[str, int], ...]:
+        """Stars that no difference can have, for the smallest p-value that so many redraws can give is above their level once
+        corrected, the fewest first; and from how many redraws on one can."""
+        least = 2.0 / (self.n_bootstrap + 1) * len(self.pairs)
+        return tuple((marks, draws_for(level, len(self.pairs))) for level, marks in LEVELS[::-1] if least >= level)
+
+    @property
+    def too_few_draws(self) -> str | None:
+        """Which stars cannot come and what to do, in words; None where all can."""
+        if not self.out_of_reach:
+            return None
+        which = (
+            "any star" if len(self.out_of_reach) == len(LEVELS) else " or ".join(one for one, _ in self.out_of_reach)
+        )
+        return (
+            f"{self.n_bootstrap:,} redraws are too few for {which} among {len(self.pairs)} comparisons; all can come from "
+            f"--draws {self.out_of_reach[-1][1]} on"
+        )
+
+    @property
+    def legend(self) -> str:
+        """What stars mean, and which of them cannot come."""
+        return MEANING if self.too_few_draws is None else f"{MEANING}; {self.too_few_draws}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -88,7 +109,7 @@ class Comparison:
     def rich_pairs(self) -> Table:
         """Every difference with its interval and stars, for a terminal."""
         title = f"Paired differences, {len(self.pairs)} comparisons"
-        caption = f"{MEANING}; {self.n_bootstrap:,} redraws of users"
+        caption = f"{self.legend}; {self.n_bootstrap:,} redraws of users"
         table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
         for column, justify in (("metric", "left"), ("first - second", "left"), ("difference", "right"), ("", "left")):
             table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -111,6 +132,15 @@ class Comparison:
     def ranked(self) -> tuple[str, ...]:
         """Systems, best first by the first metric."""
         return tuple(sorted(self.systems, key=lambda name: -self.estimates[self.metrics[0]][name].value))
+
+
+def draws_for(level: float, n_pairs: int) -> int:
+    """The fewest redraws of users by which one of so many comparisons can come below this level once corrected.
+
+    >>> draws_for(0.001, 6), 2 * 6 / (12_000 + 1) < 0.001, 2 * 6 / (11_999 + 1) < 0.001
+    (12000, True, False)
+    """
+    return floor(2 * n_pairs / level + 1e-6)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from lmrec.errors import InputError
 from lmrec.evaluation.charts import ACCENT, LIGHT, LINE, MUTED, PAGE, PAPER, Palette, render_png, render_svg
-from lmrec.evaluation.comparison import MEANING, Comparison
+from lmrec.evaluation.comparison import Comparison
 from lmrec.evaluation.report import label_of, render_template
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def render_page(comparison: Comparison) -> str:
     """The page as text. Raises MissingExtraError where jinja2 or matplotlib is not installed."""
     label = "every difference with its interval"
     svg = render_svg(_drawing(comparison, PAGE), _height(comparison), "differences", label, _WIDTH_IN)
-    return render_template("comparison.html.jinja", {"differences": svg}, comparison=comparison, meaning=MEANING)
+    return render_template(
+        "comparison.html.jinja", {"differences": svg}, comparison=comparison, meaning=comparison.legend
+    )
 
 
 def _drawing(comparison: Comparison, palette: Palette) -> "Callable[[Figure], None]":
