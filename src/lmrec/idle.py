@@ -258,7 +258,7 @@ def find_idle(recipe: "Recipe") -> tuple[Idle, ...]:
     silent = unheard(recipe)
     return tuple(
         Idle(key, value, default, silent[key][0].needs, silent[key][1])
-        for key, value, default in _choices(recipe)
+        for key, value, default in choices(recipe)
         if key in silent
     )
 
@@ -274,12 +274,12 @@ def idle_notes(idle: tuple[Idle, ...]) -> list[str]:
     ]
 
 
-def _choices(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def choices(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(key, value, default) of all that was chosen and does more than switch off what is off."""
     for name, field in type(config).model_fields.items():
         key, value = f"{prefix}{name}", getattr(config, name)
         if isinstance(value, BaseModel):
-            yield from _choices(value, f"{key}.")
+            yield from choices(value, f"{key}.")
             continue
         default = field.get_default(call_default_factory=True)
         if value != default and (value or default is None):

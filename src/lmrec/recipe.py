@@ -4,7 +4,7 @@ Only this module turns names into classes.
 """
 
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -15,7 +15,7 @@ from lmrec.data.sources.tables import TablesConfig
 from lmrec.data.split import SplitConfig
 from lmrec.errors import RecipeError, nearest
 from lmrec.evaluation.evaluator import EvaluationConfig
-from lmrec.idle import Idle, find_idle
+from lmrec.idle import Idle, choices, find_idle
 from lmrec.models.encoder import EncoderConfig
 from lmrec.models.fusion import COLLABORATIVE, FusionConfig
 from lmrec.models.heads import HeadConfig
@@ -224,7 +224,51 @@ def load_recipe(
     return recipe
 
 
+def load_heard(
+    path: Path | str | None,
+    overrides: Sequence[str],
+    values: Mapping[str, Any],
+    heard: Callable[[Recipe], Sequence[str]],
+    command: str,
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe of a command that hears some keys alone, all others at their defaults; and which choices it does not hear.
+
+    heard: of the recipe, keys or whole parts ("data.*"). Raises RecipeError as `load_recipe` does, and for an override of a
+    key that is not heard: a file may be another command's, too.
+    """
+    tree = _read_tree(path, overrides, values)
+    whole = _checked(tree)
+    keys = heard(whole)
+    for key in _said(overrides):
+        if not _is_one_of(key, keys):
+            raise RecipeError(f"--set {key} is not heard by {command}, which hears {_listed(keys)}. Leave it out")
+    own: dict[str, Any] = {}
+    for key, _, _ in describe_keys():
+        found = _found(tree, key.split("."))
+        if found and _is_one_of(key, keys):
+            _assign(own, key.split("."), found[0], key)
+    recipe = _checked(own)
+    _refuse_idle(recipe)
+    return recipe, tuple(key for key, _, _ in choices(whole) if not _is_one_of(key, keys))
+
+
+def _found(tree: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
+    """The value that stands there, if any."""
+    value: Any = tree
+    for key in keys:
+        if not isinstance(value, Mapping) or key not in value:
+            return ()
+        value = value[key]
+    return (value,)
+
+
 def _read_recipe(path: Path | str | None, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Recipe:
+    return _checked(_read_tree(path, overrides, values))
+
+
+def _read_tree(
+    path: Path | str | None, overrides: Sequence[str], values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     tree: dict[str, Any] = _read_toml(Path(path)) if path is not None else {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -233,7 +277,21 @@ def _read_recipe(path: Path | str | None, overrides: Sequence[str], values: Mapp
         _assign(tree, key.strip().split("."), _parse_value(text.strip()), override)
     for key, value in (values or {}).items():
         _assign(tree, key.split("."), value, key)
-    return _checked(tree)
+    return tree
+
+
+def _said(overrides: Sequence[str]) -> list[str]:
+    return [override.partition("=")[0].strip() for override in overrides]
+
+
+def _is_one_of(key: str, keys: Sequence[str]) -> bool:
+    """keys: they themselves, or whole parts ("index.*")."""
+    return any(fnmatchcase(key, one) for one in keys)
+
+
+def _listed(keys: Sequence[str]) -> str:
+    *others, last = keys
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _refuse_idle(recipe: Recipe, said: Collection[str] | None = None) -> None:
@@ -251,12 +309,12 @@ def load_fitted(
     when: of what is being done, for the error. Raises RecipeError as `load_recipe`, but of what changes nothing only for
     overrides: what the run was fitted by stands; and for any other key.
     """
-    said = [override.partition("=")[0].strip() for override in overrides]
+    said = _said(overrides)
     for key in said:
-        if not any(fnmatchcase(key, one) for one in changeable):
-            *others, last = changeable
-            names = f"{', '.join(others)} and {last}" if others else last
-            raise RecipeError(f"--set {key} cannot change {when}. {names} can; for the rest fit a new run")
+        if not _is_one_of(key, changeable):
+            raise RecipeError(
+                f"--set {key} cannot change {when}. {_listed(changeable)} can; for the rest fit a new run"
+            )
     recipe = _read_recipe(path, overrides)
     _refuse_idle(recipe, said)
     return recipe

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.models.bert.modeling_bert import BertIntermediate
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from typer.testing import Result
 
 from lmrec.errors import Interrupted, RunFolderError
@@ -101,6 +103,85 @@ def test_dropout_inside_a_llama_is_felt_while_it_reads_on(
         invoke(*words(tiny_llama, "clm", "pretrain.epochs=1", f"pretrain.dropout={share}"), "--out", out)
         found.append(load_file(out / "model.safetensors"))
     assert not all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("objective", ["mlm", "simcse", "clm"])
+def test_layers_that_run_again_for_their_gradient_learn_the_same(
+    objective: str,
+    masked_bert: Path,
+    tiny_gpt: Path,
+    world: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind: Any = GPT2MLP if objective == "clm" else BertIntermediate  # one to a layer
+    plain, runs = kind.forward, list[int]()
+
+    def counting(*args: Any, **named: Any) -> Any:
+        runs[-1] += torch.is_grad_enabled()
+        return plain(*args, **named)
+
+    monkeypatch.setattr(kind, "forward", counting)
+    for checkpointing in ("false", "true"):
+        choices = [
+            *QUICK,
+            "pretrain.epochs=1",
+            f"encoder.name={tiny_gpt if objective == 'clm' else masked_bert}",
+            f"pretrain.objective={objective}",
+            f"encoder.checkpointing={checkpointing}",
+        ]
+        runs.append(0)
+        pretrain.pretrain_encoder(world.catalog, load_recipe(overrides=choices), tmp_path / checkpointing, show=False)
+    assert runs[1] >= 1.5 * runs[0]  # not twice where a head was made, which learnt alone first
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("false", "true"))
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("objective", "choice"),
+    [
+        ("mlm", "encoder.adapter.kind=lora"),
+        ("mlm", "encoder.train=all"),
+        ("mlm", "encoder.dropout=0.4"),
+        ("mlm", "encoder.pooling=cls"),
+        ("clm", "training.optimizer=sgd"),
+        ("clm", "training.accumulate=4"),
+        ("clm", "data.min_rating=4"),
+        ("simcse", "regularisers.l2_sp=1"),
+        ("simcse", "adversarial.kind=fgm"),
+        ("simcse", "split.kind=last"),
+        ("pairs", "reranker.top_k=3"),
+        ("pairs", "encoder.batch_tokens=3"),
+        ("pairs", "template.user={age}"),
+    ],
+)
+def test_a_choice_that_no_pretraining_hears_is_refused(
+    objective: str, choice: str, invoke: Invoke, words: Callable[..., list[Any]], masked_bert: Path, tmp_path: Path
+) -> None:
+    result = invoke(*words(masked_bert, objective, choice), "--out", tmp_path / "out", code=2)
+    told = " ".join(result.stderr.split())
+    assert (
+        f"--set {choice.partition('=')[0]} is not heard by lmrec pretrain, which hears pretrain.*, encoder.name" in told
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_a_fits_recipe_what_is_not_heard_is_said_and_changes_nothing(
+    invoke: Invoke, words: Callable[..., list[Any]], masked_bert: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "fit.toml"
+    file.write_text(
+        'training = {optimizer = "sgd", tuned_epochs = 0}\nencoder = {dropout = 0.4}\nregularisers = {r_drop = 1.0}\n'
+        'template = {user = "{age}"}\nuser_model = {kind = "text"}\nsplit = {kind = "last"}\n'
+    )
+    told = [word for word in words(masked_bert, "pairs", "pretrain.epochs=1") if word != "--json"]
+    said = " ".join(invoke(*told, "--out", tmp_path / "said", "--recipe", file).stderr.split())
+    for key in ("training.optimizer", "encoder.dropout", "regularisers.r_drop", "template.user", "user_model.kind"):
+        assert key in said.partition("does not hear ")[2]
+    assert "split.kind" not in said
+    assert "does not hear" not in invoke(*told, "--out", tmp_path / "plain", "--set", "split.kind=last").stderr
+    check_same_weights(tmp_path / "said", tmp_path / "plain")
 
 
 def test_new_words_get_the_mean_of_their_pieces_and_one_token_each(

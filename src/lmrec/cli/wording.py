@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from lmrec.cli.show import print_grid, print_json, print_rows, say
+from lmrec.cli.show import print_grid, print_json, print_notes, print_rows, say
 from lmrec.cli.tables import Input
 from lmrec.errors import InputError
 
@@ -124,11 +124,16 @@ def pretrain(
     Ctrl-C writes what has been learnt so far, and the same command goes on from there, also after a kill. The words of all
     items are read; of events only the training part.
     """
-    from lmrec.recipe import load_recipe
-    from lmrec.workflows.pretrain import pretrain_encoder
+    from lmrec.recipe import load_heard
+    from lmrec.workflows.pretrain import heard_keys, pretrain_encoder
 
     named: dict[str, Any] = {"encoder.name": encoder, "pretrain.objective": objective}
-    chosen = load_recipe(recipe, set_ or (), {key: value for key, value in named.items() if value is not None})
+    values = {key: value for key, value in named.items() if value is not None}
+    chosen, unheard = load_heard(
+        recipe, set_ or (), values, lambda whole: heard_keys(whole, source is not None), "lmrec pretrain"
+    )
+    if unheard and not as_json:
+        print_notes([f"of this recipe lmrec pretrain does not hear {', '.join(unheard)}"])
     if chosen.pretrain.objective == "pairs":
         prepared = Input(items, interactions, None, source, path).prepare(chosen)
         catalog, train = prepared.dataset.catalog, prepared.split.train

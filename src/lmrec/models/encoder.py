@@ -52,8 +52,8 @@ class EncoderConfig(BaseModel):
     )
     checkpointing: bool = Field(
         default=False,
-        description="Second stage: keep only what goes into each layer and run the layer again for its gradient: less "
-        "memory, about a third more time.",
+        description="Second stage, and `lmrec pretrain`: keep only what goes into each layer and run the layer again for its "
+        "gradient: less memory, about a third more time.",
     )
     states_mb: int = Field(
         default=1024,

@@ -269,12 +269,12 @@ def attention_for_learning(device: torch.device) -> AbstractContextManager[Any]:
     return sdpa_kernel(SDPBackend.MATH) if learns_in_bf16 else nullcontext()
 
 
-def checkpoint_layers(encoder: TextEncoder) -> None:
-    """Keep only what goes into each layer while learning, and run the layer again for its gradient.
+def checkpoint_layers(model: nn.Module) -> None:
+    """Let a model of transformers keep only what goes into each layer while learning, and run the layer again for its gradient.
 
     Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174. Raises RecipeError where the model cannot do it.
     """
-    backbone: Any = encoder.backbone
+    backbone: Any = model
     if not backbone.supports_gradient_checkpointing:
         raise RecipeError(
             f"encoder.checkpointing is on, and models of the kind '{backbone.config.model_type}' cannot do it. Turn it off"

@@ -130,7 +130,7 @@ class Learner(nn.Module):
         self.adversarial = adversarial or AdversarialConfig()
         self.start_pull = pull_to(encoder, self.regularisers.l2_sp) if encoder is not None else None
         if encoder is not None and encoder_config.checkpointing:
-            checkpoint_layers(encoder)
+            checkpoint_layers(encoder.backbone)
         self.regime: Regime = "frozen"
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._reader: TextReader | None = None

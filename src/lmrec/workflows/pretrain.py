@@ -31,7 +31,7 @@ from lmrec.models.language import LanguageModel, grow_vocabulary, load_language_
 from lmrec.models.layers import set_dropout
 from lmrec.models.precision import autocast
 from lmrec.models.pruning import holds_pruned
-from lmrec.models.reading import Way
+from lmrec.models.reading import Way, checkpoint_layers
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe
 from lmrec.text.template import build_template
@@ -76,6 +76,22 @@ class Pretraining:
     seconds: float
 
 
+def heard_keys(recipe: Recipe, from_source: bool) -> tuple[str, ...]:
+    """What `lmrec pretrain` hears of a recipe. from_source: the catalog comes with a whole data set of another format."""
+    objective = recipe.pretrain.objective
+    texts = "columns item_columns text_columns max_bad_share max_text_chars"
+    return (
+        "pretrain.*",
+        *(f"encoder.{name}" for name in ("name", "max_tokens", "checkpointing")),
+        *(("encoder.pooling",) if objective in ("simcse", "pairs") else ()),
+        "training.seed",
+        "training.precision",
+        *(f"template.{name}" for name in ("item", "max_chars", "max_words", "shorten")),
+        *(("data.*",) if from_source or objective == "pairs" else (f"data.{name}" for name in texts.split())),
+        *(("split.*",) if objective == "pairs" else ()),
+    )
+
+
 def pretrain_encoder(
     catalog: Catalog, recipe: Recipe, out: Path | str, train: Interactions | None = None, show: bool = True
 ) -> Pretraining:
@@ -105,7 +121,7 @@ def pretrain_encoder(
     texts = list(dict.fromkeys(texts)) if config.objective != "pairs" else texts  # what is said twice is learnt once
     reading = _reading(texts, tokenizer, recipe)
     if config.objective in ("mlm", "clm"):
-        task, encoder = _word_task(location, tokenizer, reading, recipe.encoder.name, grow)
+        task, encoder = _word_task(location, tokenizer, reading, recipe, grow)
     else:
         task, encoder = _pair_task(location, reading, recipe, grow, train)
     with stop_on_interrupt() as should_stop:
@@ -168,13 +184,19 @@ def _reading(texts: list[str], tokenizer: "PreTrainedTokenizerBase", recipe: Rec
 
 
 def _word_task(
-    location: Path | str, tokenizer: "PreTrainedTokenizerBase", reading: Reading, name: str, grow: Callable[[Any], None]
+    location: Path | str,
+    tokenizer: "PreTrainedTokenizerBase",
+    reading: Reading,
+    recipe: Recipe,
+    grow: Callable[[Any], None],
 ) -> tuple[Task, Callable[[], nn.Module]]:
     config = reading.config
     torch.manual_seed(reading.seed)  # a head that is made is drawn
     language = load_language_model(location, "mlm" if config.objective == "mlm" else "clm")
     grow(language.model)
-    set_dropout(language.model, config.dropout, "pretrain.dropout", name)
+    set_dropout(language.model, config.dropout, "pretrain.dropout", recipe.encoder.name)
+    if recipe.encoder.checkpointing:
+        checkpoint_layers(language.model)
     language.model.to(reading.way.device)
     hiding = None
     if config.objective == "mlm":
@@ -208,6 +230,8 @@ def _pair_task(
     encoder = load_encoder(location, recipe.encoder)
     grow(encoder.backbone)
     set_dropout(encoder, config.dropout, "pretrain.dropout", recipe.encoder.name)
+    if recipe.encoder.checkpointing:
+        checkpoint_layers(encoder.backbone)
     encoder.to(reading.way.device)
     if config.objective == "simcse":
         if not config.dropout:

@@ -215,7 +215,7 @@ def test_layers_that_are_run_again_give_the_same_gradients(name: str, n_layers: 
     for checkpointing in (False, True):
         encoder = tune_last(family(name), n_layers).train()
         if checkpointing:
-            checkpoint_layers(encoder)
+            checkpoint_layers(encoder.backbone)
         reader = build_reader(encoder, TOKENS, way, 64)
         assert isinstance(reader, UpperReader if n_layers == 2 else WholeReader)
         torch.manual_seed(1)
@@ -230,4 +230,4 @@ def test_layers_that_are_run_again_give_the_same_gradients(name: str, n_layers: 
 
 def test_a_model_that_cannot_run_its_layers_again_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"models of the kind 'mpnet' cannot do it. Turn it off"):
-        checkpoint_layers(family("MPNetModel"))
+        checkpoint_layers(family("MPNetModel").backbone)
