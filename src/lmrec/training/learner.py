@@ -13,9 +13,9 @@ the gradient of the plain full softmax, with the least variance that so many enc
 the text vectors is Gao et al. 2021 (GradCache), https://arxiv.org/abs/2101.06983.
 
 Under attack (lmrec.training.perturb) the first regime shifts the items' text vectors, as a change of their words would.
-The second shifts the word embeddings of what it encodes, up the same scalar that passes the gradient on: to first order in
-the text vectors, that is uphill in the loss itself. The cache then holds what the shifted words became, so the next
-gradient is taken there.
+The second shifts the word embeddings of what it encodes: of histories that are read as text up the loss itself, of items up
+the same scalar that passes the gradient on, which to first order in the text vectors is uphill in the loss, too. The cache
+then holds what the items' shifted words became, so the next gradient is taken there.
 """
 
 import copy
@@ -57,6 +57,14 @@ class DrawnItems:
     def scale_of(self, rows: IntArray) -> FloatArray:
         """The scales of the same rows in another order."""
         return self.scale[np.searchsorted(self.item_idx, rows)]
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Of each of T targets the token ids of its history, and (T, L, E) what is added to their embeddings; None: nothing."""
+
+    tokens: Ragged
+    shift: Tensor | None = None
 
 
 def draw_items(importance: FloatArray, n_most: int, rng: np.random.Generator) -> DrawnItems:
@@ -143,10 +151,13 @@ class Learner(nn.Module):
 
     def losses(self, batch: TrainBatch, rng: np.random.Generator) -> Iterator[Tensor]:
         """Scalars whose gradients add up to the training loss's. Call backward on each before the next is taken."""
-        if self.adversarial.kind == "none" or self.regime == "tuned":
+        reads_text = self.towers.user_model is None
+        if self.adversarial.kind == "none" or (self.regime == "tuned" and not reads_text):
             yield self(batch, rng)
-        else:
+        elif self.regime == "frozen":
             yield from self._under_attack(self._affordable(batch, rng), rng, self.adversarial)
+        else:
+            yield from self._with_shifted_histories(self._affordable(batch, rng), rng)
 
     def attacked_loss(self, batch: TrainBatch, rng: np.random.Generator, attack: AdversarialConfig) -> float:
         """The loss where the items' text vectors are shifted by `attack` (pgd), with what is learnt left as it is."""
@@ -181,25 +192,52 @@ class Learner(nn.Module):
         yield from adversarial_losses(attack, ball, loss_at, drift_at, rng)
         alike.move_on()
 
-    def _loss(self, batch: TrainBatch, rng: np.random.Generator, text_vec: Tensor) -> Tensor:
-        asked = self._ask(batch, text_vec)
+    def _with_shifted_histories(self, batch: TrainBatch, rng: np.random.Generator) -> Iterator[Tensor]:
+        """The losses of `perturb.adversarial_losses` with shifts of the word embeddings of histories."""
+        assert self.encoder is not None
+        text_vec, tokens = self._watched_cache(), self._tokens_of_histories(batch)
+        alike = Alike(text_vec.device, rng)
+
+        def loss_at(shift: Tensor) -> Tensor:
+            with alike.again() as same:
+                return self._loss(batch, same, text_vec, Histories(tokens, shift))
+
+        def drift_at(shift: Tensor) -> Tensor:
+            with alike.again():
+                plain = self._ask(batch, text_vec, Histories(tokens))
+            with alike.again() as same:
+                return self.objective.divergence(plain, self._ask(batch, text_vec, Histories(tokens, shift)), same)
+
+        ids, mask = (tensor.to(text_vec.device) for tensor in pad_tokens(tokens))
+        words = self.encoder.embed_words(ids).detach()
+        ball = Ball.around(words, self.adversarial.ball_radius, mask.unsqueeze(-1))
+        yield from adversarial_losses(self.adversarial, ball, loss_at, drift_at, rng)
+        alike.move_on()
+
+    def _loss(
+        self, batch: TrainBatch, rng: np.random.Generator, text_vec: Tensor, histories: Histories | None = None
+    ) -> Tensor:
+        asked = self._ask(batch, text_vec, histories)
         if not self.training:
             return self.objective(asked, rng)
         if strength := self.regularisers.r_drop:
             # Half of the paper's loss, so that a rate that suits one pass suits two: Liang et al. 2021.
-            again = self._ask(batch, text_vec)
+            again = self._ask(batch, text_vec, histories)
             both = self.objective(asked, rng) + self.objective(again, rng)
             loss = both / 2 + strength / 4 * self.objective.divergence(asked, again, rng)
         else:
             loss = self.objective(asked, rng)
         return loss + self.pull(self.towers) if self.pull is not None else loss
 
-    def _ask(self, batch: TrainBatch, text_vec: Tensor) -> Asked:
-        """One pass of the towers, in the precision chosen: what the objective reads, in fp32."""
+    def _ask(self, batch: TrainBatch, text_vec: Tensor, histories: Histories | None = None) -> Asked:
+        """One pass of the towers, in the precision chosen: what the objective reads, in fp32.
+
+        histories: those of the batch where they are read as text; None: made here.
+        """
         with self.autocast():
             item_vec = self.towers.item_tower(text_vec)
             if self.towers.user_model is None:
-                user_vec = self._users_from_text(batch)
+                user_vec = self._users_from_text(batch, histories or Histories(self._tokens_of_histories(batch)))
             else:
                 states = self.towers.user_states(*read_items(item_vec, batch), batch.history_mask, batch.profile)
                 user_vec = states[batch.target_row, batch.target_state]
@@ -258,12 +296,12 @@ class Learner(nn.Module):
         alike, asked_last = Alike(device, rng), self.text_vec
         for rows, tokens in self._drawn_tokens(drawn.item_idx, rng):
             ids, mask = (tensor.to(device) for tensor in pad_tokens(tokens))
-            words = encoder.embed_words(ids).detach()
             places, gradient = self._due(drawn, rows)
 
             def encode(shift: Tensor) -> Tensor:
                 with alike.again(), way.run():
-                    vectors: Tensor = encoder(ids, mask, words + shift)  # noqa: B023 - called before the next batch
+                    words = encoder.embed_words(ids)  # noqa: B023 - called before the next batch
+                    vectors: Tensor = encoder(ids, mask, words + shift)  # noqa: B023
                 return vectors
 
             def loss_at(shift: Tensor) -> Tensor:
@@ -277,7 +315,7 @@ class Learner(nn.Module):
                 plain, moved = (head.prepare(project(encode(at))) for at in (torch.zeros_like(shift), shift))
                 return head.scale.square() * (plain - moved).square().mean(1).sum() / len(drawn.item_idx)
 
-            ball = Ball.around(words, self.adversarial.ball_radius, mask.unsqueeze(-1))
+            ball = Ball.around(encoder.embed_words(ids).detach(), self.adversarial.ball_radius, mask.unsqueeze(-1))
             yield from adversarial_losses(self.adversarial, ball, loss_at, drift_at, rng)
             self.text_vec[places] = asked_last.detach()
             alike.move_on()
@@ -337,9 +375,9 @@ class Learner(nn.Module):
     def _add_gradient(self, gradient: Tensor) -> None:
         self.text_grad.add_(gradient)
 
-    def _users_from_text(self, batch: TrainBatch) -> Tensor:
-        """(T, D), one pass of the language model for each target's history."""
-        assert self.encoder is not None and self.history_tokens is not None, "a text user model needs a language model"
+    def _tokens_of_histories(self, batch: TrainBatch) -> Ragged:
+        """(T,) rows of token ids: each target's history, written as text."""
+        assert self.history_tokens is not None, "a text user model needs a language model"
         rows, states = batch.target_row.cpu().numpy(), batch.target_state.cpu().numpy()
         items = batch.history_idx.cpu().numpy()
         if batch.hidden is None:
@@ -347,13 +385,18 @@ class Learner(nn.Module):
         else:
             read = ~batch.hidden.cpu().numpy()
             histories = [items[row, :state][read[row, :state]] for row, state in zip(rows, states, strict=True)]
+        return self.history_tokens(histories, None if batch.words is None else batch.words[rows].tolist())
+
+    def _users_from_text(self, batch: TrainBatch, histories: Histories) -> Tensor:
+        """(T, D), one pass of the language model for each target's history."""
+        assert self.encoder is not None, "a text user model needs a language model"
+        device, n_tokens = self.text_vec.device, self.encoder_config.batch_tokens
         with torch.set_grad_enabled(self.regime == "tuned" and torch.is_grad_enabled()):
-            words = None if batch.words is None else batch.words[rows].tolist()
-            tokens, n_tokens = self.history_tokens(histories, words), self.encoder_config.batch_tokens
-            text_vec = encode_histories(self.encoder, tokens, self.text_vec.device, n_tokens)
+            text_vec = encode_histories(self.encoder, histories.tokens, device, n_tokens, histories.shift)
         profile = None if batch.profile is None else batch.profile[batch.target_row]
         known = batch.target_state > 0
         if batch.words is not None:
+            rows = batch.target_row.cpu().numpy()
             known = known | torch.from_numpy(batch.words[rows] != "").to(known.device)
         return self.towers.user_from_text(text_vec, known, profile)
 
@@ -395,9 +438,12 @@ def seen_before(batch: TrainBatch) -> Seen:
     return Seen(batch.history_idx[batch.target_row], place < batch.target_state.unsqueeze(1))
 
 
-def encode_histories(encoder: TextEncoder, tokens: Ragged, device: torch.device, batch_tokens: int) -> Tensor:
+def encode_histories(
+    encoder: TextEncoder, tokens: Ragged, device: torch.device, batch_tokens: int, shift: Tensor | None = None
+) -> Tensor:
     """(B, Dt) vectors of B histories' token ids, in order, with gradient where it is enabled.
 
+    shift: (B, L, E), is added to their word embeddings.
     Histories are read by like length, `batch_tokens` padded tokens at a time. Where they do not fit one pass, nothing of a
     pass but its vectors is kept: backward reads it again with the same dropout (Chen et al. 2016,
     https://arxiv.org/abs/1604.06174), so memory is that of one pass however many histories a batch has.
@@ -406,10 +452,13 @@ def encode_histories(encoder: TextEncoder, tokens: Ragged, device: torch.device,
     parts = []
     for batch in batches:
         ids, mask = (tensor.to(device) for tensor in pad_tokens(tokens.take(batch)))
+        words = None
+        if shift is not None:
+            words = encoder.embed_words(ids) + shift[torch.from_numpy(batch).to(device), : ids.shape[1]]
         if len(batches) == 1 or not torch.is_grad_enabled():
-            parts.append(encoder(ids, mask))
+            parts.append(encoder(ids, mask, words))
         else:
-            parts.append(checkpoint(encoder, ids, mask, use_reentrant=False))
+            parts.append(checkpoint(encoder, ids, mask, words, use_reentrant=False))
     if not parts:
         return torch.zeros(0, encoder.width, device=device)
     order = torch.from_numpy(np.argsort(np.concatenate(batches))).to(device)

@@ -15,7 +15,8 @@ smart: https://arxiv.org/abs/1911.03437, its smoothness term; the pull to earlie
 itself, as `regularisers.l2_sp` and `training.ema`.
 
 These are functions of a loss and of embeddings and know nothing of what is between them. In the first stage of a fit the
-embeddings are the items' text vectors, in the second the word embeddings of the language model (lmrec.training.learner).
+embeddings are the items' text vectors, in the second the word embeddings of the language model, of items and of histories that
+are read as text (lmrec.training.learner).
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +42,8 @@ class AdversarialConfig(BaseModel):
     kind: AttackKind = Field(
         default="none",
         description="What is trained on beside the plain embeddings: the table in lmrec.training.perturb. First stage: "
-        "items' text vectors are shifted; second: the language model's word embeddings, which runs all its layers.",
+        "items' text vectors are shifted; second: the language model's word embeddings, of items and of histories that are "
+        "read as text, which runs all its layers.",
     )
     radius: float | None = Field(
         default=None, gt=0, description="Largest shift, in units of an embedding's norm. Unset: 0.05."

@@ -148,3 +148,84 @@ def test_so_it_does_on_the_words_of_a_language_model_that_learns(
         found[chosen] = float(np.mean([loss_under_shifted_words(learner, batch, 0.03) for batch in unseen]))
     assert found[kind] < found["none"] - 0.05, found
     assert found[kind] < CHANCE, found
+
+
+def all_gradients(learner: Learner, batch: TrainBatch) -> dict[str, Tensor]:
+    """Of one step's losses, those that reach the cache on the side among them."""
+    learner.zero_grad()
+    learner.text_grad.zero_()
+    torch.manual_seed(0)
+    for loss in learner.losses(batch, rng()):
+        torch.autograd.backward(loss)
+    found = {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
+    return {**found, "text_grad": learner.text_grad.clone()}
+
+
+def text_learner(make_learner: Callable[..., Learner], kind: str, radius: float, **choices: float) -> Learner:
+    """Of histories that are read as text, in the second stage."""
+    learner = make_learner("text", train="all", max_encoded_items=32, **choices)
+    learner.adversarial = AdversarialConfig.model_validate({"kind": kind, "radius": None if kind == "none" else radius})
+    learner.regime = "tuned"
+    return learner.train()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_of_histories_are_shifted_too_and_next_to_no_shift_is_none(
+    kind: str, make_learner: Callable[..., Learner], world_batches: Batches
+) -> None:
+    """Every part gets the gradient of one loss, with the same dropout in all passes; also where they take several."""
+    batch = world_batches(0, 0)[0]
+    plain = all_gradients(text_learner(make_learner, "none", 0.0), batch)
+    for n_tokens in (4096, 300):
+        found = {}
+        for radius in (1e-9, 0.2):
+            learner = text_learner(make_learner, kind, radius)
+            learner.encoder_config = learner.encoder_config.model_copy(update={"batch_tokens": n_tokens})
+            found[radius] = all_gradients(learner, batch)
+        assert plain.keys() == found[1e-9].keys() == found[0.2].keys()
+        name = "encoder.backbone.embeddings.word_embeddings.weight"
+        assert plain[name].abs().sum() > 0
+        assert not torch.allclose(found[0.2][name], plain[name], atol=1e-3, rtol=1e-2)
+        if n_tokens == 4096:  # read in several passes, other words are dropped
+            for part, expected in plain.items():
+                torch.testing.assert_close(found[1e-9][part], expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shifts_of_histories_go_uphill_in_the_loss(
+    kind: str, make_learner: Callable[..., Learner], world_batches: Batches
+) -> None:
+    batch, told = world_batches(0, 0)[0], dict[str, list[float]]()
+    for chosen in ("none", kind):
+        learner, told[chosen] = text_learner(make_learner, chosen, 0.3, dropout=0.0), []
+        for loss in learner.losses(batch, rng()):
+            torch.autograd.backward(loss)
+            told[chosen].append(float(loss.detach()))
+    (plain,) = told["none"]
+    first, *later = told[kind]
+    match kind:
+        case "fgm":
+            assert 2 * first == pytest.approx(plain, abs=1e-5)
+            assert 2 * later[0] > plain + 0.1
+        case "pgd":
+            assert first > plain + 0.1
+        case "freelb":
+            assert first < later[0] < later[1]
+            assert 3 * later[1] > plain + 0.1
+        case _:
+            assert first == pytest.approx(plain, abs=1e-5)
+            assert later[0] > 0.1
+
+
+def test_word_embeddings_learn_where_their_shifts_are_trained_on(
+    make_learner: Callable[..., Learner], world_batches: Batches
+) -> None:
+    learner = make_learner(dropout=0.0, train="all")
+    learner.adversarial, learner.regime = AdversarialConfig(kind="fgm"), "tuned"
+    torch.autograd.backward(learner.train()(world_batches(0, 0)[0], rng()))
+    for surrogate in learner.pass_on(rng()):
+        torch.autograd.backward(surrogate)
+    assert learner.encoder is not None
+    learnt = learner.encoder.backbone.get_input_embeddings().weight.grad  # type: ignore[operator]
+    assert learnt is not None
+    assert learnt.abs().sum() > 0
