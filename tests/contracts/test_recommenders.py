@@ -17,7 +17,7 @@ from lmrec.errors import InputError, UnknownIdError
 from lmrec.fields import Ragged
 from lmrec.retrieval.ensemble import AnyScorer, answering
 from lmrec.retrieval.live import LiveAnswer, LiveQuery, LiveRecommender
-from lmrec.retrieval.recommender import Recommendation, Recommender, ScoredItem
+from lmrec.retrieval.recommender import RankedCandidates, Recommendation, Recommender, ScoredItem
 from lmrec.retrieval.rules import parse_rule
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.ensemble import ensemble_runs
@@ -91,11 +91,13 @@ def changed(recommender: Recommender) -> Iterator[LiveRecommender]:
     live.wait_for_compaction()
 
 
-def ids_of(answer: Recommendation | LiveAnswer) -> list[str]:
+def ids_of(answer: Recommendation | RankedCandidates | LiveAnswer) -> list[str]:
     return [item.item_id for item in answer.items]
 
 
-def assert_alike(answer: Recommendation | LiveAnswer, expected: Recommendation) -> None:
+def assert_alike(
+    answer: Recommendation | RankedCandidates | LiveAnswer, expected: Recommendation | RankedCandidates
+) -> None:
     """The same items with the same scores; in the same order but where scores are as good as equal."""
     ours, theirs = ({item.item_id: item.score for item in one.items} for one in (answer, expected))
     assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
@@ -146,6 +148,23 @@ def test_items_of_the_history_are_left_out_unless_asked_for(recommender: Recomme
         assert set(ids_of(without)) == set(recommender.catalog.ids) - set(history)
         assert set(ids_of(all_of)) == set(recommender.catalog.ids)
         assert [item for item in all_of.items if item.item_id not in history] == list(without.items)
+
+
+def test_candidates_are_put_in_the_order_that_lists_have(recommender: Recommender) -> None:
+    user, wanted = recommender.interactions.user_ids[0], [f"film{row}" for row in (9, 0, 31, 5, 1)]
+    for name, history in ((user, None), ("nobody", None), (None, HISTORIES[0]), (None, [])):
+        found = recommender.rank([*wanted, "film9", "elsewhere"], name, history, rerank=False)
+        assert (set(ids_of(found)), len(found.items), found.unknown) == (set(wanted), len(wanted), ("elsewhere",))
+        (whole,) = recommender.recommend(
+            None if name is None else [name],
+            None if history is None else [history],
+            k=N_ITEMS,
+            exclude_seen=False,
+            filter=wanted,
+            rerank=False,
+        )
+        assert_alike(found, whole)
+        assert (found.user_id, found.basis, found.n_history) == (whole.user_id, whole.basis, whole.n_history)
 
 
 def test_filters_leave_the_order_of_what_they_let_through(recommender: Recommender) -> None:
@@ -205,6 +224,15 @@ def test_served_lists_are_the_offline_ones(recommender: Recommender, served: Liv
     assert ids_of(three) == ids_of(recommender.recommend(histories=HISTORIES[:1], k=3)[0])
     (popular,) = served.recommend([LiveQuery(k=4)])
     assert (popular.basis, len(popular.items)) == ("popular", 4)
+
+
+def test_served_candidates_have_the_offline_order(recommender: Recommender, served: LiveRecommender) -> None:
+    wanted = ["film9", "elsewhere", *HISTORIES[0], "film31"]
+    queries = [LiveQuery(tuple(one), candidates=tuple(wanted), k=9, exclude_seen=False) for one in HISTORIES]
+    for answer, history in zip(served.recommend([*queries, LiveQuery(k=9)]), HISTORIES, strict=False):
+        offline = recommender.rank(wanted, history=history)
+        assert_alike(answer, offline)
+        assert (answer.unknown, answer.left_out) == (offline.unknown, ()) == (("elsewhere",), ())
 
 
 def test_an_item_that_comes_is_served_as_it_would_be_offline(

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from .conftest import Invoke
+from .conftest import Fitted, Invoke
 
 COLUMNS = ["user_id", "item_id", "rank", "score"]
 
@@ -40,6 +40,27 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in done.stdout
     assert all(command in done.stdout for command in ("fit", "recommend", "similar", "evaluate", "inspect", "prepare"))
+
+
+def test_candidates_are_ranked(invoke: Invoke, learnt: Fitted) -> None:
+    words = ("rank", learnt.run, "--candidates", "film1, film9,film40,gone")
+    result = invoke(*words, "--history", "film1,film2", "--json")
+    answer = json.loads(result.stdout)
+    whole = json.loads(
+        invoke("recommend", learnt.run, "--history", "film1,film2", "--k", "64", "--include-seen", "--json").stdout
+    )
+    wanted = {"film1", "film9", "film40"}
+    assert answer["items"] == [item for item in whole["items"] if item["item_id"] in wanted]
+    assert (answer["unknown"], answer["n_history"]) == (["gone"], 2)
+    assert "none of 1 candidates ('gone')" in result.stderr
+    assert "film40" in invoke(*words, "--user", "user0").stdout
+    assert "the order for a newcomer" in invoke(*words, "--user", "stranger").stderr
+    assert "say for whom" in invoke(*words, code=2).stderr
+    assert "say for whom" in invoke(*words, "--user", "user0", "--history", "film1", code=2).stderr
+    assert (
+        "none of the 1 candidates" in invoke("rank", learnt.run, "--candidates", "x", "--user", "user0", code=2).stderr
+    )
+    assert "--candidates is empty" in invoke("rank", learnt.run, "--candidates", ",", "--user", "user0", code=2).stderr
 
 
 def test_usage_errors_are_wrong_input(invoke: Invoke) -> None:

@@ -49,6 +49,8 @@ def test_a_shop_recommends_and_tells_what_followed(client: Client) -> None:
     )
     assert (again.accepted, again.duplicates) == (0, 1)
     assert client.recommend("visitor", k=1).basis == "history"
+    ranked = client.rank(["film7", "film3", "gone"], user_id="visitor", context={"page": "home"})
+    assert ({item.item_id for item in ranked.items}, ranked.unknown) == ({"film7", "film3"}, ["gone"])
     first, second = client.recommend_many([{"text": WORDS, "k": 2}, {"user_id": "visitor", "explain": True}])
     assert first.basis == "text"
     assert second.items[0].reason is not None
@@ -186,6 +188,7 @@ def test_every_operation_and_every_word_of_the_api_is_there(service: Running) ->
     assert made == described - ENDED_BY_PROMETHEUS
     named: dict[str, tuple[Any, set[str]]] = {
         "RecommendationQuestion": (questions.Question, set()),
+        "RankingQuestion": (questions.Ranking, {"candidates"}),
         "SimilarQuestion": (questions.Likeness, set()),
         "SearchQuestion": (questions.Searching, {"words"}),
         "ExplanationQuestion": (questions.Explaining, {"item_id"}),

@@ -22,6 +22,7 @@ PATIENCE_S: Final = 20.0
 
 SOUND: Final[tuple[tuple[str, str, Any], ...]] = (
     ("POST", "/v1/recommendations", {"user_id": "u", "history": ["film1"], "k": 3, "filter": {"title": {"contains": "a"}}}),
+    ("POST", "/v1/rankings", {"candidates": ["film1", "film2"], "user_id": "u", "history": ["film3"], "k": 2}),
     ("POST", "/v1/recommendations/batch", {"questions": [{"history": ["film1"], "k": 2}, {"k": 1}]}),
     ("POST", "/v1/similar", {"item_id": "film1", "k": 3, "fields": ["*"]}),
     ("POST", "/v1/search", {"words": "lighthouse", "k": 3, "history": ["film2"]}),

@@ -84,6 +84,7 @@ def test_every_path_says_what_it_does_and_which_errors_it_gives(shared: Running)
                     assert response["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorAnswer")
     bodies = (
         "RecommendationQuestion",
+        "RankingQuestion",
         "SimilarQuestion",
         "SearchQuestion",
         "ExplanationQuestion",
@@ -160,6 +161,58 @@ def test_exclusions_filters_and_diversity(shared: Running) -> None:
     assert {topics[item] for item in chosen} == {"sea"}
     assert {topics[item] for item in shared.shown(filter={"topic": {"not": "sea"}})} == set(topics.values()) - {"sea"}
     assert len(shared.shown(history=["film0"], k=8, diversity=0.9)) == 8
+
+
+def test_candidates_come_back_in_order_for_a_user_or_a_history(shared: Running) -> None:
+    wanted = ["film9", "film3", "nowhere", "film1", "film30"]
+    found = shared.post("/v1/rankings", {"candidates": wanted, "history": ["film1", "film2"]})
+    assert [found[name] for name in ("basis", "n_history", "unknown", "left_out")] == ["history", 2, ["nowhere"], []]
+    shown = [item["item_id"] for item in found["items"]]
+    whole = shared.shown(history=["film1", "film2"], exclude_seen=False)
+    assert shown == [item_id for item_id in whole if item_id in wanted]
+    kept = shared.state.store
+    shared.state.shown.flush()
+    first = kept.shown(found["request_id"])
+    assert first is not None
+    assert first.item_ids == tuple(shown)
+    best = shared.post(
+        "/v1/rankings", {"candidates": wanted, "history": ["film1", "film2"], "k": 2, "fields": ["title"]}
+    )
+    assert [item["item_id"] for item in best["items"]] == shown[:2]
+    assert best["items"][0]["fields"] == {"title": best["items"][0]["title"]}
+    nobody = shared.post("/v1/rankings", {"candidates": wanted, "user_id": "stranger"})
+    assert (nobody["basis"], len(nobody["items"])) == ("popular", 4)
+
+
+def test_candidates_posted_a_moment_ago_and_rules_count(own: Running) -> None:
+    own.put("/v1/items/now", NEW_ITEM)
+    own.post("/v1/events", {"user_id": "fresh", "item_id": "film1", "kind": "view"})
+    asked = {"candidates": ["film1", "now", "film4"], "user_id": "fresh"}
+    before = own.post("/v1/rankings", asked)
+    assert (before["n_history"], len(before["items"]), before["unknown"]) == (1, 3, [])
+    own.put("/v1/rules/hide", {"kind": "must_not_show", "item_ids": ["film4"]})
+    own.post("/v1/events", {"user_id": "fresh", "item_id": "film1", "kind": "dismiss"})
+    after = own.post("/v1/rankings", asked)
+    assert ({item["item_id"] for item in after["items"]}, after["left_out"]) == ({"film1", "now"}, ["film4"])
+    own.delete("/v1/items/now")
+    assert own.post("/v1/rankings", asked)["unknown"] == ["now"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({}, 422, "candidates is missing"),
+        ({"candidates": []}, 422, "at least 1 item"),
+        ({"candidates": ["a"] * 1001}, 422, "at most 1000 items"),
+        ({"candidates": ["film1"], "k": 0}, 422, "k is 0"),
+        ({"candidates": ["film1"], "exclude_seen": True}, 422, "exclude_seen is not a field"),
+        ({"candidates": ["nowhere", "never"]}, 404, "none of the 2 candidates ('nowhere', 'never')"),
+    ],
+)
+def test_candidates_that_cannot_be_ranked(shared: Running, body: dict[str, Any], status: int, says: str) -> None:
+    response = shared.client.post("/v1/rankings", json=body)
+    assert response.status_code == status
+    assert says in response.json()["error"]["message"]
 
 
 def test_reasons_come_on_request(shared: Running) -> None:

@@ -73,6 +73,16 @@ MapOption = Annotated[
         "--map", metavar="OURS=THEIRS", help="Name a column that is not guessed, such as user_id=client. Repeatable."
     ),
 ]
+UserOption = Annotated[Optional[str], typer.Option("--user", help="A user id.")]
+HistoryOption = Annotated[
+    Optional[str], typer.Option("--history", help="Item ids, oldest first, of somebody never seen: ID,ID,...")
+]
+RerankOption = Annotated[
+    bool, typer.Option("--rerank/--no-rerank", help="Let the run's reranker, if it has one, read the best.")
+]
+NewItemsOption = Annotated[
+    Optional[Path], typer.Option("--new-items", help="Items added after training: a table like --items of fit.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 KOption = Annotated[int, typer.Option("--k", "-k", help="How many to show.")]
@@ -196,13 +206,11 @@ def report(
 @app.command()
 def recommend(
     run: RunArgument,
-    user: Annotated[Optional[str], typer.Option("--user", help="A user id.")] = None,
+    user: UserOption = None,
     users: Annotated[
         Optional[Path], typer.Option("--users", help="A table with a column user_id, or a text file, an id a line.")
     ] = None,
-    history: Annotated[
-        Optional[str], typer.Option("--history", help="Item ids, oldest first, of somebody never seen: ID,ID,...")
-    ] = None,
+    history: HistoryOption = None,
     profile: Annotated[
         Optional[str],
         typer.Option(
@@ -215,12 +223,8 @@ def recommend(
     text: Annotated[Optional[str], typer.Option("--text", help="Words: what somebody is looking for.")] = None,
     k: KOption = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Also items that the history holds.")] = False,
-    rerank: Annotated[
-        bool, typer.Option("--rerank/--no-rerank", help="Let the run's reranker, if it has one, read the best.")
-    ] = True,
-    new_items: Annotated[
-        Optional[Path], typer.Option("--new-items", help="Items added after training: a table like --items of fit.")
-    ] = None,
+    rerank: RerankOption = True,
+    new_items: NewItemsOption = None,
     as_json: JsonOption = False,
     out: Annotated[
         Optional[Path], typer.Option("--out", help="Write user_id, item_id, rank, score: .csv, .parquet or .jsonl.")
@@ -253,6 +257,37 @@ def recommend(
         print_recommendations(answers)
     else:
         say(f"{len(answers):,} lists written to {out}")
+
+
+@app.command()
+def rank(
+    run: RunArgument,
+    candidates: Annotated[
+        str, typer.Option("--candidates", metavar="ID,ID,...", help="Items to put in order, 1,000 at most.")
+    ],
+    user: UserOption = None,
+    history: HistoryOption = None,
+    profile: Annotated[
+        Optional[str],
+        typer.Option(
+            "--profile", metavar="COLUMN=VALUE,...", help="As `lmrec recommend` takes it, with or for --history."
+        ),
+    ] = None,
+    rerank: RerankOption = True,
+    new_items: NewItemsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put given items in order for a user, a history or a profile, whether they have been seen or not."""
+    from lmrec.cli.recommending import load_recommender
+    from lmrec.cli.recommending import rank as rank_for
+    from lmrec.cli.show import print_recommendations
+    from lmrec.retrieval.recommender import describe
+
+    found = rank_for(load_recommender(run, new_items), candidates, user, history, profile, rerank)
+    if as_json:
+        print_json(describe(found))
+    else:
+        print_recommendations([found])
 
 
 @app.command()

@@ -9,7 +9,7 @@ from lmrec.cli.show import say
 from lmrec.cli.tables import read_user_ids
 from lmrec.data.sources.tables import read_new_items
 from lmrec.errors import InputError
-from lmrec.retrieval.recommender import READING, UNREAD, Recommendation, Recommender
+from lmrec.retrieval.recommender import READING, UNREAD, RankedCandidates, Recommendation, Recommender
 
 _NEXT_COLUMN: Final = re.compile(r",(?=[^,=|]+=)")  # other commas are part of a value, as in "city=Portland, Oregon"
 
@@ -54,7 +54,7 @@ def answer(recommender: Recommender, question: Question) -> list[Recommendation]
             )
         return [found]
     if question.history is not None or question.profile is not None:
-        items = [] if question.history is None else _items_of(question.history)
+        items = [] if question.history is None else _items_of(question.history, "--history", ", oldest first")
         profiles = None if question.profile is None else [read_profile(question.profile)]
         answers = recommender.recommend(
             histories=[items], profiles=profiles, k=k, exclude_seen=exclude_seen, rerank=rerank
@@ -71,6 +71,29 @@ def answer(recommender: Recommender, question: Question) -> list[Recommendation]
             f"note: {len(unknown):,} of {len(answers):,} users have no history in this run ({named}): a newcomer's list"
         )
     return answers
+
+
+def rank(
+    recommender: Recommender, candidates: str, user: str | None, history: str | None, profile: str | None, rerank: bool
+) -> RankedCandidates:
+    """Raises InputError unless exactly one of user, history and profile says for whom; a profile may stand beside a history."""
+    items = _items_of(candidates, "--candidates")
+    if (user is None) == (history is None and profile is None):
+        got = "all of them" if user is not None else "none of them"
+        raise InputError(f"say for whom: --user, or --history and --profile, of somebody never seen; got {got}")
+    found = recommender.rank(
+        items,
+        user=user,
+        history=None if user is not None else _items_of(history, "--history", ", oldest first") if history else [],
+        profile=None if profile is None else read_profile(profile),
+        rerank=rerank,
+    )
+    if found.basis == "nothing":
+        say("note: nothing is known of them in this run: the order for a newcomer")
+    if found.unknown:
+        named = ", ".join(f"'{item}'" for item in found.unknown[:3]) + (" ..." if len(found.unknown) > 3 else "")
+        say(f"note: the catalog has none of {len(found.unknown):,} candidates ({named}): left out")
+    return found
 
 
 def read_profile(text: str) -> dict[str, str]:
@@ -93,8 +116,8 @@ def read_profile(text: str) -> dict[str, str]:
     return profile
 
 
-def _items_of(history: str) -> list[str]:
-    items = [item.strip() for item in history.split(",") if item.strip()]
+def _items_of(text: str, option: str, order: str = "") -> list[str]:
+    items = [item.strip() for item in text.split(",") if item.strip()]
     if not items:
-        raise InputError("--history is empty. Give item ids, oldest first: --history 50,181")
+        raise InputError(f"{option} is empty. Give item ids{order}: {option} 50,181")
     return items

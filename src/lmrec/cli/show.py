@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lmrec.evaluation.table import JudgementTable
-    from lmrec.retrieval.recommender import Recommendation, ScoredItem, ScoredUser
+    from lmrec.retrieval.recommender import RankedCandidates, Recommendation, ScoredItem, ScoredUser
     from lmrec.workflows.prepare import Prepared
 
 
@@ -53,7 +53,7 @@ def print_items(items: Sequence["ScoredItem"]) -> None:
     print_rich(table)
 
 
-def print_recommendations(answers: Sequence["Recommendation"]) -> None:
+def print_recommendations(answers: Sequence["Recommendation | RankedCandidates"]) -> None:
     for answer in answers:
         who = f"user {answer.user_id}" if answer.user_id is not None else "you"
         basis = {

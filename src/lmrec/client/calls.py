@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from lmrec.client.questions import Asking, Event, Explaining, Likeness, Question, Search, Searching
+from lmrec.client.questions import Asking, Event, Explaining, Likeness, Question, Ranking, Search, Searching
 from lmrec.service.schemas import answers as a
 
 T = TypeVar("T", bound=BaseModel)
@@ -47,6 +47,10 @@ def recommend(user_id: str | None, more: Asking) -> Call[a.RecommendationAnswer]
 def recommend_many(questions: Sequence[Question]) -> Call[a.RecommendationBatchAnswer]:
     body = {"questions": [_said(question) for question in questions]}
     return Call("POST", "/v1/recommendations/batch", a.RecommendationBatchAnswer, body)
+
+
+def rank(candidates: Sequence[str], more: Ranking) -> Call[a.RankingAnswer]:
+    return Call("POST", "/v1/rankings", a.RankingAnswer, _said({"candidates": list(candidates), **more}))
 
 
 def similar(question: Likeness) -> Call[a.FoundItems]:

@@ -32,6 +32,19 @@ class Question(Asking, total=False):
     user_id: str | None
 
 
+class Ranking(TypedDict, total=False):
+    """`rank`."""
+
+    user_id: str | None
+    history: Sequence[str] | None
+    k: int | None
+    filter: Mapping[str, Any] | None
+    segment: str | None
+    profile: Mapping[str, str | int | float | bool | None] | None
+    context: Mapping[str, str | int | float | bool | None] | None
+    fields: Sequence[str] | None
+
+
 class Likeness(TypedDict, total=False):
     """`similar`: one of item_id and text."""
 

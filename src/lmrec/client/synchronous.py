@@ -15,6 +15,7 @@ from lmrec.client.questions import (
     Happening,
     Likeness,
     Question,
+    Ranking,
     ReviewStatus,
     Scope,
     Search,
@@ -93,6 +94,10 @@ class Client:
     def recommend_many(self, questions: Sequence[Question]) -> list[a.RecommendationAnswer]:
         """Up to 100 questions in one request, answered in their order."""
         return self.send(calls.recommend_many(questions)).answers
+
+    def rank(self, candidates: Sequence[str], **more: Unpack[Ranking]) -> a.RankingAnswer:
+        """Up to 1,000 items in order for a user or a history, whether they have been seen or not."""
+        return self.send(calls.rank(candidates, more))
 
     def similar(self, **question: Unpack[Likeness]) -> a.FoundItems:
         """The items nearest to `item_id`, or to `text`."""

@@ -24,7 +24,8 @@ class LiveQuery:
     empty list. `segment` chooses the rules that were written for one group of users. `columns`: whether items bring the
     catalog's columns along. `profile`: what else is known of them, columns of user_model.profile; what was not learnt adds
     nothing. `asked_words`: whether the question itself gave what the profile says in words; then too many are refused, else
-    they keep a reranker from reading.
+    they keep a reranker from reading. `candidates`: the items to be put in order, in place of the whole catalog; those that it
+    lacks are named in the answer.
     """
 
     history: tuple[ItemId, ...] = ()
@@ -39,6 +40,7 @@ class LiveQuery:
     columns: bool = True
     profile: Mapping[str, Any] = field(default_factory=dict)
     asked_words: bool = True
+    candidates: tuple[ItemId, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,16 @@ class LiveItem:
 class LiveAnswer:
     """`basis` says what the list rests on; `n_history` counts the items of the history that the catalog knows; `unwanted`:
     what the text said is not wanted, so that items which name it were left out; `text_read`: whether the list is of what else
-    it said, where nothing that counts reads words it is not."""
+    it said, where nothing that counts reads words it is not. `unknown`: candidates that the catalog lacks; `left_out`: those
+    that rules, reviews or the filter keep from being shown."""
 
     items: tuple[LiveItem, ...]
     basis: Basis
     n_history: int
     unwanted: tuple[str, ...] = ()
     text_read: bool = True
+    unknown: tuple[ItemId, ...] = ()
+    left_out: tuple[ItemId, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
+from torch import Tensor
 
 from lmrec.errors import InputError
 from lmrec.fields import ITEM_ID, BoolArray
 from lmrec.retrieval.answers import Basis, LiveAnswer, LiveItem, LiveQuery
+from lmrec.retrieval.candidates import Candidates, find_candidates
 from lmrec.retrieval.casting import Fields, checked_text
 from lmrec.retrieval.diversity import diversify
 from lmrec.retrieval.filters import Filter, leaving_out, words_filter
@@ -41,25 +43,34 @@ class ListMaker:
     def recommend(self, snapshot: Snapshot, rules: CompiledRules, queries: Sequence[LiveQuery]) -> list[LiveAnswer]:
         for query in queries:
             _check(query)
-        wishes = [wish_of(snapshot, query.text) for query in queries]
-        queries = [without_unwanted(snapshot, query, wish) for query, wish in zip(queries, wishes, strict=True)]
-        texts = [self.read_of(wish) for wish in wishes]
-        known = [snapshot.known_rows(query.history) for query in queries]
-        in_forces = [rules.of(query.segment) for query in queries]
-        excluded = [
-            [*snapshot.known_rows(list(query.exclude)), *(history if query.exclude_seen else ())]
-            for query, history in zip(queries, known, strict=True)
-        ]
-        standings = self._standings(snapshot, known, texts, in_forces, excluded, queries)
+        asked = [self._asked(snapshot, rules, query) for query in queries]
         answers = []
-        for at, (query, standing, in_force) in enumerate(zip(queries, standings, in_forces, strict=True)):
-            read = self._read_of(snapshot, known[at], texts[at], query)
-            rows, scores = self._choose(snapshot, standing, query, in_force, read)
-            items = self.items(snapshot, rows, scores, rules.rule_ids, in_force, columns=query.columns)
-            basis = _basis(known[at], texts[at], self.scorer.knows(query.profile))
-            is_read = texts[at] is not None or not wishes[at].wanted
-            answers.append(LiveAnswer(tuple(items), basis, len(known[at]), wishes[at].unwanted, is_read))
+        for own, standing in zip(asked, self._standings(snapshot, asked), strict=True):
+            read = self._read_of(snapshot, own.history, own.text, own.query)
+            rows, scores = self._choose(snapshot, standing, own.query, own.rules, read)
+            items = self.items(snapshot, rows, scores, rules.rule_ids, own.rules, columns=own.query.columns)
+            basis = _basis(own.history, own.text, self.scorer.knows(own.query.profile))
+            is_read = own.text is not None or not own.wish.wanted
+            answer = LiveAnswer(tuple(items), basis, len(own.history), own.wish.unwanted, is_read)
+            if own.candidates is not None:
+                hidden = [row for row in own.candidates.rows if not standing.is_shown(row)]
+                left_out = tuple(snapshot.ids[row] for row in hidden)
+                answer = replace(answer, unknown=own.candidates.unknown, left_out=left_out)
+            answers.append(answer)
         return answers
+
+    def _asked(self, snapshot: Snapshot, rules: CompiledRules, query: LiveQuery) -> "_Asked":
+        wish = wish_of(snapshot, query.text)
+        history = snapshot.known_rows(query.history)
+        return _Asked(
+            query=without_unwanted(snapshot, query, wish),
+            wish=wish,
+            text=self.read_of(wish),
+            history=history,
+            rules=rules.of(query.segment),
+            excluded=[*snapshot.known_rows(list(query.exclude)), *(history if query.exclude_seen else ())],
+            candidates=None if query.candidates is None else find_candidates(query.candidates, snapshot.row_of),
+        )
 
     @property
     def reads_words(self) -> bool:
@@ -140,49 +151,49 @@ class ListMaker:
             for row, score, fields in zip(rows, scores, fields_of, strict=True)
         ]
 
-    def _standings(
-        self,
-        snapshot: Snapshot,
-        known: Sequence[list[int]],
-        texts: Sequence[str | None],
-        in_forces: Sequence[SegmentRules],
-        excluded: Sequence[list[int]],
-        queries: Sequence[LiveQuery],
-    ) -> list[Standing | Searched]:
+    def _standings(self, snapshot: Snapshot, asked: Sequence["_Asked"]) -> list[Standing | Searched]:
         """(B,) by the model, with boosts; of those of whom nothing is known, by popularity. What may not be shown is
-        hidden."""
-        profiles = [query.profile for query in queries]
-        asked = [
-            at for at in range(len(known)) if known[at] or texts[at] is not None or self.scorer.knows(profiles[at])
-        ]
-        users = None
-        if asked:
-            histories, words = [known[at] for at in asked], [texts[at] for at in asked]
-            users = self.scorer.query(snapshot, histories, words, [profiles[at] for at in asked])
-        asks = [
-            Ask(known[at], in_forces[at], query.filter, excluded[at], self._pool(query))
-            for at, query in enumerate(queries)
-        ]
+        hidden, and what is not among the candidates where there are any."""
+        known = [at for at, own in enumerate(asked) if self._knows(own)]
         standings: dict[int, Standing | Searched] = {}
-        searched = [place for place, at in enumerate(asked) if can_search(snapshot, asks[at])]
-        whole = [place for place, at in enumerate(asked) if not can_search(snapshot, asks[at])]
-        if users is not None and searched:
-            found = search_index(self.scorer, snapshot, users[searched], [asks[asked[place]] for place in searched])
-            standings.update((asked[place], one) for place, one in zip(searched, found, strict=True))
-        scored: dict[int, Standing] = {}
-        if users is not None and whole:
-            histories = [known[asked[place]] for place in whole]
-            all_scored = self.scorer.standings(snapshot, users[whole], histories)
-            scored = {
-                asked[place]: one.lifted(in_forces[asked[place]].adjustment)
-                for place, one in zip(whole, all_scored, strict=True)
-            }
-        for at, query in enumerate(queries):
+        if known:
+            users = self._query(snapshot, [asked[at] for at in known])
+            asks = {at: self._ask(asked[at]) for at in known}
+            named = [place for place, at in enumerate(known) if asked[at].candidates is not None]
+            others = [place for place, at in enumerate(known) if asked[at].candidates is None]
+            searched = [place for place in others if can_search(snapshot, asks[known[place]])]
+            whole = [place for place in others if not can_search(snapshot, asks[known[place]])]
+            if searched:
+                found = search_index(self.scorer, snapshot, users[searched], [asks[known[place]] for place in searched])
+                standings.update((known[place], one) for place, one in zip(searched, found, strict=True))
+            if whole:
+                histories = [asked[known[place]].history for place in whole]
+                scored = self.scorer.standings(snapshot, users[whole], histories)
+                for place, one in zip(whole, scored, strict=True):
+                    standings[known[place]] = asked[known[place]].behind_rules(snapshot, one)
+            for place in named:
+                own = asked[known[place]]
+                scores = self.scorer.scores_at(snapshot, users[place], own.history, own.candidate_rows)
+                among = Standing.among(snapshot.n_rows, own.candidate_rows, scores, bool(self.scorer.rankings))
+                standings[known[place]] = own.behind_rules(snapshot, among)
+        for at, own in enumerate(asked):
             if at not in standings:
-                own = scored.get(at) or Standing.of(popularity_now(snapshot, in_forces[at], query.popular))
-                own.hide(snapshot, in_forces[at], query.filter, excluded[at])
-                standings[at] = own
-        return [standings[at] for at in range(len(queries))]
+                standings[at] = own.hidden(snapshot, own.popular(snapshot))
+        return [standings[at] for at in range(len(asked))]
+
+    def _knows(self, asked: "_Asked") -> bool:
+        return bool(asked.history) or asked.text is not None or self.scorer.knows(asked.query.profile)
+
+    def _query(self, snapshot: Snapshot, asked: Sequence["_Asked"]) -> Tensor:
+        return self.scorer.query(
+            snapshot,
+            [own.history for own in asked],
+            [own.text for own in asked],
+            [own.query.profile for own in asked],
+        )
+
+    def _ask(self, asked: "_Asked") -> Ask:
+        return Ask(asked.history, asked.rules, asked.query.filter, asked.excluded, self._pool(asked.query))
 
     def _choose(
         self,
@@ -231,6 +242,39 @@ class ListMaker:
         """How many of the best a list is made of."""
         wanted = max(_POOL * query.k, _MIN_POOL) if query.diversity > 0 else query.k
         return wanted if self.reranker is None else max(wanted, self.reranker.description.top_k)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A question as one snapshot sees it. text: what is read of it. history, excluded: rows; history is oldest first."""
+
+    query: LiveQuery
+    wish: Wish
+    text: str | None
+    history: list[int]
+    rules: SegmentRules
+    excluded: list[int]
+    candidates: Candidates | None
+
+    @property
+    def candidate_rows(self) -> npt.NDArray[np.int64]:
+        """(M,) those that the catalog knows."""
+        return np.array(() if self.candidates is None else self.candidates.rows, np.int64)
+
+    def behind_rules(self, snapshot: Snapshot, standing: Standing) -> Standing:
+        """The model's own standing, with boosts and without what may not be shown."""
+        return self.hidden(snapshot, standing.lifted(self.rules.adjustment))
+
+    def hidden(self, snapshot: Snapshot, standing: Standing) -> Standing:
+        standing.hide(snapshot, self.rules, self.query.filter, self.excluded)
+        return standing
+
+    def popular(self, snapshot: Snapshot) -> Standing:
+        """By what is popular now, with boosts."""
+        scores = popularity_now(snapshot, self.rules, self.query.popular)
+        if self.candidates is None:
+            return Standing.of(scores)
+        return Standing.among(snapshot.n_rows, self.candidate_rows, scores[self.candidate_rows])
 
 
 @dataclass(frozen=True)

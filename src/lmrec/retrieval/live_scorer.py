@@ -115,11 +115,16 @@ class LiveScorer:
         if added is not None:
             np.add.at(rough, *added)
 
-        def exact(rows: IntArray) -> npt.NDArray[np.float32]:
-            scores: npt.NDArray[np.float32] = (snapshot.bank.matrix_rows(rows) @ query).numpy()
-            return scores if added is None else scores + _sums_at(rows, *added)
+        return Standing(rough, off, lambda rows: _exact(snapshot, query, added, rows))
 
-        return Standing(rough, off, exact)
+    @torch.no_grad()
+    def scores_at(
+        self, snapshot: Snapshot, query: Tensor, history: Sequence[int], rows: IntArray
+    ) -> npt.NDArray[np.float32]:
+        """(M,) what a query (Q,), which came from this history, gives to some rows (M,)."""
+        if self.rankings:
+            return self._ranked(snapshot, query, history).exact(rows)
+        return _exact(snapshot, query, self.followers(snapshot, history), rows)
 
     def _ranked(self, snapshot: Snapshot, query: Tensor, history: Sequence[int]) -> Standing:
         """Every living row is scored and sorted once a ranking, whatever may be shown: hidden rows have ranks too."""
@@ -211,6 +216,14 @@ class LiveScorer:
         return [
             self.template.render_item({**row, ITEM_ID: snapshot.ids[at]}) for at, row in zip(rows, fields, strict=True)
         ]
+
+
+def _exact(
+    snapshot: Snapshot, query: Tensor, added: tuple[IntArray, npt.NDArray[np.float32]] | None, rows: IntArray
+) -> npt.NDArray[np.float32]:
+    """(M,) the product with these rows, and what is added to it."""
+    scores: npt.NDArray[np.float32] = (snapshot.bank.matrix_rows(rows) @ query).numpy()
+    return scores if added is None else scores + _sums_at(rows, *added)
 
 
 def _sums_at(rows: IntArray, places: IntArray, worth: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -36,6 +36,7 @@ from lmrec.fields import (
 from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.bank import GrowingBank
+from lmrec.retrieval.candidates import find_candidates
 from lmrec.retrieval.ensemble import AnyScorer, EnsembleScorer, RankedEnsemble, answering
 from lmrec.retrieval.index import ItemIndex, RowMask
 from lmrec.retrieval.nearest import merged, nearest_rows
@@ -78,6 +79,18 @@ class Recommendation:
     basis: str
     n_history: int
     items: tuple[ScoredItem, ...]
+
+
+@dataclass(frozen=True)
+class RankedCandidates:
+    """Candidates in order, the best first. `basis` and `n_history` as in a Recommendation; `unknown`: ids of candidates that
+    the catalog lacks, which are left out."""
+
+    user_id: UserId | None
+    basis: str
+    n_history: int
+    items: tuple[ScoredItem, ...]
+    unknown: tuple[ItemId, ...]
 
 
 def to_frame(recommendations: Iterable[Recommendation]) -> pl.DataFrame:
@@ -211,21 +224,43 @@ class Recommender:
         Raises InputError for k below 1 and where both or neither of users and histories are given, UnknownIdError for
         an item of a history that the catalog lacks.
         """
-        if (users is None) == (histories is None):
-            raise InputError("give either users or histories, one of them")
-        if histories is not None:
-            if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
-                raise InputError(
-                    "histories is a list of lists of item ids, such as [['50', '181']]; got plain text in it"
-                )
-            known = [[self.catalog.index_of(str(item)) for item in history] for history in histories]
-            names: list[UserId | None] = [None] * len(known)
-            asked = Ragged.from_rows(known).of(self._profile_of(profiles, len(known)))
-            return self._answer(names, asked, k, exclude_seen, filter, rerank)
-        if profiles is not None:
-            raise InputError("profiles stand beside histories; users have theirs in the user table")
-        ids = [str(user) for user in ([users] if users is None or isinstance(users, str | int) else users)]
-        return self._answer(list(ids), self._histories_of(ids), k, exclude_seen, filter, rerank)
+        names, asked = self._asked(users, histories, profiles)
+        return self._answer(names, asked, k, exclude_seen, filter, rerank)
+
+    def rank(
+        self,
+        candidates: Sequence[ItemId],
+        user: UserId | None = None,
+        history: Sequence[ItemId] | None = None,
+        profile: Mapping[str, object] | None = None,
+        rerank: bool = True,
+    ) -> RankedCandidates:
+        """These candidates in order for one user, or for one history (item ids, oldest first) of a user never seen, whether
+        they have been seen or not. Equal scores keep the order given; an item that is named twice stands there once.
+
+        profile, rerank, and users that the run does not know: as in `recommend`.
+        Raises InputError for no candidates and more than MAX_CANDIDATES, and where both or neither of user and history are
+        given; UnknownIdError where the catalog has none of the candidates, and for an item of a history that it lacks.
+        """
+        if (user is None) == (history is None):
+            raise InputError("give either a user or a history, one of them")
+        found = find_candidates(candidates, self.catalog.indices.get)
+        (name,), asked = self._asked(
+            None if user is None else [user],
+            None if history is None else [history],
+            None if profile is None else [profile],
+        )
+        rows = np.array(found.rows, np.int64)
+        scores = self.list_scorer.score(asked)[0, rows]
+        items = tuple(
+            ScoredItem(self.catalog.ids[rows[at]], self.catalog.titles[rows[at]], float(scores[at]))
+            for at in np.argsort(-scores, kind="stable")
+        )
+        reranker = self.reranker if rerank else None
+        if reranker is not None:
+            items = self._reordered(reranker, asked[0], asked.words[0], items, asked=name is None)
+        (basis,) = self._bases(asked, reranker)
+        return RankedCandidates(name, basis, int(asked.lengths[0]), items, found.unknown)
 
     def recommend_for_text(self, text: str, k: int = 10, filter: ItemFilter | None = None) -> Recommendation:
         """Items for someone of whom only words are known, such as "light comedies for a rainy day".
@@ -419,6 +454,29 @@ class Recommender:
             self.words.check_whole(words.tolist())
         return Profile(Ragged.from_rows([vocabulary.ids_of(profile) for profile in checked]), words)
 
+    def _asked(
+        self,
+        users: UserId | Iterable[UserId] | None,
+        histories: Sequence[Sequence[ItemId]] | None,
+        profiles: Sequence[Mapping[str, object]] | None,
+    ) -> tuple[list[UserId | None], Ragged]:
+        """(B,) user ids, None beside histories of users never seen, and what is known of each."""
+        if (users is None) == (histories is None):
+            raise InputError("give either users or histories, one of them")
+        if histories is not None:
+            if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
+                raise InputError(
+                    "histories is a list of lists of item ids, such as [['50', '181']]; got plain text in it"
+                )
+            known = [[self.catalog.index_of(str(item)) for item in history] for history in histories]
+            names: list[UserId | None] = [None] * len(known)
+            asked = Ragged.from_rows(known).of(self._profile_of(profiles, len(known)))
+            return names, asked
+        if profiles is not None:
+            raise InputError("profiles stand beside histories; users have theirs in the user table")
+        ids = [str(user) for user in ([users] if users is None or isinstance(users, str | int) else users)]
+        return list(ids), self._histories_of(ids)
+
     def _answer(
         self,
         names: Sequence[UserId | None],
@@ -432,7 +490,6 @@ class Recommender:
         allowed = _allowed(self.catalog, item_filter)
         reranker = self.reranker if rerank else None
         fetched = k if reranker is None else max(k, reranker.description.top_k)
-        reads = reranker is not None or bool(self.checkpoint.template.user)
         answers: list[Recommendation] = []
         for start in range(0, len(histories), _BLOCK):
             block = histories.slice(start, min(start + _BLOCK, len(histories)))
@@ -446,12 +503,20 @@ class Recommender:
                     for at, (user, found) in enumerate(zip(block.words, lists, strict=True))
                 ]
             answers += [
-                Recommendation(name, "history" if n else "profile" if known else "nothing", int(n), items)
-                for name, n, known, items in zip(
-                    names[start : start + _BLOCK], block.lengths, _has_profile(block, reads), lists, strict=True
+                Recommendation(name, basis, int(n), items)
+                for name, n, basis, items in zip(
+                    names[start : start + _BLOCK], block.lengths, self._bases(block, reranker), lists, strict=True
                 )
             ]
         return answers
+
+    def _bases(self, histories: Ragged, reranker: Reranker | None) -> list[str]:
+        """(B,) what lists for these rest on; reranker: what reads them, if anything does."""
+        known = _has_profile(histories, reranker is not None or bool(self.checkpoint.template.user))
+        return [
+            "history" if n else "profile" if has_profile else "nothing"
+            for n, has_profile in zip(histories.lengths, known, strict=True)
+        ]
 
     def _reordered(
         self, reranker: Reranker, history: IntArray, user: str, items: tuple[ScoredItem, ...], asked: bool
@@ -600,11 +665,12 @@ def _checked_text(text: str) -> str:
     return text
 
 
-def describe(recommendation: Recommendation) -> dict[str, Any]:
+def describe(answer: Recommendation | RankedCandidates) -> dict[str, Any]:
     """For --json."""
     return {
-        "user_id": recommendation.user_id,
-        "basis": recommendation.basis,
-        "n_history": recommendation.n_history,
-        "items": [vars(item) for item in recommendation.items],
+        "user_id": answer.user_id,
+        "basis": answer.basis,
+        "n_history": answer.n_history,
+        "items": [vars(item) for item in answer.items],
+        **({"unknown": list(answer.unknown)} if isinstance(answer, RankedCandidates) else {}),
     }

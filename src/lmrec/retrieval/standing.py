@@ -30,6 +30,13 @@ class Standing:
         """Of scores that are exact already."""
         return cls(scores.copy(), 0.0, lambda rows: scores[rows], by_ranks)
 
+    @classmethod
+    def among(cls, n_rows: int, rows: IntArray, scores: npt.NDArray[np.float32], by_ranks: bool = False) -> "Standing":
+        """Of some rows alone (M,), whose exact scores (M,) are known; no other may be shown."""
+        whole = np.full(n_rows, -np.inf, np.float32)
+        whole[rows] = scores
+        return cls.of(whole, by_ranks)
+
     def lifted(self, adjustment: npt.NDArray[np.float32] | None) -> "Standing":
         """Boosted by (N,) logarithms of factors. Of logits a factor multiplies the odds, so it is added; of sums of ranks,
         which are above 0, it multiplies the sum itself."""

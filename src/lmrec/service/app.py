@@ -26,6 +26,7 @@ from lmrec.service.routes import (
     health,
     items,
     keys,
+    rankings,
     recommendations,
     reviews,
     rules,
@@ -37,7 +38,8 @@ from lmrec.service.state import ServiceState
 
 _ABOUT = """Recommendations from a fine-tuned language model, live.
 
-Send what users do to `/v1/events`; ask `/v1/recommendations` with a user, with items, or with words. Errors are always
+Send what users do to `/v1/events`; ask `/v1/recommendations` with a user, with items, or with words, and
+`/v1/rankings` for the order of items that you have chosen. Errors are always
 `{"error": {"code", "message"}}`; a message says the value, the rule and the way out. Where there are keys, send one as
 `Authorization: Bearer KEY`. After 429 and 503, wait the seconds in `Retry-After` and send the same again: events carry
 ids, so a retry counts nothing twice.
@@ -46,6 +48,7 @@ _ROUTERS = tuple(
     module.router
     for module in (
         recommendations,
+        rankings,
         search,
         explanations,
         events,

@@ -13,7 +13,7 @@ from lmrec.retrieval.answers import LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.filters import Filter
 from lmrec.service.lineup import Served
 from lmrec.service.reasons import find_reasons
-from lmrec.service.schemas.questions import ExplanationQuestion, RecommendationQuestion
+from lmrec.service.schemas.questions import ExplanationQuestion, RankingQuestion, RecommendationQuestion
 from lmrec.service.schemas.words import plain_filter
 from lmrec.service.users import UserHistory, Users
 
@@ -26,12 +26,13 @@ class Ask:
     """A checked question and the id of its answer."""
 
     request_id: str
-    question: RecommendationQuestion
+    question: RecommendationQuestion | RankingQuestion
 
     @property
     def is_quick(self) -> bool:
         """Known items only: no pass of the language model."""
-        return self.question.text is None and not self.question.explain
+        question = self.question
+        return isinstance(question, RankingQuestion) or (question.text is None and not question.explain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +46,7 @@ class Listed:
 def answer_asks(asks: Sequence[Ask], served: Served, users: Users) -> list[Listed]:
     """(B,) answers, in order. Raises InputError where a question does not fit the catalog, such as by a filter."""
     known = users.histories([ask.question.user_id for ask in asks])
-    queries = [
-        replace(
-            query_of(ask.question, history, served), diversity=ask.question.diversity, columns=bool(ask.question.fields)
-        )
-        for ask, history in zip(asks, known, strict=True)
-    ]
+    queries = [_query_of_ask(ask, history, served) for ask, history in zip(asks, known, strict=True)]
     answers = served.live.recommend(queries)
     return [_listed(ask, query, answer, served) for ask, query, answer in zip(asks, queries, answers, strict=True)]
 
@@ -109,19 +105,27 @@ def item_body(item: LiveItem, columns: Sequence[str] | None = None) -> dict[str,
 
 def query_of(question: RecommendationQuestion | ExplanationQuestion, known: UserHistory, served: Served) -> LiveQuery:
     """What is asked of the model, given what is known of the user. Raises InputError for a filter that does not fit."""
-    given = tuple(question.history or ())
     exclude = known.dismissed.union(question.exclude or ())
     if question.exclude_seen:
-        exclude = exclude.union(known.seen, given)
+        exclude = exclude.union(known.seen, question.history or ())
+    return replace(
+        _query_of_anybody(question, known, served),
+        text=question.text,
+        k=question.k,
+        exclude=exclude,
+        exclude_seen=question.exclude_seen,
+    )
+
+
+def _query_of_anybody(
+    question: RecommendationQuestion | RankingQuestion | ExplanationQuestion, known: UserHistory, served: Served
+) -> LiveQuery:
+    """Who asks, and what may be shown to them."""
     scorer = served.live.scorer
     profile = scorer.profile_with(known.attributes, question.profile or {})
     return LiveQuery(
-        history=(*known.positive, *given),
-        text=question.text,
-        k=question.k,
+        history=(*known.positive, *(question.history or ())),
         filter=filter_of(question.filter, served),
-        exclude=exclude,
-        exclude_seen=question.exclude_seen,
         segment=question.segment,
         profile=profile,
         asked_words=bool(question.profile)
@@ -129,10 +133,23 @@ def query_of(question: RecommendationQuestion | ExplanationQuestion, known: User
     )
 
 
+def _query_of_ask(ask: Ask, known: UserHistory, served: Served) -> LiveQuery:
+    question = ask.question
+    if isinstance(question, RankingQuestion):
+        return replace(
+            _query_of_anybody(question, known, served),
+            candidates=tuple(question.candidates),
+            k=question.k or len(question.candidates),
+            exclude_seen=False,
+            columns=bool(question.fields),
+        )
+    return replace(query_of(question, known, served), diversity=question.diversity, columns=bool(question.fields))
+
+
 def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> Listed:
     columns = columns_of(ask.question.fields, served)
     items = [item_body(item, columns) for item in answer.items]
-    if ask.question.explain:
+    if isinstance(ask.question, RecommendationQuestion) and ask.question.explain:
         reasons = find_reasons(
             served.live, query.history, query.text, [item.item_id for item in answer.items], query.profile
         )
@@ -145,6 +162,8 @@ def _listed(ask: Ask, query: LiveQuery, answer: LiveAnswer, served: Served) -> L
         "basis": answer.basis,
         "n_history": answer.n_history,
     }
+    if isinstance(ask.question, RankingQuestion):
+        body |= {"unknown": list(answer.unknown), "left_out": list(answer.left_out)}
     if answer.unwanted:
         body["not_wanted"] = list(answer.unwanted)
     if not answer.text_read:

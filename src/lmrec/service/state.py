@@ -28,6 +28,7 @@ from lmrec.service.logs import log, log_failure
 from lmrec.service.metrics import ListStatistics, Metrics, newest_drift
 from lmrec.service.pulse import Pulse
 from lmrec.service.recommending import Ask, Listed, of_question
+from lmrec.service.schemas.questions import RecommendationQuestion
 from lmrec.service.security import KeyRing
 from lmrec.service.serving import Serving
 from lmrec.service.settings import ServiceSettings
@@ -207,9 +208,11 @@ class ServiceState:
             listed = await asyncio.gather(*(list_one(place) for place in range(len(asks))))
         for ask, entry in zip(asks, listed, strict=True):
             basis = entry.body["basis"]
-            self.lists.add(entry.shown.item_ids, basis == "popular")
             self.metrics.lists.labels(basis).inc()
-            shadow = self.serving.lineup.shadow_for(ask.question.user_id or ask.request_id)
+            shadow = None
+            if isinstance(ask.question, RecommendationQuestion):  # else others have chosen the items that are shown
+                self.lists.add(entry.shown.item_ids, basis == "popular")
+                shadow = self.serving.lineup.shadow_for(ask.question.user_id or ask.request_id)
             if shadow is None:
                 self.shown.add(entry.shown)
             else:

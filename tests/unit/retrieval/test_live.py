@@ -22,6 +22,7 @@ from lmrec.retrieval.explain import explain
 from lmrec.retrieval.filters import parse_filter
 from lmrec.retrieval.live import LiveAnswer, LiveItem, LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
+from lmrec.retrieval.rules import parse_rule
 from lmrec.retrieval.scorer import Scorer
 from lmrec.retrieval.standing import Standing
 
@@ -267,6 +268,57 @@ def test_exclusions(live: LiveRecommender) -> None:
     assert "3" not in ids(ask(live, "3", k=100))
     assert "3" in ids(ask(live, "3", k=100, exclude_seen=False))
     assert ids(ask(live, "3", exclude=[*best[:2], "no such"])) == ids(ask(live, "3", k=12))[2:]
+
+
+def test_candidates_are_ordered_whatever_was_seen_and_rules_hold(live: LiveRecommender) -> None:
+    wanted = ("3", "20", "31", "8", "gone", "15", "3")
+    plain = ask(live, "3", "7", candidates=wanted, k=9, exclude_seen=False)
+    assert (set(ids(plain)), plain.unknown, plain.left_out) == ({"3", "20", "31", "8", "15"}, ("gone",), ())
+    whole = ask(live, "3", "7", k=N_ITEMS, exclude_seen=False)
+    assert ids(plain) == [item_id for item_id in ids(whole) if item_id in wanted]
+    assert ids(ask(live, "3", "7", candidates=wanted, k=2, exclude_seen=False)) == ids(plain)[:2]
+    first, last = ids(plain)[0], ids(plain)[-1]
+    live.set_rules(
+        {
+            "top": parse_rule({"kind": "pin", "item_id": last, "place": 1}),
+            "elsewhere": parse_rule({"kind": "pin", "item_id": "2", "place": 1}),
+            "never": parse_rule({"kind": "must_not_show", "item_ids": [first]}),
+        }
+    )
+    ruled = ask(live, "3", "7", candidates=wanted, k=9, exclude_seen=False)
+    assert (ids(ruled), ruled.left_out) == ([last, *ids(plain)[1:-1]], (first,))
+    live.set_rules({})
+    only = parse_filter({"item_id": ["8", "15"]}, live.schema)
+    filtered = ask(live, "3", candidates=wanted, k=9, exclude_seen=False, filter=only)
+    assert (set(ids(filtered)), set(filtered.left_out)) == ({"8", "15"}, {"3", "20", "31"})
+
+
+def test_candidates_for_nobody_stand_by_what_is_popular_and_new_ones_at_once(live: LiveRecommender) -> None:
+    answer = ask(live, candidates=("1", "4", "2"), k=3)
+    assert (ids(answer), answer.basis) == (["2", "4", "1"], "popular")
+    live.upsert([{"item_id": "new", "title": "rocket galaxy 0", "description": "a film of rocket galaxy"}])
+    found = ask(live, "0", "4", candidates=("new", "1"), k=3)
+    assert (set(ids(found)), found.unknown) == ({"new", "1"}, ())
+    live.delete(["new"])
+    assert ask(live, "0", candidates=("new", "1"), k=3).unknown == ("new",)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "error", "message"),
+    [
+        ((), InputError, "there are 0 candidates; give 1 to 1,000"),
+        (("1",) * 1001, InputError, "there are 1,001 candidates"),
+        (("x", "y"), UnknownIdError, r"none of the 2 candidates \('x', 'y'\). Check the ids"),
+        ("50,181", InputError, "a list of item ids"),
+    ],
+)
+def test_candidates_that_cannot_be_ordered(
+    live: LiveRecommender, candidates: tuple[str, ...], error: type[InputError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ask(live, candidates=candidates)
+    with pytest.raises(error, match=message):
+        live.recommender.rank(candidates, history=["1"])
 
 
 def test_filters_are_exact(live: LiveRecommender) -> None:

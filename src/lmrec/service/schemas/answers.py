@@ -65,6 +65,17 @@ class RecommendationAnswer(Answer):
     )
 
 
+class RankingAnswer(Answer):
+    items: list[RecommendedItem] = Field(description="The candidates in order, the best first.")
+    request_id: str = Field(description="Send it back with events, so that what was shown is joined to what followed.")
+    generation: str = Field(description="Which generation answered.")
+    arm: str | None = Field(default=None, description="The user's arm, while an experiment splits the users.")
+    basis: Basis = Field(description="What is known of the user; 'popular' where nothing is.")
+    n_history: int = Field(description="Items of history that were known to the catalog.")
+    unknown: list[str] = Field(description="Candidates that the catalog lacks.")
+    left_out: list[str] = Field(description="Candidates that rules, reviews or the filter keep from being shown.")
+
+
 class RecommendationBatchAnswer(Answer):
     answers: list[RecommendationAnswer] = Field(description="In the order of the questions.")
 

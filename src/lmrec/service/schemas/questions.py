@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
 from lmrec.feedback.assignment import MAX_NAME, NAMES, Mode
 from lmrec.feedback.events import EventKind
 from lmrec.fields import ITEM_ID
+from lmrec.retrieval.candidates import MAX_CANDIDATES
 from lmrec.service.schemas.words import (
     MAX_EVENTS,
     MAX_FIELDS,
@@ -35,6 +37,7 @@ from lmrec.service.schemas.words import (
     Scalar,
     Text,
     Words,
+    whole,
 )
 
 # The bounds of seconds are in the schema only: the route has a better message for somebody who sends milliseconds.
@@ -101,6 +104,11 @@ _Profile = Annotated[
     ),
 ]
 
+_Context = Annotated[
+    Annotated[dict[Name, Scalar | None], Field(max_length=20, json_schema_extra=ONLY_NAMES)] | None,
+    Field(description="Kept with the list that was shown, such as page or device. Nothing personal, please."),
+]
+
 
 class RecommendationQuestion(Words):
     """Who or what to recommend for. With nothing at all, or somebody unknown, the answer is what is popular now."""
@@ -126,9 +134,7 @@ class RecommendationQuestion(Words):
     )
     segment: _Segment = None
     profile: _Profile = None
-    context: Annotated[dict[Name, Scalar | None], Field(max_length=20, json_schema_extra=ONLY_NAMES)] | None = Field(
-        default=None, description="Kept with the list that was shown, such as page or device. Nothing personal, please."
-    )
+    context: _Context = None
     explain: bool = Field(default=False, description="Give each item a reason.")
     fields: _Shown | None = None
 
@@ -148,6 +154,39 @@ class RecommendationBatch(Words):
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"questions": [{"user_id": "42", "k": 3}, {"text": "heist films", "k": 3}]}]}
+    )
+
+
+class RankingQuestion(Words):
+    """Items to put in order, and for whom. With no user and no history, or somebody unknown, by what is popular now."""
+
+    candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_CANDIDATES)] = Field(
+        description="Item ids, each counted once. All are ordered, whether the user has seen or dismissed them or not; rules, "
+        "reviews and the filter hold. Unknown ones are named in the answer; where all are, that is a 404."
+    )
+    user_id: Id | None = Field(
+        default=None, description="Their history is what the service knows of them at this moment."
+    )
+    history: _History | None = Field(
+        default=None,
+        description="Item ids, oldest first; they come after what is known of the user. Unknown ones are ignored.",
+    )
+    k: Annotated[int, Strict(), Field(ge=1, le=MAX_CANDIDATES), BeforeValidator(whole)] | None = Field(
+        default=None, description="How many of the best are wanted, so that only these count as shown; all without it."
+    )
+    filter: FilterSpec | None = None
+    segment: _Segment = None
+    profile: _Profile = None
+    context: _Context = None
+    fields: _Shown | None = None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"candidates": ["50", "181", "7"], "user_id": "42"},
+                {"candidates": ["50", "181", "7"], "history": ["1", "2"], "k": 2},
+            ]
+        }
     )
 
 

@@ -44,13 +44,13 @@ Text: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=MAX_TE
 Note: TypeAlias = Annotated[str, Strict(), Field(max_length=MAX_TEXT, pattern=_NO_NULL)]
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """To JSON, 5.0 is a whole number as well."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # The bounds stand before the conversion, or pydantic leaves them out of the schema.
-K: TypeAlias = Annotated[int, Strict(), Field(ge=1, le=MAX_K), BeforeValidator(_whole)]
+K: TypeAlias = Annotated[int, Strict(), Field(ge=1, le=MAX_K), BeforeValidator(whole)]
 Number: TypeAlias = Annotated[float, Strict(), Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 
 _Integer: TypeAlias = Annotated[StrictInt, Field(ge=-_SAFE_INT, le=_SAFE_INT)]
