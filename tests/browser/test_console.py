@@ -377,7 +377,7 @@ def show_list(service: Service, request_id: str, generation: str, clicked: bool)
     now = time.time()
     service.state.store.add_shown(Shown(request_id, f"u{request_id}", generation, ("film1", "film2"), now, {}))
     if clicked:
-        event = Event(f"e{request_id}", f"u{request_id}", "film2", "click", now, None, request_id, ())
+        event = Event(f"e{request_id}", f"u{request_id}", "film2", "click", now, request_id=request_id)
         service.state.store.add_events([event])
 
 

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lmrec.errors import UnknownIdError
 from lmrec.feedback.checks import JsonScalar
-from lmrec.feedback.events import EVENT_KINDS, is_positive
+from lmrec.feedback.events import EVENT_KINDS
+from lmrec.feedback.judging import PLAIN_JUDGING
 from lmrec.feedback.store import Added, Event, ItemPut, ReviewStatus, RuleRow, Shown, Store
 
 from .conftest import NewUrl
@@ -32,7 +33,8 @@ events = st.builds(
     item_id=item_ids,
     kind=st.sampled_from(EVENT_KINDS),
     time_ts=times,
-    value=st.none() | st.floats(0, 5),
+    rating=st.none() | st.floats(0, 5),
+    weight=st.none() | st.floats(0, 9),
     request_id=st.none() | st.sampled_from(["r1", "r2"]),
     flags=st.sampled_from([(), ("unknown_item",), ("unknown_item", "old_clock")]),
 )
@@ -84,11 +86,11 @@ class StoreModel(RuleBasedStateMachine):
         own = [event for event in self.events.values() if event.user_id == user_id]
         in_order = sorted(own, key=lambda event: event.time_ts)  # stable: equal times as they came in
         newest = in_order[max(0, len(in_order) - limit) :]
-        said_no = [event for event in in_order if not is_positive(event)][-denials:] if denials else []
+        said_no = [event for event in in_order if not PLAIN_JUDGING.says_yes(event)][-denials:] if denials else []
         wanted = [*(event for event in said_no if event not in newest), *newest]
         found = self.store.history(user_id, limit, denials)
         assert [(one.item_id, one.time_ts, one.good) for one in found] == [
-            (event.item_id, event.time_ts, is_positive(event)) for event in wanted
+            (event.item_id, event.time_ts, PLAIN_JUDGING.says_yes(event)) for event in wanted
         ]
 
     @rule(page=st.integers(1, 9))

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
+from lmrec.data.weighing import PLAIN, Weighing
 from lmrec.errors import InputError, UnknownIdError
+from lmrec.feedback import migrations
 from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.checks import JsonScalar
-from lmrec.feedback.events import EVENT_KINDS, LIKED_STARS, UNKNOWN_ITEM, is_positive
+from lmrec.feedback.events import EVENT_KINDS, LIKED_STARS, UNKNOWN_ITEM
+from lmrec.feedback.judging import PLAIN_JUDGING, Judging
 from lmrec.feedback.migrations import VERSION_TABLE
 from lmrec.feedback.outcomes import Lists
 from lmrec.feedback.store import (
@@ -67,6 +72,14 @@ def make_shown(request_id: str, user_id: str | None = "ann", time_ts: float = NO
     return Shown(request_id, user_id, "0001", ("i2", "i1"), time_ts, {"arm": "b", "words": "rainy days"})
 
 
+def worths(store: Store, after_seq: int, upto_seq: int, weighing: Weighing = PLAIN) -> dict[str, float]:
+    """By item, with a half-life of 30 days."""
+    found: dict[str, float] = {}
+    for one in store.worth(after_seq, upto_seq, NOW, 30 * 86_400.0, weighing):
+        found[one.item_id] = found.get(one.item_id, 0.0) + one.worth
+    return found
+
+
 def all_events(store: Store, page: int = 1000) -> list[StoredEvent]:
     found: list[StoredEvent] = []
     while some := store.events_after(found[-1].seq if found else 0, page):
@@ -110,7 +123,9 @@ def test_several_may_open_a_new_store_at_once(url: str) -> None:
 
 def test_an_event_comes_back_as_it_was(store: Store) -> None:
     plain = [Event(f"e{kind}", "ann", f"i{kind}", kind, NOW) for kind in EVENT_KINDS]
-    rich = Event("é-\U0001f3ac", "ü ser", "it,em", "rating", NOW + 0.123456, 4.5, "r1", ("unknown_item", "old_clock"))
+    rich = Event(
+        "é-\U0001f3ac", "ü ser", "it,em", "rating", NOW + 0.123456, 4.5, 0.5, "r1", ("unknown_item", "old_clock")
+    )
     assert store.add_events([*plain, rich]) == Added(len(plain) + 1, 0)
     stored = store.events_after(0, 100)
     assert [one.event for one in stored] == [*plain, rich]
@@ -128,9 +143,70 @@ def test_events_are_worth_less_with_age_and_nothing_once_faded(store: Store) -> 
         Event("who", "ann", "x", "view", NOW, flags=("old_clock", UNKNOWN_ITEM)),
     ]
     store.add_events([*events, *bad])
-    assert store.worth(0, store.last_seq(), NOW, 30 * day) == pytest.approx({"a": 1.5, "b": 0.25, "d": 1.0})
-    assert store.worth(1, 3, NOW, 30 * day) == pytest.approx({"a": 0.5, "b": 0.25})
-    assert store.worth(store.last_seq(), store.last_seq(), NOW, 30 * day) == {}
+    assert worths(store, 0, store.last_seq()) == pytest.approx({"a": 1.5, "b": 0.25, "d": 1.0})
+    assert worths(store, 1, 3) == pytest.approx({"a": 0.5, "b": 0.25})
+    assert worths(store, store.last_seq(), store.last_seq()) == {}
+
+
+WEIGHINGS = [
+    Weighing(),
+    Weighing(weight_from="rating"),
+    Weighing(min_rating=2.0),
+    Weighing(min_rating=4.0, weight_from="rating"),
+    Weighing(kind_weights={"view": 0, "rating": 0, "dismiss": 0}),
+    Weighing(kind_weights={"dismiss": 0.5}, return_kinds={"return": "purchase"}),
+]
+
+
+def test_the_database_judges_events_as_python_does(store: Store) -> None:
+    stars = (None, 1.0, 2.0, 3.0, 4.5)
+    events = [
+        Event(f"e {kind} {rating}", "ann", f"i {kind} {rating}", kind, NOW, rating, weight=2.0)
+        for kind in (*EVENT_KINDS, "return", "browse")
+        for rating in stars
+    ]
+    store.add_events(events)
+    for weighing in WEIGHINGS:
+        judging = Judging.of(weighing)
+        judged = {event.item_id: judging.judge(event.kind, event.rating) for event in events}
+        yes = {item for item, said in judged.items() if said}
+        assert {one.item_id for one in store.worth(0, len(events), NOW, 1e6, weighing)} == yes
+        assert {one.item_id: one.good for one in store.history("ann", 100, weighing=weighing)} == judged
+        lasting = [one for one in store.history("ann", 1, 100, weighing)[:-1] if one.kind not in ("return", "purchase")]
+        assert {one.item_id for one in lasting} == {item for item, said in judged.items() if said is False}
+
+
+def test_what_was_bought_and_returned_long_ago_comes_with_the_newest(store: Store) -> None:
+    """All of it, or a return whose purchase is too old would take back another one."""
+    told = [("a", "purchase"), ("b", "purchase"), ("a", "view"), ("a", "return"), ("c", "view"), ("c", "view")]
+    store.add_events([Event(f"e{n}", "ann", item, kind, NOW - 9 + n, weight=n) for n, (item, kind) in enumerate(told)])
+    store.add_events([Event("other", "bob", "b", "return", NOW)])
+    found = store.history("ann", 2, 10, Weighing(return_kinds={"return": "purchase"}))
+    assert [(one.item_id, one.kind, one.amount) for one in found] == [
+        ("a", "purchase", 0.0), ("a", "return", 3.0), ("c", "view", 4.0), ("c", "view", 5.0),
+    ]  # fmt: skip
+
+
+def test_values_of_an_older_store_become_stars_and_weights(url: str) -> None:
+    engine = create_engine(url)
+    insert = (
+        "INSERT INTO lmrec_events (event_id, user_id, item_id, kind, time_ts, value, flags, received_ts) "
+        "VALUES (:kind, 'ann', 'i1', :kind, 1, :value, '', 1)"
+    )
+    with engine.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+        with Operations.context(context):
+            for step in reversed(list(scripts.iterate_revisions("0003", "base"))):
+                step.module.upgrade()
+                context.stamp(scripts, step.revision)
+        for kind, value in (("rating", -1.0), ("purchase", 3.0), ("play", 200.0), ("view", None)):
+            connection.execute(text(insert), {"kind": kind, "value": value})
+    engine.dispose()
+    with Store.open(url) as store:
+        assert {one.event.kind: (one.event.rating, one.event.weight) for one in all_events(store)} == {
+            "rating": (-1.0, None), "purchase": (None, 3.0), "play": (None, None), "view": (None, None),
+        }  # fmt: skip
 
 
 def test_an_event_counts_once_however_often_it_comes(store: Store) -> None:
@@ -141,14 +217,10 @@ def test_an_event_counts_once_however_often_it_comes(store: Store) -> None:
     assert store.count_events() == 2
 
 
-def test_only_a_rating_may_be_below_0(store: Store) -> None:
-    for kind in EVENT_KINDS:
-        event = Event(f"e {kind}", "ann", "i1", kind, NOW, -3.0)
-        if kind == "rating":
-            assert store.add_events([event]) == Added(1, 0)
-        else:
-            with pytest.raises(InputError, match=f"a {kind} has the value -3, and only a rating may be below 0"):
-                store.add_events([make_event("fine"), event])
+def test_only_stars_may_be_below_0(store: Store) -> None:
+    assert store.add_events([Event("e1", "ann", "i1", "rating", NOW, rating=-3.0)]) == Added(1, 0)
+    with pytest.raises(InputError, match=r"the weight -3 is below 0\. For what was given back send a return"):
+        store.add_events([make_event("fine"), Event("e2", "ann", "i1", "purchase", NOW, weight=-3.0)])
     assert store.count_events() == 1
 
 
@@ -251,9 +323,11 @@ def test_what_was_acknowledged_is_there_after_opening_again(store: Store, url: s
         ({"user_id": "a\x00b"}, "has a NUL character"),
         ({"item_id": "\ud800"}, "half character"),
         ({"request_id": "\x00"}, "has a NUL character"),
-        ({"kind": "vew"}, "kind 'vew' is unknown. Did you mean 'view'?"),
+        ({"kind": ""}, "kind is empty"),
+        ({"kind": " View"}, "Write 'view' for ' View'"),
         ({"time_ts": float("nan")}, "time_ts is nan; give a finite number"),
-        ({"value": float("inf")}, "value is inf; give a finite number"),
+        ({"rating": float("inf")}, "rating is inf; give a finite number"),
+        ({"weight": float("nan")}, "weight is nan; give a finite number"),
         ({"flags": ("a,b",)}, "flags are single words"),
     ],
 )
@@ -393,11 +467,14 @@ def test_what_came_of_lists_is_counted_as_python_would(store: Store) -> None:
     for event in events:
         assert event.request_id is not None
         store.add_shown(Shown(event.request_id, "ann", "0", ("i2", 'i"1'), NOW + 1, {"experiment": "x"}))
-    liked = {event.request_id for event in events if is_positive(event)}
+    liked = {event.request_id for event in events if PLAIN_JUDGING.says_yes(event)}
+    of_purchases = {f"r purchase {value}" for value in values}
+    others_weigh_0 = Weighing(kind_weights=dict.fromkeys(set(EVENT_KINDS) - {"purchase"}, 0), min_rating=5)
     assert 0 < len(liked) < len(events)
     assert {one.request_id for one in store.list_outcomes(Lists(NOW)) if one.succeeded} == liked
     assert store.generation_outcomes(NOW) == [("0", len(events), len(liked))]
     assert store.generation_outcomes(NOW + 1) == []
+    assert {one.request_id for one in store.list_outcomes(Lists(NOW), others_weigh_0) if one.succeeded} == of_purchases
     assert sorted(store.followed_items(NOW, NOW + 1)) == sorted((name, 'i"1') for name in liked if name)
     assert store.followed_items(NOW - 1, NOW) == store.followed_items(NOW + 1, NOW + 2) == []
 

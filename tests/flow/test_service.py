@@ -478,18 +478,18 @@ def test_an_event_changes_the_next_recommendation_and_a_retry_counts_once(own: R
 def test_a_low_rating_ends_an_items_place_in_the_history(own: Running) -> None:
     own.post("/v1/events", event("e1", "film5"))
     assert own.get("/v1/users/ann")["history"] == ["film5"]
-    own.post("/v1/events", {**event("e2", "film5", kind="rating"), "value": 1})
+    own.post("/v1/events", {**event("e2", "film5", kind="rating"), "rating": 1})
     assert own.get("/v1/users/ann")["history"] == []
     assert "film5" not in own.shown(user_id="ann", exclude_seen=False)
-    own.post("/v1/events", {**event("e3", "film5", kind="rating"), "value": 5})
+    own.post("/v1/events", {**event("e3", "film5", kind="rating"), "rating": 5})
     assert "film5" in own.get("/v1/users/ann")["history"]
 
 
-def test_a_purchase_below_0_is_refused_with_what_to_send(own: Running) -> None:
-    refused = own.client.post("/v1/events", json={**event("e1", "film5", kind="purchase"), "value": -3})
+def test_a_weight_below_0_is_refused_with_what_to_send(own: Running) -> None:
+    refused = own.client.post("/v1/events", json={**event("e1", "film5", kind="purchase"), "weight": -3})
     assert refused.status_code == 422
-    assert "a purchase has the value -3" in refused.json()["error"]["message"]
-    assert "'dismiss'" in refused.json()["error"]["message"]
+    assert "the weight -3 is below 0" in refused.json()["error"]["message"]
+    assert "data.return_kinds" in refused.json()["error"]["message"]
     assert own.get("/v1/users/ann")["events"] == []
 
 

@@ -383,7 +383,9 @@ def test_the_command_line(small: Small) -> None:
         for n in range(20):
             store.add_shown(Shown(f"r{n}", f"walker0-{n}", "0", ("film1",), time.time() - n, {"arm": "ab"[n % 2]}))
         store.add_shown(Shown("tried", None, "0", ("film1",), time.time(), {"page": "console"}))  # counts for nobody
-        store.add_events([Event(f"c{n}", "walker0-0", "film1", "click", LATER_TS, None, f"r{n}") for n in range(5)])
+        store.add_events(
+            [Event(f"c{n}", "walker0-0", "film1", "click", LATER_TS, request_id=f"r{n}") for n in range(5)]
+        )
     drifted = runner.invoke(app, ["drift", str(small.run), "--json"])
     assert drifted.exit_code == 0, drifted.output
     assert json.loads(drifted.stdout)["n_new"] == 325

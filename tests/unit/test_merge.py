@@ -1,5 +1,7 @@
 """One data set out of a log and what a store has heard: order, roles and numbers stay right."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,6 +10,7 @@ from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
 from lmrec.data.interactions import Interactions
 from lmrec.data.users import UserTable
+from lmrec.data.weighing import Weighing
 from lmrec.errors import InputError
 from lmrec.feedback.events import Event, Tally
 from lmrec.feedback.items import ItemChange
@@ -44,8 +47,10 @@ def change(item_id: str, fields: dict[str, str | int | float | bool | None] | No
     return ItemChange(version, item_id, fields, None, "", 0.0)
 
 
-def event(user: str, item: str, when: float, kind: str = "click", value: float | None = None) -> tuple[float, Event]:
-    return when, Event(f"{user}{item}{when}", user, item, kind, when, value)  # type: ignore[arg-type]
+def event(
+    user: str, item: str, when: float, kind: str = "click", rating: float | None = None, weight: float | None = None
+) -> tuple[float, Event]:
+    return when, Event(f"{user}{item}{when}", user, item, kind, when, rating, weight)
 
 
 def rows(merged_data: Dataset) -> list[tuple[str, str, float, float]]:
@@ -142,6 +147,76 @@ def test_the_newest_are_held_out_and_old_events_of_their_time_are_neither_learnt
     asked = hold_out(merged, 0.34)
     assert merged.when_ts[asked.held].tolist() == [25.0]
     assert merged.when_ts[asked.learnt].tolist() == [5.0, 10.0, 15.0, 20.0]  # the old event at 30 is in neither
+
+
+def bought(time_kind: TimeKind = "timestamp", **choices: object) -> Dataset:
+    """u: two purchases of a, of 3 and 2 pieces, and a view of b; what they weigh is log2(1 + pieces)."""
+    weighing = Weighing.model_validate({"return_kinds": {"return": "purchase"}, "weight_scale": "log", **choices})
+    log = Interactions.from_arrays(
+        ["u"], [0, 0, 0], [0, 0, 1], [0.0, 1.0, 2.0] if time_kind == "position" else [10.0, 20.0, 30.0],
+        time_kind=time_kind, weight=[2.0, np.log2(3.0), 1.0], amount=[3.0, 2.0, 1.0], kind=["Purchase", "purchase", "view"],
+    )  # fmt: skip
+    return Dataset(CATALOG, log, weighing=weighing)
+
+
+@pytest.mark.parametrize("time_kind", ["timestamp", "position"])
+def test_a_return_takes_back_the_newest_purchase_and_part_of_the_one_before(time_kind: TimeKind) -> None:
+    said = [
+        event("u", "a", 40.0, "return", weight=3.0),  # 2 of the second purchase, 1 of the first
+        event("u", "b", 41.0, "return"), event("v", "a", 42.0, "return"),  # a view is no purchase; v has none
+        event("v", "c", 43.0, "purchase", weight=7.0), event("v", "c", 44.0, "return", weight=4.0),
+    ]  # fmt: skip
+    merged = merge(bought(time_kind), heard(said))
+    log = merged.dataset.interactions
+    assert sorted((user, item, weight) for user, item, _, weight in rows(merged.dataset)) == [
+        ("u", "a", pytest.approx(np.log2(3.0))), ("u", "b", 1.0), ("v", "c", 2.0),
+    ]  # fmt: skip
+    assert log.amount is not None
+    assert sorted(log.amount.tolist()) == [1.0, 2.0, 3.0]
+    counts = merged.counts
+    assert (counts.new_events, counts.returns, counts.returns_in_vain) == (1, 4, 2)
+    assert (counts.returned_events, counts.dropped_old_events) == (0, 1)
+    assert "5 heard (4 returns, 2 of them of nothing that was bought)" in counts.sentence()
+    once_more = merge(merged.dataset, heard([event("u", "a", 50.0, "return", weight=2.0)]))
+    assert [(user, item) for user, item, *_ in rows(once_more.dataset) if item == "a"] == [], (
+        "of what was left, after the first"
+    )
+
+
+def test_a_return_and_a_dismissal_do_not_hinder_each_other() -> None:
+    said = [
+        event("u", "a", 40.0, "dismiss"), event("u", "a", 41.0, "purchase"), event("u", "a", 42.0, "return"),
+        event("u", "c", 43.0, "view"), event("u", "c", 44.0, "purchase"), event("u", "c", 45.0, "return"),
+    ]  # fmt: skip
+    merged = merge(bought(), heard(said))
+    assert [(item, when) for _, item, when, _ in rows(merged.dataset)] == [("b", 30.0), ("c", 43.0)]
+    assert (merged.counts.returned_events, merged.counts.negative_events) == (2, 1)
+
+
+def test_without_a_column_of_kinds_a_purchase_is_told_from_a_view() -> None:
+    old = bought(no_kind="purchase")
+    old = replace(old, interactions=replace(old.interactions, kind=None))
+    merged = merge(old, heard([event("u", "a", 40.0, "view"), event("u", "a", 41.0, "return", weight=9.0)]))
+    assert [(item, when) for _, item, when, _ in rows(merged.dataset)] == [("b", 30.0), ("a", 40.0)]
+    later = merge(merged.dataset, heard([event("u", "a", 50.0, "return"), event("u", "b", 51.0, "return")]))
+    assert [(item, when) for _, item, when, _ in rows(later.dataset)] == [("a", 40.0)]
+
+
+def test_what_the_recipe_leaves_out_or_does_not_name_is_counted() -> None:
+    old = replace(data(), weighing=Weighing(kind_weights={"play": 0, "purchase": 3}, min_rating=2))
+    said = [
+        event("u", "c", 40.0, "play"), event("u", "c", 41.0, "purchase"), event("u", "c", 42.0, "purchase", 2.0),
+        event("v", "a", 43.0, "rating", 2.5, 2.0), event("v", "a", 44.0, "rating", 1.5),
+    ]  # fmt: skip
+    merged = merge(old, heard(said))
+    assert [one for one in rows(merged.dataset) if one[2] >= 40] == [("u", "c", 42.0, 3.0)], (
+        "the last took the one before back"
+    )
+    counts = merged.counts
+    assert (counts.new_events, counts.left_out_events, counts.negative_events, counts.taken_back_events) == (1, 2, 1, 1)
+    again = merge(old, heard(said[:4])).counts
+    assert (again.new_events, again.unnamed_events) == (2, 1)
+    assert "1 of kinds that data.kind_weights does not name" in again.sentence()
 
 
 def test_the_store_is_read_from_where_the_last_one_stopped(tmp_path_factory: pytest.TempPathFactory) -> None:

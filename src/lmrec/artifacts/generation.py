@@ -17,6 +17,7 @@ from typing import Any
 
 from lmrec.artifacts.files import read_json
 from lmrec.artifacts.run import RunFolder, open_run
+from lmrec.artifacts.weighing import WEIGHING_FILE
 from lmrec.errors import RunFolderError, UnknownIdError
 
 FIRST = "0"
@@ -26,7 +27,7 @@ _FRESH = re.compile(r"\.([0-9]{4,9})\.new")
 _NUMBERED = re.compile(r"\.?([0-9]{4,9})(?:\.new)?")
 _DESCRIPTION = "generation.json"
 _MAX_TRAIL = 100
-_TABLES = ("catalog.parquet", "interactions.parquet")
+_TABLES = ("catalog.parquet", "interactions.parquet", WEIGHING_FILE)
 _JUDGED = ("ndcg@10", "recall@10", "mrr@10")
 
 

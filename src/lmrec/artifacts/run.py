@@ -2,7 +2,7 @@
 
 run.json            versions, commit, seed, data fingerprint, status, timings, data summary, leak proof
 recipe.toml         every choice, also those left at their default
-data/               catalog.parquet, interactions.parquet, users.parquet, quarantine.csv
+data/               catalog.parquet, interactions.parquet, users.parquet, quarantine.csv, weighing.json
 checkpoint/         the model, see checkpoint.py
 vectors/            text and item vectors, with the fingerprints of what made them
 index/              codes to search a large catalog by, see lmrec.retrieval.index; none where it is small

@@ -23,7 +23,6 @@ from lmrec.client.questions import (
 )
 from lmrec.client.sending import headers, load_httpx, pause_s, read_answer, request_of, unreachable
 from lmrec.feedback.assignment import Mode
-from lmrec.feedback.events import EventKind
 from lmrec.service.schemas import answers as a
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class AsyncClient:
 
     # Tell
 
-    async def send_event(self, user_id: str, item_id: str, kind: EventKind, **more: Unpack[Happening]) -> a.EventsKept:
+    async def send_event(self, user_id: str, item_id: str, kind: str, **more: Unpack[Happening]) -> a.EventsKept:
         """Something that a user did. Safe on disk once this returns."""
         return await self.send_events([{"user_id": user_id, "item_id": item_id, "kind": kind, **more}])
 

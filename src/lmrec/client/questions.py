@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from lmrec.feedback.events import EventKind
-
 Scope: TypeAlias = Literal["read", "events", "admin"]
 ReviewStatus: TypeAlias = Literal["waiting", "approved", "rejected"]
 
@@ -93,7 +91,8 @@ class Happening(TypedDict, total=False):
 
     event_id: str | None
     time: float | str | None
-    value: float | None
+    rating: float | None
+    weight: float | None
     request_id: str | None
 
 
@@ -102,4 +101,4 @@ class Event(Happening):
 
     user_id: str
     item_id: str
-    kind: EventKind
+    kind: str

@@ -9,6 +9,7 @@ from lmrec.data.catalog import Catalog
 from lmrec.data.impressions import Impressions
 from lmrec.data.interactions import Interactions
 from lmrec.data.users import UserTable
+from lmrec.data.weighing import PLAIN, Weighing
 from lmrec.errors import DataError
 
 QUARANTINE_SCHEMA = {"file": pl.String, "row": pl.Int64, "reason": pl.String, "content": pl.String}
@@ -25,6 +26,7 @@ class Dataset:
     `quarantine` has one row for each input row set aside: `file`, `row`, `reason`, `content` (the row as JSON text).
     `notes` are sentences for a person: column guesses, assumptions, counts of what was repaired. `source` says where
     the data came from. `impressions` are lists that were shown, where the source knows them (MIND).
+    `weighing` says what an event of this log counts, for those that come later.
     """
 
     catalog: Catalog
@@ -34,6 +36,7 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     source: str = ""
     impressions: Impressions | None = None
+    weighing: Weighing = PLAIN
 
     def __post_init__(self) -> None:
         items = self.interactions.item_idx

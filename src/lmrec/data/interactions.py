@@ -13,7 +13,19 @@ import polars as pl
 from lmrec.data.fingerprint import fingerprint_arrays
 from lmrec.data.users import Profiles
 from lmrec.errors import DataError
-from lmrec.fields import KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, BoolArray, TimeKind, UserId, stable_order
+from lmrec.fields import (
+    AMOUNT,
+    KIND,
+    POSITION,
+    RATING,
+    TIMESTAMP,
+    USER_ID,
+    WEIGHT,
+    BoolArray,
+    TimeKind,
+    UserId,
+    stable_order,
+)
 
 _USER_IDX, _ITEM_IDX = "user_idx", "item_idx"
 
@@ -35,6 +47,9 @@ class Interactions:
     weight: npt.NDArray[np.float32]  # (E,)
     rating: npt.NDArray[np.float32] | None = None  # (E,)
     kind: npt.NDArray[np.object_] | None = None  # (E,) texts such as "view"
+    amount: npt.NDArray[np.float32] | None = (
+        None  # (E,) how often or how much, of which the weight was made; not fingerprinted
+    )
     profiles: Profiles | None = None  # of user_ids, where a model is to know them; neither saved nor fingerprinted
 
     @classmethod
@@ -49,6 +64,7 @@ class Interactions:
         weight: npt.ArrayLike | None = None,
         rating: npt.ArrayLike | None = None,
         kind: Sequence[str] | npt.NDArray[np.object_] | None = None,
+        amount: npt.ArrayLike | None = None,
     ) -> Self:
         """Events in any order, sorted here. The weight is 1 where none is given."""
         times = np.asarray(time_ts, np.float64)
@@ -62,6 +78,7 @@ class Interactions:
             weight=weights,
             rating=None if rating is None else np.asarray(rating, np.float32),
             kind=None if kind is None else np.asarray(kind, object),
+            amount=None if amount is None else np.asarray(amount, np.float32),
         )
         return events._pick(_time_order(times))
 
@@ -113,6 +130,8 @@ class Interactions:
             columns[RATING] = self.rating
         if self.kind is not None:
             columns[KIND] = self.kind.tolist()
+        if self.amount is not None:
+            columns[AMOUNT] = self.amount
         pl.DataFrame(columns).write_parquet(path)
         pl.DataFrame({USER_ID: self.user_ids}, schema={USER_ID: pl.String}).write_parquet(_users_path(path))
 
@@ -136,6 +155,7 @@ class Interactions:
             weight=frame[WEIGHT].to_numpy(),
             rating=frame[RATING].to_numpy() if RATING in frame.columns else None,
             kind=np.asarray(frame[KIND].to_list(), object) if KIND in frame.columns else None,
+            amount=frame[AMOUNT].to_numpy() if AMOUNT in frame.columns else None,
         )
 
     def _pick(self, events: "BoolArray | npt.NDArray[np.intp]") -> Self:
@@ -147,6 +167,7 @@ class Interactions:
             weight=self.weight[events],
             rating=None if self.rating is None else self.rating[events],
             kind=None if self.kind is None else self.kind[events],
+            amount=None if self.amount is None else self.amount[events],
         )
 
 

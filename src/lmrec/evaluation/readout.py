@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from lmrec.data.weighing import PLAIN, Weighing
 from lmrec.evaluation.compare import wilson_interval
 from lmrec.evaluation.experiments import ReadOut, ShownOutcome, read_out, who_saw
 from lmrec.evaluation.shadowing import read_shadow
@@ -38,24 +39,26 @@ class GenerationResult:
         return asdict(self)
 
 
-def read_generations(store: Store, since_ts: float) -> list[GenerationResult]:
+def read_generations(store: Store, since_ts: float, weighing: Weighing = PLAIN) -> list[GenerationResult]:
     """All lists shown since then, none left out, but those tried out in the console."""
     return [
         GenerationResult(name, n, successes, successes / n, *wilson_interval(successes, n))
-        for name, n, successes in store.generation_outcomes(since_ts)
+        for name, n, successes in store.generation_outcomes(since_ts, weighing)
     ]
 
 
-def read_experiment(store: Store, row: ExperimentRow, max_lists: int = MAX_LISTS) -> dict[str, Any]:
+def read_experiment(
+    store: Store, row: ExperimentRow, weighing: Weighing = PLAIN, max_lists: int = MAX_LISTS
+) -> dict[str, Any]:
     """`split` or `shadow`, by the experiment's mode, and the other None."""
     is_split = row.experiment.mode == "split"
     wanted = Lists(row.started_ts - 1.0, row.experiment.name, with_arm=is_split)
     lists, n_left_out = store.newest_lists(wanted, max_lists)
     notes = (*_let_go(row), *_left_out(lists, n_left_out))
     if not is_split:
-        shadow = read_shadow(_lists_of(store, lists), _REDRAWS)
+        shadow = read_shadow(_lists_of(store, lists, weighing), _REDRAWS)
         return {"split": None, "shadow": {**shadow.as_dict(), "warnings": list(notes)}}
-    outcomes = _outcomes(store, lists)
+    outcomes = _outcomes(store, lists, weighing)
     control = row.experiment.arms[0].name
     found = read_out(
         outcomes,
@@ -67,24 +70,30 @@ def read_experiment(store: Store, row: ExperimentRow, max_lists: int = MAX_LISTS
 
 
 def compare_lists(
-    store: Store, since_ts: float, *, against: str | None = None, effect: float = 0.05, max_lists: int = MAX_LISTS
+    store: Store,
+    since_ts: float,
+    weighing: Weighing = PLAIN,
+    *,
+    against: str | None = None,
+    effect: float = 0.05,
+    max_lists: int = MAX_LISTS,
 ) -> ReadOut:
     """All lists since then by the arm in their context, else by their generation. Raises InputError for an `against`
     that showed none."""
     lists, n_left_out = store.newest_lists(Lists(since_ts), max_lists)
-    found = read_out(_outcomes(store, lists), against=against, effect=effect)
+    found = read_out(_outcomes(store, lists, weighing), against=against, effect=effect)
     return replace(found, warnings=(*_left_out(lists, n_left_out), *found.warnings))
 
 
-def _outcomes(store: Store, lists: Lists) -> list[ShownOutcome]:
+def _outcomes(store: Store, lists: Lists, weighing: Weighing) -> list[ShownOutcome]:
     return [
         ShownOutcome(one.arm, who_saw(one.user_id, one.request_id), one.succeeded, one.time_ts)
-        for one in store.list_outcomes(lists)
+        for one in store.list_outcomes(lists, weighing)
     ]
 
 
-def _lists_of(store: Store, lists: Lists) -> Iterator[tuple[Shown, frozenset[ItemId]]]:
-    for shown, followed in walk_outcomes(store, lists.after_ts):
+def _lists_of(store: Store, lists: Lists, weighing: Weighing) -> Iterator[tuple[Shown, frozenset[ItemId]]]:
+    for shown, followed in walk_outcomes(store, lists.after_ts, weighing):
         if shown.context.get(EXPERIMENT) == lists.experiment and not shown.is_trial:
             yield shown, followed
 

@@ -2,41 +2,46 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Double, Row, bindparam, case, exists, func, literal, select
+from sqlalchemy import Connection, Double, Row, Select, bindparam, case, exists, func, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lmrec.feedback.events import LIKED_STARS, POSITIVE_KINDS, UNKNOWN_ITEM, Added, Event, StoredEvent, Tally
+from lmrec.data.weighing import PLAIN, Weighing
+from lmrec.feedback.events import UNKNOWN_ITEM, Added, Event, StoredEvent, Tally, Worth
+from lmrec.feedback.judging import Judging, said_no, said_yes
 from lmrec.feedback.tables import AUDIT, EVENTS, FORGOTTEN_EVENTS
-from lmrec.fields import ItemId, UserId
+from lmrec.fields import UserId
 
 _EVENT_COLUMNS = (
     EVENTS.c.event_id,
     EVENTS.c.item_id,
     EVENTS.c.kind,
     EVENTS.c.time_ts,
-    EVENTS.c.value,
+    EVENTS.c.rating,
+    EVENTS.c.weight,
     EVENTS.c.request_id,
     EVENTS.c.flags,
     EVENTS.c.user_id,
     EVENTS.c.received_ts,
 )
-GOOD = EVENTS.c.kind.in_(sorted(POSITIVE_KINDS)) & (
-    (EVENTS.c.kind != "rating") | EVENTS.c.value.is_(None) | (EVENTS.c.value >= LIKED_STARS)
-)
-"""`lmrec.feedback.events.counts_as_good` of an event, for the database; never NULL."""
 _HAPPENED_TS = case((EVENTS.c.time_ts > EVENTS.c.received_ts, EVENTS.c.received_ts), else_=EVENTS.c.time_ts)
-_TALLY_COLUMNS = (EVENTS.c.seq, EVENTS.c.item_id, _HAPPENED_TS, GOOD)
 
 _HISTORY = (
-    select(*_TALLY_COLUMNS)
+    select(
+        EVENTS.c.seq,
+        EVENTS.c.item_id,
+        _HAPPENED_TS,
+        EVENTS.c.kind,
+        EVENTS.c.rating,
+        EVENTS.c.weight,
+        EVENTS.c.event_id,
+    )
     .where(EVENTS.c.user_id == bindparam("user_id"))
     .order_by(_HAPPENED_TS.desc(), EVENTS.c.received_ts.desc(), EVENTS.c.time_ts.desc(), EVENTS.c.seq.desc())
     .limit(bindparam("n_events"))
 )
-_DENIALS = _HISTORY.where(~GOOD)
 _AFTER = (
     select(*_EVENT_COLUMNS, EVENTS.c.seq)
     .where(EVENTS.c.seq > bindparam("after_seq"))
@@ -47,10 +52,16 @@ _NOW_TS = bindparam("now", type_=Double)
 _HALF_LIFE_S = bindparam("half_life_s", type_=Double)
 _AGE_S = _NOW_TS - case((_HAPPENED_TS > _NOW_TS, _NOW_TS), else_=_HAPPENED_TS)
 _WORTH = (
-    select(EVENTS.c.item_id, func.sum(func.power(2.0, -_AGE_S / _HALF_LIFE_S)))
-    .where(EVENTS.c.seq > bindparam("after_seq"), EVENTS.c.seq <= bindparam("upto_seq"), GOOD)
+    select(
+        EVENTS.c.item_id,
+        EVENTS.c.kind,
+        EVENTS.c.rating,
+        EVENTS.c.weight,
+        func.sum(func.power(2.0, -_AGE_S / _HALF_LIFE_S)),
+    )
+    .where(EVENTS.c.seq > bindparam("after_seq"), EVENTS.c.seq <= bindparam("upto_seq"))
     .where(~EVENTS.c.flags.contains(UNKNOWN_ITEM), _AGE_S < 100.0 * _HALF_LIFE_S)  # for PostgreSQL 2^-2000 is an error
-    .group_by(EVENTS.c.item_id)
+    .group_by(EVENTS.c.item_id, EVENTS.c.kind, EVENTS.c.rating, EVENTS.c.weight)
 )
 _MARK = select(
     select(func.coalesce(func.max(EVENTS.c.seq), 0)).scalar_subquery(),
@@ -68,15 +79,17 @@ def add_events(connection: Connection, events: Sequence[Event], received_ts: flo
     return Added(accepted, len(events) - accepted)
 
 
-def history(connection: Connection, user_id: UserId, limit: int, denials: int) -> list[Tally]:
-    """The newest `limit` of a user, oldest first, and before them the older ones among the newest `denials` that say no."""
-    newest = _tallies(connection.execute(_HISTORY, {"user_id": user_id, "n_events": limit}).all())
-    older: list[Tally] = []
-    if len(newest) == limit and denials:  # else these are all there are
+def history(connection: Connection, user_id: UserId, limit: int, older: int, weighing: Weighing = PLAIN) -> list[Tally]:
+    """The newest `limit` of a user, oldest first. Before them stand, of the rest, those among the newest `older` that later
+    ones do not make good: they say no, or are returns and what these may have taken back."""
+    judging = Judging.of(weighing)
+    newest = _tallies(connection.execute(_HISTORY, {"user_id": user_id, "n_events": limit}).all(), judging)
+    lasting: list[Tally] = []
+    if len(newest) == limit and older:  # else these are all there are
         known = {tally.seq for tally in newest}
-        said_no = _tallies(connection.execute(_DENIALS, {"user_id": user_id, "n_events": denials}).all())
-        older = [tally for tally in said_no if tally.seq not in known]
-    return [*reversed(older), *reversed(newest)]
+        rows = connection.execute(_lasting(judging, weighing.bought_kinds), {"user_id": user_id, "n_events": older})
+        lasting = [tally for tally in _tallies(rows.all(), judging) if tally.seq not in known]
+    return [*reversed(lasting), *reversed(newest)]
 
 
 def changes_mark(connection: Connection) -> tuple[int, int]:
@@ -94,11 +107,13 @@ def events_of_user(connection: Connection, user_id: UserId) -> list[StoredEvent]
     return [_stored(row) for row in connection.execute(_OF_USER, {"user_id": user_id})]
 
 
-def worth(connection: Connection, after_seq: int, upto_seq: int, now: float, half_life_s: float) -> dict[ItemId, float]:
-    """What the good events of those numbers are worth by item; added up by the database, for a start counts hundreds of
-    thousands."""
+def worth(
+    connection: Connection, after_seq: int, upto_seq: int, now: float, half_life_s: float, judging: Judging
+) -> list[Worth]:
+    """What the events of those numbers that say yes are worth; those that say the same of an item are added up by the
+    database, for a start counts hundreds of thousands."""
     span = {"after_seq": after_seq, "upto_seq": upto_seq, "now": now, "half_life_s": half_life_s}
-    return {item_id: float(sum_) for item_id, sum_ in connection.execute(_WORTH, span).all()}
+    return [Worth(*row) for row in connection.execute(_WORTH.where(said_yes(judging)), span)]
 
 
 def last_seq(connection: Connection) -> int:
@@ -131,8 +146,26 @@ def _add(dialect: str) -> sqlite.Insert | postgresql.Insert:
     )
 
 
-def _tallies(rows: Iterable[Any]) -> list[Tally]:
-    return [Tally(seq, item_id, when_ts, bool(good)) for seq, item_id, when_ts, good in rows]
+@lru_cache(maxsize=64)
+def _lasting(judging: Judging, bought_kinds: frozenset[str]) -> Select[Any]:
+    if not judging.returns:
+        return _HISTORY.where(said_no(judging))
+    is_return = EVENTS.c.kind.in_(sorted(judging.returns))
+    others = EVENTS.alias()
+    returned = select(others.c.item_id).where(
+        others.c.user_id == bindparam("user_id"), others.c.kind.in_(sorted(judging.returns))
+    )
+    may_be_taken = EVENTS.c.kind.in_(sorted(bought_kinds)) & EVENTS.c.item_id.in_(returned)
+    return _HISTORY.where(or_(said_no(judging), is_return, may_be_taken))
+
+
+def _tallies(rows: Iterable[Any], judging: Judging) -> list[Tally]:
+    return [
+        Tally(
+            seq, item_id, when_ts, judging.judge(kind, rating), kind, 1.0 if weight is None else float(weight), event_id
+        )
+        for seq, item_id, when_ts, kind, rating, weight, event_id in rows
+    ]
 
 
 def _row(event: Event, received_ts: float) -> dict[str, Any]:
@@ -142,7 +175,8 @@ def _row(event: Event, received_ts: float) -> dict[str, Any]:
         "item_id": event.item_id,
         "kind": event.kind,
         "time_ts": event.time_ts,
-        "value": event.value,
+        "rating": event.rating,
+        "weight": event.weight,
         "request_id": event.request_id,
         "flags": ",".join(event.flags),
         "received_ts": received_ts,
@@ -157,7 +191,8 @@ def _stored(row: Row[*tuple[Any, ...]]) -> StoredEvent:
         item_id=row.item_id,
         kind=row.kind,
         time_ts=row.time_ts,
-        value=row.value,
+        rating=row.rating,
+        weight=row.weight,
         request_id=row.request_id,
         flags=tuple(row.flags.split(",")) if row.flags else (),
     )

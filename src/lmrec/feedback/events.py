@@ -2,42 +2,53 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Final, NamedTuple
 
-from lmrec.errors import InputError, nearest
+from lmrec.data.weighing import plain_kind
+from lmrec.errors import InputError
 from lmrec.feedback.checks import check_text
 from lmrec.fields import ItemId, UserId
 
-EventKind: TypeAlias = Literal["view", "click", "cart", "purchase", "rating", "dismiss", "play"]
-EVENT_KINDS: Final[tuple[EventKind, ...]] = get_args(EventKind)
+EVENT_KINDS: Final = ("view", "click", "cart", "purchase", "rating", "dismiss", "play")
+"""What every service understands; others come with a run, by its recipe or its log (`Weighing.known_kinds`)."""
 
-POSITIVE_KINDS: Final = frozenset[EventKind](EVENT_KINDS) - {"dismiss"}
-"""Kinds that say something good about an item, and so belong to a history; a rating only from LIKED_STARS on."""
-
+DISMISS: Final = "dismiss"
 LIKED_STARS: Final = 3.0
 
 UNKNOWN_ITEM: Final = "unknown_item"
 """The flag of an event whose item nobody had put when it came."""
+
+LEFT_OUT: Final = "left_out"
+"""The flag of an event that the recipe of what is served leaves out, as it does in a table."""
+
+IN_VAIN: Final = "nothing_bought"
+"""The flag of a return that found nothing to take back when it came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that one user did. `event_id` is made by the client and makes a retry harmless.
 
-    `time_ts` is UTC seconds. `value` is stars of a rating, seconds of a play, or a quantity; below 0
-    only for a rating. `request_id` names the
-    list that the item was seen in. `flags` say what was odd when it came in: UNKNOWN_ITEM, "old_clock",
-    "future_clock".
+    `kind`, `rating` and `weight` are what the columns of those names say in a table of interactions: what it was (in small
+    letters), the stars, how often or how much (at least 0). `time_ts` is UTC seconds. `request_id` names the list that the
+    item was seen in. `flags` say what was odd when it came in: UNKNOWN_ITEM, "old_clock", "future_clock", LEFT_OUT,
+    IN_VAIN.
     """
 
     event_id: str
     user_id: UserId
     item_id: ItemId
-    kind: EventKind
+    kind: str
     time_ts: float
-    value: float | None = None
+    rating: float | None = None
+    weight: float | None = None
     request_id: str | None = None
     flags: tuple[str, ...] = ()
+
+    @property
+    def amount(self) -> float:
+        """How often or how much; once, where that is not said."""
+        return 1.0 if self.weight is None else self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +61,25 @@ class StoredEvent:
 
 
 class Tally(NamedTuple):
-    """What an event counts for: when, as `happened_ts` says; `good`, as `is_positive` does."""
+    """What an event counts for: when, as `happened_ts` says; `good`, as `Judging.judge` does."""
 
     seq: int
     item_id: ItemId
     time_ts: float
-    good: bool
+    good: bool | None
+    kind: str = ""
+    amount: float = 1.0
+    event_id: str = ""
+
+
+class Worth(NamedTuple):
+    """Events that say the same of an item. worth: how many they are, each half of one after a half-life."""
+
+    item_id: ItemId
+    kind: str
+    rating: float | None
+    weight: float | None
+    worth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +95,23 @@ def happened_ts(time_ts: float, received_ts: float) -> float:
     return min(time_ts, received_ts)
 
 
-def is_positive(event: Event) -> bool:
-    """Whether the event counts as history.
-
-    >>> is_positive(Event("e1", "u", "i", "rating", 0.0, value=2.0)), is_positive(Event("e2", "u", "i", "rating", 0.0))
-    (False, True)
-    """
-    return counts_as_good(event.kind, event.value)
-
-
-def counts_as_good(kind: str, value: float | None) -> bool:
-    """`is_positive` of an event that is not put together."""
-    if kind == "rating":
-        return value is None or value >= LIKED_STARS
-    return kind in POSITIVE_KINDS
-
-
 def check_event(event: Event) -> None:
     """InputError unless every database keeps the event exactly as it is."""
     check_text("event_id", event.event_id)
     check_text("user_id", event.user_id)
     check_text("item_id", event.item_id)
-    if event.kind not in EVENT_KINDS:
+    check_text("kind", event.kind)
+    if event.kind != plain_kind(event.kind):
         raise InputError(
-            f"event '{event.event_id}': kind '{event.kind}' is unknown. {nearest(event.kind, EVENT_KINDS)}"
+            f"event '{event.event_id}': kinds are kept in small letters. Write '{plain_kind(event.kind)}' for '{event.kind}'"
         )
-    for name, number in (("time_ts", event.time_ts), ("value", event.value)):
+    for name, number in (("time_ts", event.time_ts), ("rating", event.rating), ("weight", event.weight)):
         if number is not None and not isfinite(number):
             raise InputError(f"event '{event.event_id}': {name} is {number}; give a finite number")
-    if event.value is not None and event.value < 0 and event.kind != "rating":
+    if event.weight is not None and event.weight < 0:
         raise InputError(
-            f"event '{event.event_id}': a {event.kind} has the value {event.value:g}, and only a rating may be below 0. Leave "
-            "the value out; for what was given back send an event of the kind 'dismiss'"
+            f"event '{event.event_id}': the weight {event.weight:g} is below 0. For what was given back send a return, an "
+            "event of a kind that data.return_kinds names"
         )
     if event.request_id is not None:
         check_text("request_id", event.request_id)

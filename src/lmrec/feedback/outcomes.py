@@ -6,13 +6,13 @@ Lists that somebody tried out in the console count nowhere.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, cast, exists, func, literal, select
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from lmrec.feedback.eventlog import GOOD
+from lmrec.feedback.judging import PLAIN_JUDGING, Judging, said_yes
 from lmrec.feedback.shown import ARM, EXPERIMENT
 from lmrec.feedback.tables import EVENTS, SHOWN
 from lmrec.fields import ItemId, UserId
@@ -43,10 +43,12 @@ class GenerationOutcome(NamedTuple):
     successes: int
 
 
-def generation_outcomes(connection: Connection, after_ts: float) -> list[GenerationOutcome]:
+def generation_outcomes(
+    connection: Connection, after_ts: float, judging: Judging = PLAIN_JUDGING
+) -> list[GenerationOutcome]:
     """Of the lists shown later than `after_ts`, by generation."""
     dialect = connection.dialect.name
-    counted = select(SHOWN.c.generation, func.count(), func.count().filter(_succeeded(dialect)))
+    counted = select(SHOWN.c.generation, func.count(), func.count().filter(_succeeded(dialect, judging)))
     rows = connection.execute(_among(counted, dialect, Lists(after_ts)).group_by(SHOWN.c.generation))
     return sorted(GenerationOutcome(*row) for row in rows)
 
@@ -62,11 +64,11 @@ def newest_lists(connection: Connection, lists: Lists, limit: int) -> tuple[List
     return fewer, n - _count(connection, fewer)
 
 
-def list_outcomes(connection: Connection, lists: Lists) -> list[ListOutcome]:
+def list_outcomes(connection: Connection, lists: Lists, judging: Judging = PLAIN_JUDGING) -> list[ListOutcome]:
     """In order of time."""
     dialect = connection.dialect.name
     arm = func.coalesce(_said(dialect, ARM), SHOWN.c.generation)
-    rows = select(SHOWN.c.request_id, SHOWN.c.user_id, arm, SHOWN.c.time_ts, _succeeded(dialect))
+    rows = select(SHOWN.c.request_id, SHOWN.c.user_id, arm, SHOWN.c.time_ts, _succeeded(dialect, judging))
     ordered = _among(rows, dialect, lists).order_by(SHOWN.c.time_ts, SHOWN.c.request_id)
     return [
         ListOutcome(request_id, user_id, str(arm_name), time_ts, bool(succeeded))
@@ -74,12 +76,14 @@ def list_outcomes(connection: Connection, lists: Lists) -> list[ListOutcome]:
     ]
 
 
-def followed_items(connection: Connection, after_ts: float, until_ts: float) -> list[tuple[str, ItemId]]:
+def followed_items(
+    connection: Connection, after_ts: float, until_ts: float, judging: Judging = PLAIN_JUDGING
+) -> list[tuple[str, ItemId]]:
     """(request id, item) of the positive events that name a list shown in this time; the item may be none of it."""
     rows = (
         select(EVENTS.c.request_id, EVENTS.c.item_id)
         .select_from(SHOWN.join(EVENTS, EVENTS.c.request_id == SHOWN.c.request_id))
-        .where(SHOWN.c.time_ts > after_ts, SHOWN.c.time_ts <= until_ts, GOOD)
+        .where(SHOWN.c.time_ts > after_ts, SHOWN.c.time_ts <= until_ts, said_yes(judging))
         .distinct()
     )
     return [(request_id, item_id) for request_id, item_id in connection.execute(rows)]
@@ -97,9 +101,9 @@ def _among(query: Select[Any], dialect: str, lists: Lists) -> Select[Any]:
     return query.where(_said(dialect, ARM).is_not(None)) if lists.with_arm else query
 
 
-@cache
-def _succeeded(dialect: str) -> ColumnElement[bool]:
-    return exists(literal(1)).where(EVENTS.c.request_id == SHOWN.c.request_id, GOOD, _holds(dialect))
+@lru_cache(maxsize=64)
+def _succeeded(dialect: str, judging: Judging) -> ColumnElement[bool]:
+    return exists(literal(1)).where(EVENTS.c.request_id == SHOWN.c.request_id, said_yes(judging), _holds(dialect))
 
 
 def _holds(dialect: str) -> ColumnElement[bool]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, text
 
+from lmrec.data.weighing import PLAIN, Weighing
 from lmrec.feedback import (
     audit,
     eventlog,
@@ -31,9 +32,10 @@ from lmrec.feedback.audit import AuditRow
 from lmrec.feedback.checks import check_count, check_text
 from lmrec.feedback.database import Database, parse_address
 from lmrec.feedback.errors import StoreBusyError, StoreError
-from lmrec.feedback.events import Added, Event, StoredEvent, Tally, check_event
+from lmrec.feedback.events import Added, Event, StoredEvent, Tally, Worth, check_event
 from lmrec.feedback.experiments import ExperimentRow
 from lmrec.feedback.items import ItemChange, ItemPut
+from lmrec.feedback.judging import Judging
 from lmrec.feedback.keys import KeyRow, Scope
 from lmrec.feedback.migrations import migrate
 from lmrec.feedback.outcomes import GenerationOutcome, ListOutcome, Lists
@@ -46,7 +48,7 @@ from lmrec.fields import ItemId, UserId
 
 __all__ = [
     "Added", "AuditRow", "Event", "ExperimentRow", "ItemChange", "ItemPut", "KeyRow", "ReviewRow", "ReviewStatus",
-    "RuleRow", "Scope", "Shown", "Store", "StoreBusyError", "StoreError", "StoredEvent", "Tally", "UserExport",
+    "RuleRow", "Scope", "Shown", "Store", "StoreBusyError", "StoreError", "StoredEvent", "Tally", "UserExport", "Worth",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -118,15 +120,15 @@ class Store:
             lambda connection: eventlog.add_events(connection, kept, received_ts), n_rows=max(1, len(kept))
         )
 
-    def history(self, user_id: UserId, limit: int, denials: int = 0) -> list[Tally]:
+    def history(self, user_id: UserId, limit: int, older: int = 0, weighing: Weighing = PLAIN) -> list[Tally]:
         """What the newest `limit` events of a user count for, all kinds, oldest first by when they happened (at equal times
-        what was heard first, then by the client's clock). Before them stand older ones among the newest `denials` dismissals
-        and low ratings."""
+        what was heard first, then by the client's clock). Before them stand, of the newest `older` of these, older dismissals
+        and low ratings, returns and what those may have taken back."""
         check_text("user_id", user_id)
         check_count("limit", limit)
-        check_count("denials", denials)
+        check_count("older", older)
         with self._database.read() as connection:
-            return eventlog.history(connection, user_id, limit, denials)
+            return eventlog.history(connection, user_id, limit, older, weighing)
 
     @property
     def write_trouble(self) -> str | None:
@@ -147,13 +149,16 @@ class Store:
         with self._database.read() as connection:
             return eventlog.events_after(connection, seq, limit)
 
-    def worth(self, after_seq: int, upto_seq: int, now: float, half_life_s: float) -> dict[ItemId, float]:
-        """By item the sum of 2^(-age / half_life_s) over its good events numbered after_seq + 1 to upto_seq, of items that were
-        known when they came. The age is counted from `now` (UTC seconds), and 0 for what a fast clock puts later."""
+    def worth(
+        self, after_seq: int, upto_seq: int, now: float, half_life_s: float, weighing: Weighing = PLAIN
+    ) -> list[Worth]:
+        """The sums of 2^(-age / half_life_s) over the events numbered after_seq + 1 to upto_seq that say yes, of items that
+        were known when they came, by what they say. The age is counted from `now` (UTC seconds), and 0 for what a fast clock
+        puts later."""
         check_count("after_seq", after_seq)
         check_count("upto_seq", upto_seq)
         with self._database.read() as connection:
-            return eventlog.worth(connection, after_seq, upto_seq, now, half_life_s)
+            return eventlog.worth(connection, after_seq, upto_seq, now, half_life_s, Judging.of(weighing))
 
     def last_seq(self) -> int:
         """The highest number of an event, 0 without events."""
@@ -244,10 +249,12 @@ class Store:
 
     # What came of them
 
-    def generation_outcomes(self, after_ts: float) -> list[GenerationOutcome]:
+    # Which events are an answer to a list is a question of the recipe, as in all that follows.
+
+    def generation_outcomes(self, after_ts: float, weighing: Weighing = PLAIN) -> list[GenerationOutcome]:
         """Lists shown later than `after_ts` and those that led to something, by generation."""
         with self._database.read() as connection:
-            return outcomes.generation_outcomes(connection, after_ts)
+            return outcomes.generation_outcomes(connection, after_ts, Judging.of(weighing).of_lists)
 
     def newest_lists(self, lists: Lists, limit: int) -> tuple[Lists, int]:
         """`lists`, or the newest `limit` of them, and how many that leaves out."""
@@ -255,15 +262,15 @@ class Store:
         with self._database.snapshot() as connection:
             return outcomes.newest_lists(connection, lists, limit)
 
-    def list_outcomes(self, lists: Lists) -> list[ListOutcome]:
+    def list_outcomes(self, lists: Lists, weighing: Weighing = PLAIN) -> list[ListOutcome]:
         """Each list and whether it led to something, in order of time."""
         with self._database.read() as connection:
-            return outcomes.list_outcomes(connection, lists)
+            return outcomes.list_outcomes(connection, lists, Judging.of(weighing).of_lists)
 
-    def followed_items(self, after_ts: float, until_ts: float) -> list[tuple[str, ItemId]]:
+    def followed_items(self, after_ts: float, until_ts: float, weighing: Weighing = PLAIN) -> list[tuple[str, ItemId]]:
         """(request id, item) of the positive events that name a list shown after `after_ts` and until `until_ts`."""
         with self._database.read() as connection:
-            return outcomes.followed_items(connection, after_ts, until_ts)
+            return outcomes.followed_items(connection, after_ts, until_ts, Judging.of(weighing).of_lists)
 
     # Rules
 

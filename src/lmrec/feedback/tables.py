@@ -40,7 +40,8 @@ EVENTS: Final = Table(
     Column("item_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("time_ts", Float(53), nullable=False),
-    Column("value", Float(53)),
+    Column("rating", Float(53)),
+    Column("weight", Float(53)),
     Column("request_id", Text),
     Column("flags", Text, nullable=False),  # joined by commas
     Column("received_ts", Float(53), nullable=False),

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from lmrec.artifacts.generation import FIRST, generation_path, how_far, list_generations, read_pointer, read_serving
 from lmrec.artifacts.run import RunFolder
+from lmrec.artifacts.weighing import read_weighing
 from lmrec.errors import InputError, LmrecError
 from lmrec.feedback.assignment import Experiment
 from lmrec.feedback.items import ItemPut
@@ -408,8 +409,9 @@ class Serving:
                 served.live.set_popularity(served.counts.weights())
 
     def _count_news(self, name: str) -> LiveCounts:
-        learnt_seq, _ = how_far(RunFolder(generation_path(self._run, name)))
-        counts = LiveCounts(self._store, learnt_seq)
+        folder = RunFolder(generation_path(self._run, name))
+        learnt_seq, _ = how_far(folder)
+        counts = LiveCounts(self._store, learnt_seq, weighing=read_weighing(folder))
         counts.update()
         return counts
 

@@ -2,37 +2,44 @@
 
 An event changes the next recommendation, whoever wrote it: histories are kept in memory, but each time the store is asked
 whether it has heard something since, and of whom. The log is that of generation 0: later generations are fitted on the
-store's events too, and those must not count twice.
+store's events too, and those must not count twice. What events say, and what a return takes back, goes by what that log
+was read with.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from heapq import merge
 from threading import Lock
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from lmrec.artifacts.run import RunFolder
+from lmrec.artifacts.weighing import read_weighing
 from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.data.users import UserTable
+from lmrec.data.weighing import PLAIN, Weighing
 from lmrec.errors import DataError, RunFolderError
-from lmrec.feedback.events import Tally
+from lmrec.feedback.events import EVENT_KINDS, Event, Tally, happened_ts
+from lmrec.feedback.judging import Judging
 from lmrec.feedback.store import Store
 from lmrec.fields import TIMESTAMP, ItemId, UserId
 from lmrec.retrieval.recommender import read_users
+from lmrec.service.returns import Returnable, Settled, settle
 
 MAX_KEPT: Final = 20_000
 MAX_SEEN: Final = 1_000
 """Newest events of a user by which it is known what they have seen: more would take longer to read than a list to make."""
-MAX_DENIALS: Final = 10_000
-"""Newest dismissals and low ratings by which it is known what they do not want."""
+MAX_LASTING: Final = 10_000
+"""Newest dismissals, low ratings and returns by which it is known what they do not want, or have no more."""
 
+_Word: TypeAlias = tuple[float, ItemId, bool | None]
 _MAX_CAUGHT_UP: Final = 1_000  # events; after more, all histories are read anew
 
 
@@ -45,6 +52,8 @@ class TrainingLog:
     index: HistoryIndex
     has_times: bool
     users: UserTable | None = None
+    weighing: Weighing = PLAIN
+    returnable: Returnable | None = None
 
     @classmethod
     def load(cls, run: RunFolder) -> Self:
@@ -54,23 +63,41 @@ class TrainingLog:
             events = Interactions.from_parquet(run.data / "interactions.parquet")
         except (OSError, pl.exceptions.PolarsError, DataError) as error:
             raise RunFolderError(f"the data in {run.data} is missing or damaged. Fit the run again") from error
+        weighing = read_weighing(run)
         return cls(
             user_rows={user: row for row, user in enumerate(events.user_ids)},
             item_ids=catalog.ids,
             index=HistoryIndex.from_interactions(events),
             has_times=events.time_kind == TIMESTAMP,
             users=read_users(run),
+            weighing=weighing,
+            returnable=Returnable.of(events, weighing) if weighing.return_kinds else None,
         )
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """What an event may be: what every service understands, what the recipe names, what the log has."""
+        return self.weighing.known_kinds.union(EVENT_KINDS)
 
     def of_user(self, user_id: UserId) -> list[tuple[float, ItemId]]:
         """(unix seconds, item) of each event, oldest first. Without times, -inf: before all that came later."""
-        row = self.user_rows.get(user_id)
-        if row is None:
-            return []
-        start, stop = self.index.offsets[row : row + 2]
+        start, stop = self._places(user_id)
         items: npt.NDArray[np.int32] = self.index.item_idx[start:stop]
         times = self.index.time_ts[start:stop].tolist() if self.has_times else [-np.inf] * len(items)
         return [(time_ts, self.item_ids[item]) for time_ts, item in zip(times, items.tolist(), strict=True)]
+
+    def said_of_user(self, user_id: UserId) -> list[tuple[str, float]]:
+        """(kind, how often or how much) of each event of `of_user`. Needs `returnable`."""
+        assert self.returnable is not None
+        start, stop = self._places(user_id)
+        return self.returnable.said(start, stop)
+
+    def _places(self, user_id: UserId) -> tuple[int, int]:
+        row = self.user_rows.get(user_id)
+        if row is None:
+            return 0, 0
+        start, stop = self.index.offsets[row : row + 2].tolist()
+        return start, stop
 
 
 @dataclass(frozen=True)
@@ -91,6 +118,7 @@ class Users:
         self.log = log
         self._store = store
         self._max_history = max_history
+        self.judging = Judging.of(log.weighing)
         self._forgotten: Mapping[UserId, float] = store.forgotten_users()
         self._kept = KeptHistories(store)
 
@@ -112,6 +140,26 @@ class Users:
         found.sort(key=lambda user: (not user.startswith(query), len(user), user))
         return found[:limit], len(found)
 
+    def returned_in_vain(self, events: Sequence[Event], now: float) -> frozenset[str]:
+        """Ids of those of the events, which the store may not have yet, that are returns of what nobody of their user had
+        bought, or had given back already. `now`: UTC seconds, when they came."""
+        weighing = self.log.weighing
+        returners = {event.user_id for event in events if event.kind in weighing.return_kinds}
+        in_vain: set[str] = set()
+        for user_id in returners:
+            held = self._store.history(user_id, MAX_SEEN, MAX_LASTING, weighing)
+            known = {tally.event_id for tally in held}
+            fresh = {
+                event.event_id: Tally(
+                    0, event.item_id, happened_ts(event.time_ts, now), None, event.kind, event.amount, event.event_id
+                )
+                for event in events
+                if event.user_id == user_id and event.event_id not in known
+            }
+            heard = sorted([*held, *fresh.values()], key=lambda tally: tally.time_ts)
+            in_vain |= self._settled(user_id, heard).in_vain
+        return frozenset(event.event_id for event in events if event.event_id in in_vain)
+
     def history(self, user_id: UserId) -> UserHistory:
         (history,) = self.histories([user_id])
         return history
@@ -121,12 +169,18 @@ class Users:
         return self._kept.read(user_ids, self._read)
 
     def _read(self, user_id: UserId) -> UserHistory:
-        history = join_history(
-            self.logged(user_id), self._store.history(user_id, MAX_SEEN, MAX_DENIALS), self._max_history
-        )
+        heard = self._store.history(user_id, MAX_SEEN, MAX_LASTING, self.log.weighing)
+        settled = self._settled(user_id, heard)
+        history = join_history(settled.logged, settled.heard, self._max_history)
         if self.log.users is None or user_id in self._forgotten:
             return history
         return replace(history, attributes=self.log.users.attributes(user_id))
+
+    def _settled(self, user_id: UserId, heard: list[Tally]) -> Settled:
+        logged, weighing = self.logged(user_id), self.log.weighing
+        if not any(tally.kind in weighing.return_kinds for tally in heard):
+            return Settled(logged, heard)
+        return settle(logged, self.log.said_of_user(user_id) if logged else [], heard, weighing)
 
 
 class KeptHistories:
@@ -184,19 +238,20 @@ class KeptHistories:
 def join_history(logged: list[tuple[float, ItemId]], heard: list[Tally], max_history: int) -> UserHistory:
     """Both sources by time, the newest `max_history` good ones of them as history.
 
-    An item that was dismissed, or rated low, leaves the history, and is wanted again once something positive follows.
+    An item that was dismissed, or rated low, leaves the history, and is wanted again once something positive follows. What says
+    neither was seen all the same.
 
     >>> heard = [Tally(1, "b", 5.0, good=True), Tally(2, "a", 6.0, good=False)]
     >>> join_history([(1.0, "a"), (2.0, "c")], heard, 10).positive
     ('c', 'b')
     """
-    said = ((time_ts, item_id, True) for time_ts, item_id in logged)
-    later = ((tally.time_ts, tally.item_id, tally.good) for tally in heard)
+    said: Iterable[_Word] = ((time_ts, item_id, True) for time_ts, item_id in logged)
+    later: Iterable[_Word] = ((tally.time_ts, tally.item_id, tally.good) for tally in heard)
     words = list(merge(said, later, key=lambda word: word[0]))
-    last_word = {item_id: is_good for _, item_id, is_good in words}
+    last_word = {item_id: is_good for _, item_id, is_good in words if is_good is not None}
     dismissed = frozenset(item_id for item_id, is_good in last_word.items() if not is_good)
     return UserHistory(
         positive=tuple(item_id for _, item_id, is_good in words if is_good and item_id not in dismissed)[-max_history:],
-        seen=frozenset(last_word),
+        seen=frozenset(item_id for _, item_id, _ in words),
         dismissed=dismissed,
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from lmrec.artifacts.generation import check_servable, promote, read_serving
 from lmrec.artifacts.run import open_run
+from lmrec.artifacts.weighing import read_weighing
 from lmrec.errors import UnknownIdError
 from lmrec.evaluation import readout
 from lmrec.evaluation.experiments import ReadOut
@@ -64,10 +65,10 @@ def name_of_running(run: Path | str, url: str | None = None) -> str | None:
 
 def show_experiment(run: Path | str, name: str, url: str | None = None) -> tuple[ExperimentRow, dict[str, Any]]:
     """An experiment and its read-out. Raises UnknownIdError."""
-    open_run(run)
+    weighing = read_weighing(open_run(run))
     with Store.open(store_url(run, url)) as store:
         row = _find(store, run, name)
-        return row, readout.read_experiment(store, row)
+        return row, readout.read_experiment(store, row, weighing)
 
 
 def compare_lists(
@@ -78,10 +79,10 @@ def compare_lists(
 
     A warning says where the lists that are kept begin later than was asked for.
     """
-    open_run(run)
+    weighing = read_weighing(open_run(run))
     from_ts = time.time() - days * _DAY_S
     with Store.open(store_url(run, url)) as store:
-        found = readout.compare_lists(store, from_ts, against=against, effect=effect)
+        found = readout.compare_lists(store, from_ts, weighing, against=against, effect=effect)
         oldest = store.shown_after(from_ts, 1)
     if not oldest or oldest[0].time_ts - from_ts < _DAY_S:
         return found

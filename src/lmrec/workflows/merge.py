@@ -2,7 +2,8 @@
 
 Forgotten users are left out altogether: their events of the old log, those that came later, their row in the table of
 users, their name. Deleted items go, with their events. Only positive events of items that exist are learnt from; what a user
-did with an item before dismissing it or rating it low is taken back, as it is in the history that the service reads.
+did with an item before dismissing it or rating it low is taken back, as it is in the history that the service reads. An event
+weighs what it would have weighed in the table that the run was fitted on, and a return takes back what it would there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +18,15 @@ from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
 from lmrec.data.interactions import Interactions
 from lmrec.data.users import UserTable
+from lmrec.data.weighing import Weighing
 from lmrec.errors import InputError
-from lmrec.feedback.events import Event, happened_ts, is_positive
+from lmrec.feedback.events import Event, happened_ts
 from lmrec.feedback.items import ItemChange
 from lmrec.feedback.store import Store
 from lmrec.feedback.walk import walk_events
 from lmrec.fields import ITEM_ID, TIMESTAMP, USER_ID, BoolArray, IntArray, ItemId, UserId
 from lmrec.retrieval.casting import column_of, fitting_fields
+from lmrec.workflows.hearing import Said, last_words, settle_returns, sort_out, weigh_together
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,17 @@ class MergeCounts:
     taken_back_events: int = 0  # positive, of an item that their user did not want later
     events_of_unknown_items: int = 0
     events_of_forgotten_users: int = 0
+    left_out_events: int = 0  # by the recipe: of kinds that weigh 0, or rated below data.min_rating
+    returns: int = 0  # they take back, and are not learnt from themselves
+    returns_in_vain: int = 0  # of these, those that found nothing to take back
+    returned_events: int = 0  # positive, wholly taken back by returns
+    unnamed_events: int = 0  # new ones of kinds that data.kind_weights does not name, which weigh 1
     new_users: int = 0
     new_items: int = 0
     changed_items: int = 0
     deleted_items: int = 0
     forgotten_users: int = 0  # of the old log
-    dropped_old_events: int = 0  # of forgotten users and deleted items, and those taken back
+    dropped_old_events: int = 0  # of forgotten users and deleted items, and those taken back or returned
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -72,10 +80,16 @@ class MergeCounts:
                 (self.taken_back_events, "taken back by those"),
                 (self.events_of_unknown_items, "of unknown items"),
                 (self.events_of_forgotten_users, "of forgotten users"),
+                (self.left_out_events, "left out by the recipe"),
+                (self.returned_events, "returned"),
+                (self.returns, "returns"),
+                (self.returns_in_vain, "of them of nothing that was bought"),
             )
             if count
         ]
         why = f" ({', '.join(left_out)})" if left_out else ""
+        if self.unnamed_events:
+            why += f", {self.unnamed_events:,} of kinds that data.kind_weights does not name"
         return (
             f"{self.new_events:,} new events of {self.heard_events:,} heard{why}, {self.new_items:,} new, "
             f"{self.changed_items:,} changed and {self.deleted_items:,} deleted items, {self.forgotten_users:,} forgotten "
@@ -119,35 +133,40 @@ def merge(old: Dataset, heard: Heard) -> Merged:
     old_rows = np.full(catalog.n_items, -1, np.int64)
     old_rows[new_row[new_row >= 0]] = np.flatnonzero(new_row >= 0)
 
-    log, gone = old.interactions, heard.forgotten
+    log, gone, weighing = old.interactions, heard.forgotten, old.weighing
     stays = np.array([user not in gone for user in log.user_ids], np.bool_)
-    last_words = _last_words(heard)
-    kept = log
-    if len(log):
-        kept = log.select(
-            stays[log.user_idx] & (new_row[log.item_idx] >= 0) & ~_taken_back(log, old.catalog, last_words)
-        )
+    said, counts = sort_out(heard.events, catalog.indices.keys(), gone, weighing)
+    kept = log.select(stays[log.user_idx] & (new_row[log.item_idx] >= 0)) if len(log) else log
+    kept, said, returned = settle_returns(kept, old, said)
+    words = last_words(said)
+    if len(kept):
+        kept = kept.select(~_taken_back(kept, old.catalog, words))
+    good = [one for one in said if one.is_good]
+    usable = [one for one in good if words[one.pair].is_good]
     users = [user for user, stay in zip(log.user_ids, stays, strict=True) if stay]
     user_rows = {user: row for row, user in enumerate(users)}
     renumbered = np.cumsum(stays) - 1
-
-    usable, counts = _choose_events(heard, catalog, gone, last_words)
-    for _, event in usable:
-        user_rows.setdefault(event.user_id, len(user_rows))
+    for one in usable:
+        user_rows.setdefault(one.event.user_id, len(user_rows))
+    unnamed = [one for one in usable if weighing.kind_weights and one.event.kind not in weighing.kind_weights]
     counts = {
         **counts,
+        **returned,
+        "new_events": len(usable),
+        "taken_back_events": len(good) - len(usable),
+        "unnamed_events": len(unnamed),
         "new_users": len(user_rows) - len(users),
         "forgotten_users": int((~stays).sum()),
         "dropped_old_events": len(log) - len(kept),
         **_count_items(old.catalog, heard.changes),
     }
-    joined, is_new, when_ts = _join(
-        kept, renumbered[kept.user_idx], new_row[kept.item_idx], usable, user_rows, catalog.indices
+    joined, is_new, when_ts, weighing = _join(
+        kept, renumbered[kept.user_idx], new_row[kept.item_idx], usable, user_rows, catalog.indices, weighing
     )
     users_table = old.users
     if users_table is not None:
         users_table = UserTable(users_table.frame.filter(~pl.col(USER_ID).is_in(sorted(gone))))
-    dataset = Dataset(catalog, joined, users_table, source=old.source)
+    dataset = Dataset(catalog, joined, users_table, source=old.source, weighing=weighing)
     return Merged(dataset, old_rows, is_new, when_ts, MergeCounts(**counts))
 
 
@@ -168,28 +187,12 @@ def _events(store: Store, seq: int, last_seq: int) -> Iterator[tuple[float, Even
         yield happened_ts(stored.event.time_ts, stored.received_ts), stored.event
 
 
-@dataclass(frozen=True, slots=True)
-class _LastWord:
-    """Of a user on an item. `is_good` as in `lmrec.feedback.events.is_positive`."""
-
-    when_ts: float
-    is_good: bool
-
-
-def _last_words(heard: Heard) -> dict[tuple[UserId, ItemId], _LastWord]:
-    # As the service's own order of events of one moment: what a fast clock said was heard at that moment, the rest later.
-    by_time = sorted(heard.events, key=lambda entry: (entry[0], entry[1].time_ts == entry[0], entry[1].time_ts))
-    return {(event.user_id, event.item_id): _LastWord(when_ts, is_positive(event)) for when_ts, event in by_time}
-
-
-def _taken_back(
-    log: Interactions, catalog: Catalog, last_words: Mapping[tuple[UserId, ItemId], _LastWord]
-) -> BoolArray:
+def _taken_back(log: Interactions, catalog: Catalog, words: Mapping[tuple[UserId, ItemId], Said]) -> BoolArray:
     """(E,) the events of the old log whose user said no to the item later. A log without times is before all that is heard."""
     user_rows = {user_id: row for row, user_id in enumerate(log.user_ids)}
     until = {
         user_rows[user_id] * catalog.n_items + catalog.indices[item_id]: word.when_ts
-        for (user_id, item_id), word in last_words.items()
+        for (user_id, item_id), word in words.items()
         if not word.is_good and user_id in user_rows and item_id in catalog.indices
     }
     pairs = log.user_idx.astype(np.int64) * catalog.n_items + log.item_idx
@@ -198,34 +201,6 @@ def _taken_back(
         places = np.flatnonzero(gone)
         gone[places] = [until[int(pairs[place])] >= log.time_ts[place] for place in places]
     return gone
-
-
-def _choose_events(
-    heard: Heard, catalog: Catalog, gone: frozenset[UserId], last_words: Mapping[tuple[UserId, ItemId], _LastWord]
-) -> tuple[list[tuple[float, Event]], dict[str, int]]:
-    """The events to learn from, oldest first, and counts of the others."""
-    usable: list[tuple[float, Event]] = []
-    n_negative = n_unknown = n_forgotten = n_taken_back = 0
-    for when_ts, event in heard.events:
-        if event.user_id in gone:
-            n_forgotten += 1
-        elif not is_positive(event):
-            n_negative += 1
-        elif event.item_id not in catalog.indices:
-            n_unknown += 1
-        elif not last_words[event.user_id, event.item_id].is_good:
-            n_taken_back += 1
-        else:
-            usable.append((when_ts, event))
-    usable.sort(key=lambda entry: entry[0])
-    return usable, {
-        "heard_events": len(heard.events),
-        "new_events": len(usable),
-        "negative_events": n_negative,
-        "taken_back_events": n_taken_back,
-        "events_of_unknown_items": n_unknown,
-        "events_of_forgotten_users": n_forgotten,
-    }
 
 
 def _count_items(catalog: Catalog, changes: Sequence[ItemChange]) -> dict[str, int]:
@@ -242,37 +217,44 @@ def _join(
     old: Interactions,
     old_users: IntArray,
     old_items: IntArray,
-    usable: Sequence[tuple[float, Event]],
+    said: Sequence[Said],
     user_rows: Mapping[UserId, int],
     item_rows: Mapping[str, int],
-) -> tuple[Interactions, BoolArray, npt.NDArray[np.float64]]:
-    """One log in order of time, and for each event whether it is new and when it was."""
-    events = [event for _, event in usable]
+    weighing: Weighing,
+) -> tuple[Interactions, BoolArray, npt.NDArray[np.float64], Weighing]:
+    """One log in order of time; for each event whether it is new and when it was; and what all are weighed by."""
+    events = [one.event for one in said]
     users = np.array([user_rows[event.user_id] for event in events], np.int64)
-    new_when = np.array([when_ts for when_ts, _ in usable], np.float64)
+    new_when = np.array([one.when_ts for one in said], np.float64)
     timed = old.time_kind == TIMESTAMP
     times = new_when if timed else _next_positions(old_users, old.time_ts, users, len(user_rows))
     all_times = np.concatenate([old.time_ts, times])
     order = np.argsort(all_times, kind="stable")
-    rating = kind = None
+    weight, weighing = weigh_together(old, said, weighing)
+    rating = kind = amount = None
     if old.rating is not None:
-        stars = [event.value if event.kind == "rating" and event.value is not None else np.nan for event in events]
+        stars = [np.nan if event.rating is None else event.rating for event in events]
         rating = np.concatenate([old.rating, np.array(stars, np.float32)])[order]
-    if old.kind is not None:
-        kind = np.concatenate([old.kind, np.array([event.kind for event in events], object)])[order]
+    if old.kind is not None or weighing.return_kinds:  # else nothing goes by kinds
+        kinds = np.full(len(old), "", object) if old.kind is None else old.kind
+        kind = np.concatenate([kinds, np.array([event.kind for event in events], object)])[order]
+    if old.amount is not None or any(one.amount != 1 for one in said):
+        amounts = np.ones(len(old), np.float32) if old.amount is None else old.amount
+        amount = np.concatenate([amounts, np.array([one.amount for one in said], np.float32)])[order]
     joined = Interactions.from_arrays(
         list(user_rows),
         np.concatenate([old_users, users])[order],
         np.concatenate([old_items, np.array([item_rows[event.item_id] for event in events], np.int64)])[order],
         all_times[order],
         time_kind=old.time_kind,
-        weight=np.concatenate([old.weight, np.ones(len(events), np.float32)])[order],
+        weight=weight.to_numpy()[order],
         rating=rating,
         kind=kind,
+        amount=amount,
     )
     is_new = np.concatenate([np.zeros(len(old), np.bool_), np.ones(len(events), np.bool_)])[order]
     when = np.concatenate([old.time_ts if timed else np.full(len(old), -np.inf), new_when])[order]
-    return joined, is_new, when
+    return joined, is_new, when, weighing
 
 
 def _next_positions(

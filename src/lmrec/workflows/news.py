@@ -8,6 +8,7 @@ import numpy as np
 
 from lmrec.artifacts.generation import generation_path, how_far, read_serving
 from lmrec.artifacts.run import RunFolder, open_run
+from lmrec.artifacts.weighing import read_weighing
 from lmrec.data.dataset import Dataset
 from lmrec.data.history import HistoryIndex
 from lmrec.errors import InputError
@@ -54,7 +55,8 @@ def read_news(run: Path | str, url: str | None = None) -> News:
         heard = hear(store, seq, items_version)
     users = read_users(folder)
     source = str(folder.read_record().get("source", ""))
-    merged = merge(Dataset(served.catalog, served.interactions, users, source=source), heard)
+    old = Dataset(served.catalog, served.interactions, users, source=source, weighing=read_weighing(folder))
+    merged = merge(old, heard)
     log = merged.dataset.interactions
     of_users = merged.dataset.users
     words = served.user_template.words_of(of_users, log.user_ids)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmrec.artifacts.files import replaced_folder, write_json
+from lmrec.artifacts.weighing import save_weighing
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources.formats import read_source
 from lmrec.data.sources.tables import TablesConfig, read_dataset
@@ -78,10 +79,11 @@ def choose_split(dataset: Dataset, config: SplitConfig) -> tuple[SplitConfig, tu
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Catalog, interactions, users, impressions and quarantine, as files a run can be rebuilt from."""
+    """Catalog, interactions and what they weigh, users, impressions and quarantine, as files a run can be rebuilt from."""
     with replaced_folder(folder) as fresh:
         dataset.catalog.save_parquet(fresh / "catalog.parquet")
         dataset.interactions.save_parquet(fresh / "interactions.parquet")
+        save_weighing(dataset.weighing, fresh)
         if dataset.users is not None:
             dataset.users.save_parquet(fresh / "users.parquet")
         if dataset.impressions is not None:

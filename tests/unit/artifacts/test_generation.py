@@ -27,7 +27,8 @@ from lmrec.errors import RunFolderError
 def fill(folder: Path) -> Path:
     """What a recommender reads, as far as can be told without reading it."""
     run = RunFolder(folder)
-    for file in (run.data / "catalog.parquet", run.data / "interactions.parquet", run.checkpoint / "checkpoint.json"):
+    tables = ("catalog.parquet", "interactions.parquet", "weighing.json")
+    for file in (*(run.data / name for name in tables), run.checkpoint / "checkpoint.json"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}")
     run.vectors_file.parent.mkdir()

@@ -6,6 +6,7 @@ import zipfile
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from xlsxwriter import Workbook
@@ -64,6 +65,15 @@ def test_purchases_returns_and_goods(tmp_path: Path) -> None:
     assert noted(dataset, "1 lines are postage")
     assert noted(dataset, "3 returns took back 2 of them wholly")
     assert noted(dataset, "dates read as month/day/year")
+
+
+def test_what_comes_later_may_be_a_return(tmp_path: Path) -> None:
+    dataset = read_retail(write(tmp_path, ROWS))
+    assert dataset.weighing.return_kinds == {"return": "purchase"}
+    assert (dataset.weighing.no_kind, dataset.weighing.weight_scale) == ("purchase", "log")
+    log = dataset.interactions
+    assert log.amount is not None
+    assert np.log2(1 + log.amount) == pytest.approx(log.weight), "so that it is known how many can come back"
 
 
 def test_day_first_iso_latin_1_and_the_second_edition_agree(tmp_path: Path) -> None:

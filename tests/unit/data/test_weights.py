@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources import TablesConfig, read_dataset
-from lmrec.data.sources.weights import left_after_returns
+from lmrec.data.weights import left_after_returns, weigh
 from lmrec.errors import DataError
 
 ITEMS = pl.DataFrame({"item_id": ["a", "b"], "title": ["Red Kettle", "Blue Lamp"]})
@@ -66,8 +66,12 @@ def test_ratings_as_weights() -> None:
 def test_kinds_without_a_column_or_below_zero_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.kind_weights is given, but there is no column of kinds .*--map kind="):
         read(EVENTS.drop("kind"), kind_weights={"view": 1})
+    with pytest.raises(DataError, match=r"data\.return_kinds is given, but there is no column of kinds .*--map kind="):
+        read(EVENTS.drop("kind"), return_kinds={"return": "view"})
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         TablesConfig(kind_weights={"view": -1})
+    with pytest.raises(ValidationError, match="finite number"):
+        TablesConfig(kind_weights={"view": float("inf")})
     with pytest.raises(DataError, match="weigh more kinds above 0"):
         read(EVENTS.head(1), kind_weights={"view": 0})
 
@@ -86,7 +90,64 @@ def test_kinds_of_return_take_back_only_their_kind() -> None:
     assert dataset.interactions.kind.tolist() == ["view", "purchase", "purchase", "purchase"]
     assert noted(dataset, "1 returns took back 1 earlier events")
     with_amounts = events.with_columns(pl.Series("weight", [5.0, 1, 2, 1, 1, 1]))
-    assert weights(read(with_amounts, return_kinds={"Return": "PURCHASE"})) == [3.0, 1.0, 1.0, 1.0, 1.0]
+    settled = read(with_amounts, return_kinds={"Return": "PURCHASE"})
+    assert weights(settled) == [3.0, 1.0, 1.0, 1.0, 1.0]
+    logged = read(with_amounts, return_kinds={"return": "purchase"}, weight_scale="log").interactions
+    assert logged.amount is not None
+    assert logged.amount.tolist() == [3.0, 1.0, 1.0, 1.0, 1.0], "of which the weights were made"
+    assert logged.weight[0] == 2.0
+
+
+def test_a_return_takes_back_though_its_kind_weighs_nothing() -> None:
+    events = EVENTS.with_columns(
+        kind=pl.Series(["buy", "view", "undo", "undo"]), item_id=pl.Series(["a", "b", "a", "a"])
+    )
+    dataset = read(events.drop("weight"), return_kinds={"undo": "buy"}, kind_weights={"undo": 0, "buy": 2, "view": 1})
+    assert weights(dataset) == [1.0]
+    assert noted(dataset, "2 returns took back 1 earlier events; both were left out; 1 found nothing to take back")
+
+
+@pytest.mark.parametrize(
+    ("kind", "ways"),
+    [
+        ("Return", ["2 events of the kind 'return'", "return_kinds={return = 'buy'}", "kind_weights={return = 0}"]),
+        ("order_cancelled", ["return_kinds={order_cancelled = 'buy'}"]),
+        ("item refunded", ["return_kinds={'item refunded' = 'buy'}"]),
+        ("dismiss", ["count as choosing the item: to leave them out, set data.kind_weights={dismiss = 0}"]),
+        ("returning visitor", []),
+    ],
+)  # fmt: skip
+def test_a_kind_that_reads_like_the_opposite_is_questioned(kind: str, ways: list[str]) -> None:
+    events = EVENTS.with_columns(kind=pl.Series(["view", "buy", kind, kind]))
+    dataset = read(events)
+    assert len(dataset.interactions) == 4
+    assert all(noted(dataset, way) for way in ways)
+    assert noted(dataset, "count as choosing") == bool(ways)
+    assert not noted(read(events, kind_weights={"view": 1, "buy": 1, kind: 0.5}), "count as choosing"), "it is meant"
+    assert not noted(read(events, return_kinds={kind: "buy"}), "count as choosing")
+
+
+def test_kinds_that_are_named_in_vain_are_said() -> None:
+    dataset = read(return_kinds={"shaer": "purchase"}, kind_weights={"view": 1, "dimsiss": 0})
+    assert noted(dataset, "no event is of the kinds ['shaer'] that data.return_kinds names. Did you mean 'share'?")
+    assert noted(dataset, "no event is of the kinds ['dimsiss'] that data.kind_weights names. Did you mean 'dismiss'?")
+    assert noted(read(return_kinds={"share": "buy"}), "no event is of the kinds ['buy'] that data.return_kinds names")
+    assert not noted(read(return_kinds={"Share": " VIEW"}), "no event is of the kinds")
+
+
+def test_what_later_events_count_is_kept_with_the_data() -> None:
+    weighing = read(weight_from="rating", kind_weights={"View": 0.5}, min_rating=3).weighing
+    assert (weighing.kinds, weighing.known_kinds) == (
+        ("dismiss", "purchase", "share", "view"),
+        frozenset(weighing.kinds),
+    )
+    assert (weighing.lowest, weighing.highest, weighing.min_rating) == (3.0, 5.0, 3.0)
+    assert weighing.unrated == pytest.approx((1 + 1 / 3) / 2)
+    later = pl.DataFrame({"kind": ["VIEW", "buy", "buy"], "rating": [5.0, None, 1.0]})
+    assert weigh(later, weighing).to_list() == pytest.approx([0.5, weighing.unrated, 0.2]), (
+        "as if the log went down to 1"
+    )
+    assert weigh(later, TablesConfig(weight_scale="log").weighing).to_list() == [1.0] * 3
 
 
 def test_no_choice_leaves_everything_as_it_was(tmp_path: Path) -> None:

@@ -7,24 +7,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmrec.data.weighing import Weighing
 from lmrec.errors import InputError
 from lmrec.feedback.checks import check_count, check_text, from_json, to_json
-from lmrec.feedback.events import EVENT_KINDS, POSITIVE_KINDS, Event, EventKind, is_positive
+from lmrec.feedback.events import EVENT_KINDS, Event
+from lmrec.feedback.judging import PLAIN_JUDGING, Judging
 
 
 @pytest.mark.parametrize("kind", EVENT_KINDS)
-def test_every_kind_but_a_dismissal_says_something_good(kind: EventKind) -> None:
-    event = Event("e", "u", "i", kind, 0.0)
-    assert is_positive(event) == (kind in POSITIVE_KINDS) == (kind != "dismiss")
+def test_every_kind_but_a_dismissal_says_something_good(kind: str) -> None:
+    assert PLAIN_JUDGING.says_yes(Event("e", "u", "i", kind, 0.0)) == (kind != "dismiss")
 
 
 @pytest.mark.parametrize(("stars", "liked"), [(0.5, False), (2.9, False), (3.0, True), (5.0, True), (None, True)])
 def test_a_rating_counts_from_three_stars_on(stars: float | None, liked: bool) -> None:
-    assert is_positive(Event("e", "u", "i", "rating", 0.0, stars)) == liked
+    assert PLAIN_JUDGING.says_yes(Event("e", "u", "i", "rating", 0.0, stars)) == liked
 
 
-def test_few_seconds_of_play_are_still_a_play() -> None:
-    assert is_positive(Event("e", "u", "i", "play", 0.0, 1.0))
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({}, {("dismiss", None): False, ("rating", 1.0): False, ("return", None): True, ("buy", 1.0): True}),
+        ({"weight_from": "rating"}, {("rating", 1.0): True, ("dismiss", None): False}),
+        ({"min_rating": 2}, {("rating", 2.0): True, ("rating", 1.5): False, ("view", None): None, ("view", 2.0): True}),
+        ({"min_rating": 4}, {("rating", 3.5): None, ("rating", 1.0): False, ("buy", 5.0): True}),
+        (
+            {"kind_weights": {"view": 0, "dismiss": 0}},
+            {("view", None): None, ("dismiss", None): False, ("buy", None): True},
+        ),
+        ({"kind_weights": {"dismiss": 0.1, "rating": 0}}, {("dismiss", None): True, ("rating", 1.0): None}),
+        ({"return_kinds": {"return": "buy", "dismiss": "buy"}}, {("return", None): None, ("dismiss", None): None}),
+    ],
+)
+def test_what_a_kind_says_goes_by_the_recipe(
+    choices: dict[str, object], said: dict[tuple[str, float | None], bool | None]
+) -> None:
+    judging = Judging.of(Weighing.model_validate(choices))
+    assert {event: judging.judge(*event) for event in said} == said
 
 
 @given(st.text())

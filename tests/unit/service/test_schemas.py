@@ -40,7 +40,9 @@ def test_events_come_as_a_list_or_bare() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({**ONE, "kind": "stare"}, "kind is 'stare'"),
+        ({**ONE, "kind": 7}, "kind is 7"),
+        ({**ONE, "kind": "a\tb"}, "kind is 'a\\tb'"),
+        ({**ONE, "value": 3}, "value is not a field"),
         ({"events": [{**ONE, "user_id": ""}]}, "events.0.user_id is ''"),
         ({"events": []}, "events is []"),
         ({"events": [ONE] * 1_001}, "at most 1000"),
@@ -49,7 +51,7 @@ def test_events_come_as_a_list_or_bare() -> None:
         ({**ONE, "user_id": 7}, "user_id is 7"),
         ({**ONE, "user_id": "a\x00b"}, "user_id"),
         ({**ONE, "user_id": "a\ud800"}, "user_id"),
-        ({**ONE, "value": float("nan")}, "value is nan"),
+        ({**ONE, "weight": float("nan")}, "weight is nan"),
         (None, "the body is None"),
     ],
 )

@@ -1,17 +1,22 @@
 """The history at request time: the log, then the store, without what was dismissed or forgotten."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lmrec.data.history import HistoryIndex
 from lmrec.data.interactions import Interactions
-from lmrec.feedback.events import Event, EventKind, Tally, is_positive
+from lmrec.data.weighing import Weighing
+from lmrec.feedback.events import Event, Tally
+from lmrec.feedback.judging import PLAIN_JUDGING
 from lmrec.feedback.store import Store
 from lmrec.service.popularity import LiveCounts
+from lmrec.service.returns import Returnable
 from lmrec.service.users import KeptHistories, TrainingLog, UserHistory, Users, join_history
 
 DAY = 86_400.0
@@ -24,15 +29,15 @@ def log() -> TrainingLog:
     return TrainingLog({"ann": 0, "bob": 1}, ["a", "b", "c"], HistoryIndex.from_interactions(events), True)
 
 
-def event(
-    item_id: str, kind: EventKind = "click", day: float = 4, user: str = "ann", value: float | None = None
-) -> Event:
-    return Event(f"{user}-{item_id}-{kind}-{day}", user, item_id, kind, day * DAY, value)
+def event(item_id: str, kind: str = "click", day: float = 4, user: str = "ann", rating: float | None = None) -> Event:
+    return Event(f"{user}-{item_id}-{kind}-{day}", user, item_id, kind, day * DAY, rating)
 
 
 def heard(events: list[Event]) -> list[Tally]:
     """What they count for, heard in this order."""
-    return [Tally(n, one.item_id, one.time_ts, is_positive(one)) for n, one in enumerate(events)]
+    return [
+        Tally(n, one.item_id, one.time_ts, PLAIN_JUDGING.judge(one.kind, one.rating)) for n, one in enumerate(events)
+    ]
 
 
 def test_the_log_and_the_store_join_by_time(log: TrainingLog, store: Store) -> None:
@@ -61,13 +66,13 @@ def test_the_newest_count() -> None:
     [
         ([event("b", "dismiss")], ("a",), {"b"}),
         ([event("b", "dismiss", 4), event("b", "purchase", 5)], ("a", "b", "b"), set()),
-        ([event("x", "rating", value=2.0)], ("a", "b"), {"x"}),
-        ([event("b", "rating", value=1.0)], ("a",), {"b"}),
-        ([event("x", day=4), event("x", "rating", 5, value=1.0)], ("a", "b"), {"x"}),
-        ([event("b", "rating", 4, value=1.0), event("b", "rating", 5, value=4.0)], ("a", "b", "b"), set()),
+        ([event("x", "rating", rating=2.0)], ("a", "b"), {"x"}),
+        ([event("b", "rating", rating=1.0)], ("a",), {"b"}),
+        ([event("x", day=4), event("x", "rating", 5, rating=1.0)], ("a", "b"), {"x"}),
+        ([event("b", "rating", 4, rating=1.0), event("b", "rating", 5, rating=4.0)], ("a", "b", "b"), set()),
         ([event("b", "dismiss", day=2)], ("a", "b"), set()),  # the log has it at day 3, after that
-        ([event("b", "dismiss", 4), event("b", "rating", 5, value=1.0)], ("a",), {"b"}),
-        ([event("x", "rating", value=5.0)], ("a", "b", "x"), set()),
+        ([event("b", "dismiss", 4), event("b", "rating", 5, rating=1.0)], ("a",), {"b"}),
+        ([event("x", "rating", rating=5.0)], ("a", "b", "x"), set()),
     ],
 )
 def test_dismissals_and_low_stars(events: list[Event], positive: tuple[str, ...], dismissed: set[str]) -> None:
@@ -92,7 +97,7 @@ def test_a_forgotten_user_has_no_log_and_begins_anew(log: TrainingLog, store: St
 
 def test_what_is_not_wanted_is_known_however_much_came_after(log: TrainingLog, store: Store) -> None:
     users = Users(log, store, max_history=5)
-    store.add_events([event("x", "dismiss", 5), event("w", "rating", 5.5, value=1.0)])
+    store.add_events([event("x", "dismiss", 5), event("w", "rating", 5.5, rating=1.0)])
     store.add_events([event(f"i{n}", day=6 + n / 1_000) for n in range(600)])
     store.add_events([event("y", "purchase", 8)])
     store.add_events([event(f"i{n}", day=9 + n / 1_000) for n in range(600, 1_500)])
@@ -101,6 +106,79 @@ def test_what_is_not_wanted_is_known_however_much_came_after(log: TrainingLog, s
     assert "y" in history.seen
     assert history.positive[-1] == "i1499"
     assert len(history.positive) == 5
+
+
+@pytest.fixture
+def purchases() -> TrainingLog:
+    """ann: bought 2 of a at day 1 and 1 of a at day 2, viewed b at day 3; bob: bought c at day 2."""
+    weighing = Weighing(return_kinds={"return": "purchase"}, kind_weights={"view": 0.1, "purchase": 3, "noise": 0})
+    events = Interactions.from_arrays(
+        ["ann", "bob"], [0, 1, 0, 0], [0, 2, 0, 1], [DAY, 2 * DAY, 2 * DAY, 3 * DAY],
+        kind=["purchase", "Purchase", "PURCHASE", "view"], amount=[2, 1, 1, 1],
+    )  # fmt: skip
+    index, returnable = HistoryIndex.from_interactions(events), Returnable.of(events, weighing)
+    return TrainingLog({"ann": 0, "bob": 1}, ["a", "b", "c"], index, True, weighing=weighing, returnable=returnable)
+
+
+def test_a_return_takes_back_one_purchase_at_once(purchases: TrainingLog, store: Store) -> None:
+    users = Users(purchases, store, max_history=10)
+    assert users.history("ann").positive == ("a", "a", "b")
+    told = [event("a", "return", 4), event("b", "return", 5), event("d", "purchase", 6), event("d", "return", 7)]
+    assert users.returned_in_vain(told, 10 * DAY) == {told[1].event_id}, "a view is no purchase"
+    store.add_events(told)
+    assert users.returned_in_vain(told, 10 * DAY) == {told[1].event_id}, "a retry is told the same, and takes nothing"
+    history = users.history("ann")
+    assert (history.positive, history.dismissed) == (("a", "b"), frozenset())
+    assert history.seen == {"a", "b", "d"}, "what was sent back was had in hand"
+    store.add_events([event("a", "return", 8)])
+    assert users.history("ann").positive == ("a", "b"), "one of two is left"
+    store.add_events([event("a", "return", 9), event("c", "return", 9)])
+    assert users.history("ann").positive == ("b",)
+    assert users.history("bob").positive == ("c",)
+    assert users.returned_in_vain([event("a", "return", 10)], 11 * DAY) == {"ann-a-return-10"}
+
+
+def test_what_the_recipe_leaves_out_was_seen_and_says_nothing(purchases: TrainingLog, store: Store) -> None:
+    users = Users(purchases, store, max_history=10)
+    store.add_events([event("x", "noise"), event("b", "dismiss", 5), event("b", "noise", 6)])
+    history = users.history("ann")
+    assert history.positive == ("a", "a")
+    assert history.seen == {"a", "b", "x"}
+    assert history.dismissed == {"b"}
+
+
+def test_a_return_takes_only_of_what_was_before_it(purchases: TrainingLog, store: Store) -> None:
+    store.add_events([event("a", "return", 1.5)])
+    assert Users(purchases, store, max_history=10).history("ann").positive == ("a", "a", "b"), (
+        "one of the first two pieces"
+    )
+    untimed = Users(replace(purchases, has_times=False), store, max_history=10)
+    assert untimed.history("ann").positive == ("a", "b"), "a log without times is before all that is heard"
+
+
+def test_popularity_counts_what_events_weigh(store: Store) -> None:
+    weighing = Weighing(kind_weights={"view": 0.1, "purchase": 3, "noise": 0}, return_kinds={"return": "purchase"})
+    told = [
+        ("a", "view", None),
+        ("a", "purchase", 3.0),
+        ("b", "click", 3.0),
+        ("c", "noise", None),
+        ("a", "return", None),
+    ]
+    store.add_events(
+        [Event(f"e{n}", "ann", item, kind, DAY, weight=amount) for n, (item, kind, amount) in enumerate(told)]
+    )
+
+    def counted(weighing: Weighing) -> Mapping[str, float]:
+        counts = LiveCounts(store, clock=lambda: DAY, weighing=weighing)
+        counts.update()
+        return counts.weights()
+
+    assert counted(weighing) == pytest.approx({"a": 9.1, "b": 3.0})
+    assert counted(weighing.model_copy(update={"weight_scale": "log"})) == pytest.approx({"a": 6.1, "b": 2.0})
+    assert counted(weighing.model_copy(update={"weight_from": "rating", "unrated": 0.5})) == pytest.approx(
+        {"a": 1.55, "b": 0.5}
+    )
 
 
 def test_users_are_found_by_part_of_their_id(store: Store) -> None:
@@ -141,9 +219,9 @@ def test_histories_are_kept_until_something_is_heard_of_their_users(
     read: list[str] = []
     whole = store.history
 
-    def noting(user_id: str, limit: int, denials: int) -> list[Tally]:
+    def noting(user_id: str, *more: Any) -> list[Tally]:
         read.append(user_id)
-        return whole(user_id, limit, denials)
+        return whole(user_id, *more)
 
     monkeypatch.setattr(store, "history", noting)
     assert users.histories(["ann", None, "bob"])[1] == UserHistory()

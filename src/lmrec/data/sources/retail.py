@@ -18,9 +18,9 @@ from lmrec.data.sources.files import open_files
 from lmrec.data.sources.reading import ROW, Table, read_separated, read_table
 from lmrec.data.sources.tables import TablesConfig, read_dataset
 from lmrec.data.sources.times import parse_times
-from lmrec.data.sources.weights import left_after_returns
 from lmrec.data.sources.words import price_band
 from lmrec.data.sources.workbooks import read_workbook
+from lmrec.data.weights import left_after_returns
 from lmrec.errors import DataError
 from lmrec.fields import ITEM_ID, TIMESTAMP, USER_ID, WEIGHT
 
@@ -67,7 +67,9 @@ def read_retail(path: Path | str, config: TablesConfig | None = None) -> Dataset
     scale = config.weight_scale if "weight_scale" in config.model_fields_set else "log"
     chosen = {"text_columns": config.text_columns or ("title",), "weight_scale": scale}
     dataset = read_dataset(items, events, users, config.model_copy(update=chosen))
-    return replace(dataset, source=f"UCI Online Retail ({lines.name})")
+    # What comes later says its kind, which an invoice does not.
+    live = dataset.weighing.model_copy(update={"return_kinds": {"return": "purchase"}, "no_kind": "purchase"})
+    return replace(dataset, source=f"UCI Online Retail ({lines.name})", weighing=live)
 
 
 def _read_lines(path: Path) -> Table:

@@ -14,9 +14,11 @@ from lmrec.data.interactions import Interactions
 from lmrec.data.sources import checks, columns
 from lmrec.data.sources.reading import INTERNAL, Table, read_table
 from lmrec.data.sources.times import parse_times
-from lmrec.data.sources.weights import WeightScale, WeightSource, cancel_returned_kinds, drop_kinds, weigh_events
+from lmrec.data.sources.weights import cancel_returned_kinds, drop_kinds, note_weights, see_kinds
 from lmrec.data.sources.words import PRICE, PRICE_BAND, price_band_among
 from lmrec.data.users import UserTable
+from lmrec.data.weighing import Weighing, WeightScale, WeightSource
+from lmrec.data.weights import fitted, weigh
 from lmrec.errors import DataError, nearest
 from lmrec.fields import ADDED_AT, ITEM_ID, KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, TimeKind
 
@@ -53,7 +55,7 @@ class TablesConfig(BaseModel):
     min_rating: float | None = Field(
         default=None, description="keep only events rated at least this, as what the user liked"
     )
-    kind_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    kind_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default={},
         description="what events of a kind count, such as {view = 1, purchase = 3}; 0 leaves them out, others count 1",
     )
@@ -80,6 +82,17 @@ class TablesConfig(BaseModel):
     )
     future_slack_s: float = Field(default=86_400.0, ge=0, description="how far past the present clock an event may be")
 
+    @property
+    def weighing(self) -> Weighing:
+        """What events count by these choices, before any log was seen."""
+        return Weighing(
+            kind_weights=dict(self.kind_weights),
+            return_kinds=dict(self.return_kinds),
+            weight_from=self.weight_from,
+            weight_scale=self.weight_scale,
+            min_rating=self.min_rating,
+        )
+
 
 def read_dataset(
     items: object, interactions: object, users: object | None = None, config: TablesConfig | None = None
@@ -95,7 +108,7 @@ def read_dataset(
     user_source = None if users is None else read_table(users, "users")
     columns.require_somewhere([table for table in (item_source, event_source, user_source) if table], config.columns)
     item_table, catalog = _read_items(item_source, config)
-    event_table, log = _read_interactions(event_source, catalog, config)
+    event_table, log, weighing = _read_interactions(event_source, catalog, config)
     tables = [item_table, event_table]
     user_table = None
     if user_source is not None:
@@ -109,6 +122,7 @@ def read_dataset(
         quarantine=pl.concat([table.quarantine for table in tables]),
         notes=[note for table in tables for note in table.notes],
         source=", ".join(table.name for table in tables),
+        weighing=weighing,
     )
 
 
@@ -170,7 +184,7 @@ def _band_prices(table: Table, prices: pl.Series | None) -> Table:
     )
 
 
-def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -> tuple[Table, Interactions]:
+def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -> tuple[Table, Interactions, Weighing]:
     table = source = read_table(source, "interactions")
     table = columns.name_columns(
         source, config.interaction_columns, columns.INTERACTION_GUESSES, "interaction_columns", config.columns
@@ -192,7 +206,8 @@ def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -
     checks.require_few_bad(table, config.max_bad_share)
     same = [USER_ID, _ITEM_IDX, _SECONDS, *([KIND] if KIND in table.columns else [])]
     table = checks.drop_duplicated_events(table, same)
-    table = cancel_returned_kinds(drop_kinds(table, config.kind_weights), config.return_kinds, _SECONDS)
+    table, weighing = see_kinds(table, config.weighing)
+    table = cancel_returned_kinds(drop_kinds(table, weighing), weighing, _SECONDS)
     if config.min_rating is not None:
         table = _keep_rated(table, config.min_rating)
     if table.frame.is_empty():
@@ -200,8 +215,10 @@ def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -
             "no event is left after the checks. Lower min_rating, weigh more kinds above 0, or give more events",
             file=table.name,
         )
-    table = weigh_events(table, config.kind_weights, config.weight_from, config.weight_scale)
-    return table, _build_interactions(table, time_kind)
+    table = note_weights(table, weighing)
+    if weighing.weight_from == "rating":
+        weighing = fitted(weighing, table.frame[RATING])
+    return table, _build_interactions(table, time_kind, weighing), weighing
 
 
 def _read_users(source: object, config: TablesConfig) -> Table:
@@ -264,7 +281,7 @@ def _keep_rated(table: Table, min_rating: float) -> Table:
     )
 
 
-def _build_interactions(table: Table, time_kind: TimeKind) -> Interactions:
+def _build_interactions(table: Table, time_kind: TimeKind, weighing: Weighing) -> Interactions:
     frame = table.frame
     user_ids = frame[USER_ID].unique(maintain_order=True)
     user_idx = frame[USER_ID].cast(pl.Enum(user_ids)).to_physical().to_numpy()
@@ -276,7 +293,8 @@ def _build_interactions(table: Table, time_kind: TimeKind) -> Interactions:
         frame[_ITEM_IDX].to_numpy(),
         frame[_SECONDS].to_numpy(),
         time_kind=time_kind,
-        weight=frame[WEIGHT].to_numpy() if WEIGHT in frame.columns else None,
+        weight=weigh(frame, weighing).to_numpy(),
+        amount=frame[WEIGHT].to_numpy() if WEIGHT in frame.columns else None,
         rating=rating,
         kind=kind,
     )

@@ -35,7 +35,9 @@ async def list_experiments(state: State, days: Annotated[float, Query(ge=0.01, l
         state.shown.flush()
         return {
             "since": since,
-            "generations": [found.as_dict() for found in read_generations(state.store, since)],
+            "generations": [
+                found.as_dict() for found in read_generations(state.store, since, state.users.log.weighing)
+            ],
             "experiments": [_body(row, state) for row in state.store.experiments()],
         }
 
@@ -74,7 +76,7 @@ async def get_experiment(name: _Name, state: State) -> Response:
     def read() -> dict[str, Any]:
         row = _find(state, name)
         state.shown.flush()
-        return {**_body(row, state), **read_experiment(state.store, row)}
+        return {**_body(row, state), **read_experiment(state.store, row, state.users.log.weighing)}
 
     return answer(await run_in_threadpool(read))
 

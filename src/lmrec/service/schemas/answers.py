@@ -144,7 +144,10 @@ class ItemPage(Answer):
 class EventsKept(Answer):
     accepted: int = Field(description="New, and safe on disk.")
     duplicates: int = Field(description="Known already by their event_id; counted once.")
-    flagged: dict[str, int] = Field(description="How many carry each flag: unknown_item, old_clock, future_clock.")
+    flagged: dict[str, int] = Field(
+        description="How many carry each flag: unknown_item, old_clock, future_clock; left_out (the run's recipe leaves such "
+        "events out), nothing_bought (a return that found nothing to take back)."
+    )
     event_ids: list[str] = Field(description="In the order sent; ours where you gave none.")
 
 
@@ -154,7 +157,8 @@ class StoredEventAnswer(Answer):
     item_id: str
     kind: str
     time: float = Field(description="Unix seconds.")
-    value: float | None
+    rating: float | None
+    weight: float | None
     request_id: str | None
     flags: list[str]
     received: float

@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from lmrec.feedback.assignment import MAX_NAME, NAMES, Mode
-from lmrec.feedback.events import EventKind
 from lmrec.fields import ITEM_ID
 from lmrec.retrieval.candidates import MAX_CANDIDATES
 from lmrec.service.schemas.words import (
@@ -40,10 +39,11 @@ from lmrec.service.schemas.words import (
     whole,
 )
 
-# The bounds of seconds are in the schema only: the route has a better message for somebody who sends milliseconds.
+# These bounds are in the schema only: there is a better message for who sends milliseconds, or takes back by what is below 0.
 _Seconds = Annotated[
     float, Strict(), Field(allow_inf_nan=False, json_schema_extra={"minimum": -MAX_SECONDS, "maximum": MAX_SECONDS})
 ]
+_Amount = Annotated[float, Strict(), Field(le=1e15, allow_inf_nan=False, json_schema_extra={"minimum": 0})]
 _Moment = (
     Annotated[str, Strict(), Field(min_length=1, max_length=40, json_schema_extra={"format": "date-time"})] | _Seconds
 )
@@ -262,22 +262,38 @@ class ExplanationQuestion(Words):
     )
 
 
+_Kind = Annotated[
+    Name,
+    Field(
+        description="One of view, click, cart, purchase, rating, dismiss, play, of those that the run's recipe names "
+        "(data.kind_weights, data.return_kinds), or of those that the table had that the run was fitted on. It weighs what it "
+        "weighs there. `dismiss` says that the item is not wanted; a kind of return takes back the newest earlier purchase.",
+        examples=["click"],
+    ),
+]
+
+
 class EventIn(Words):
-    """Something that a user did."""
+    """Something that a user did, as a table of interactions would say it."""
 
     event_id: Id | None = Field(
         default=None, description="Made by you, it makes a retry harmless. Without one, we make one."
     )
     user_id: Id
     item_id: Id = Field(description="One that we do not know is kept and flagged.")
-    kind: EventKind
+    kind: _Kind
     time: _Moment | None = Field(
         default=None, description="Unix seconds or ISO 8601 (UTC where it names no zone). Without one, now."
     )
-    value: Number | None = Field(
+    rating: Number | None = Field(
         default=None,
-        description="Stars of a rating (below 3: not wanted), seconds of a play, pieces of a purchase. Only a rating "
-        "may be below 0; for what was given back send a `dismiss`.",
+        description="Stars. Of the kind `rating`, fewer than 3 say that the item is not wanted, unless the run weighs "
+        "events by their stars (data.weight_from = 'rating').",
+    )
+    weight: _Amount | None = Field(
+        default=None,
+        description="How often or how much, such as pieces of a purchase or of a return; once, where it is not said. The run's "
+        "recipe says what that weighs (data.weight_from, data.weight_scale).",
     )
     request_id: Id | None = Field(default=None, description="Of the recommendation that showed the item.")
 

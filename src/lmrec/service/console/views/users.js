@@ -52,7 +52,7 @@ const fact = (name, n) => h("div", null, h("dt", null, name), h("dd", null, Stri
 const SHOWN = 50;
 
 function eventTable(events) {
-  const rows = events.slice(0, SHOWN).map((event) => h("tr", null, h("td", null, itemName(event.item_id)), h("td", null, event.kind, event.value !== null && ` ${event.value}`), h("td", { class: "nowrap" }, moment(event.time, true)), h("td", { class: "id" }, event.event_id), h("td", null, event.flags.map((flag) => h("span", { class: "tag minus" }, flag.replaceAll("_", " "))))));
+  const rows = events.slice(0, SHOWN).map((event) => h("tr", null, h("td", null, itemName(event.item_id)), h("td", null, event.kind, event.rating !== null && ` ${event.rating}`, event.weight !== null && ` × ${event.weight}`), h("td", { class: "nowrap" }, moment(event.time, true)), h("td", { class: "id" }, event.event_id), h("td", null, event.flags.map((flag) => h("span", { class: "tag minus" }, flag.replaceAll("_", " "))))));
   return table("Events, newest first", ["Item", "Kind", "When", "Event id", "Flags"], rows, events.length);
 }
 
