@@ -47,9 +47,7 @@ class Interactions:
     weight: npt.NDArray[np.float32]  # (E,)
     rating: npt.NDArray[np.float32] | None = None  # (E,)
     kind: npt.NDArray[np.object_] | None = None  # (E,) texts such as "view"
-    amount: npt.NDArray[np.float32] | None = (
-        None  # (E,) how often or how much, of which the weight was made; not fingerprinted
-    )
+    amount: npt.NDArray[np.float32] | None = None  # (E,) how often or how much, where told; the weight was made of it
     profiles: Profiles | None = None  # of user_ids, where a model is to know them; neither saved nor fingerprinted
 
     @classmethod

@@ -123,6 +123,7 @@ def test_a_kind_that_reads_like_the_opposite_is_questioned(kind: str, ways: list
     assert len(dataset.interactions) == 4
     assert all(noted(dataset, way) for way in ways)
     assert noted(dataset, "count as choosing") == bool(ways)
+    assert not ways or noted(read(events, kind_weights={"view": 1, "buy": 1}), ways[0]), "unless it is named itself"
     assert not noted(read(events, kind_weights={"view": 1, "buy": 1, kind: 0.5}), "count as choosing"), "it is meant"
     assert not noted(read(events, return_kinds={kind: "buy"}), "count as choosing")
 

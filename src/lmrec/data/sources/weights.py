@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -50,7 +50,7 @@ def see_kinds(table: Table, weighing: Weighing) -> tuple[Table, Weighing]:
     if weighing.kind_weights and others:
         table = table.note(f"the kinds {others} are not in data.kind_weights and weigh 1")
     for kind in others:
-        table = _note_meaning(table, kind, n_events[kind], others)
+        table = _note_meaning(table, kind, n_events)
     return table, weighing
 
 
@@ -97,17 +97,18 @@ def note_weights(table: Table, weighing: Weighing) -> Table:
     return table
 
 
-def _note_meaning(table: Table, kind: str, n_events: int, kinds: Iterable[str]) -> Table:
-    """Say where a kind that no choice names reads like the opposite of liking."""
+def _note_meaning(table: Table, kind: str, n_events: Mapping[str, int]) -> Table:
+    """Say where a kind that no choice names reads like the opposite of liking. n_events: of each kind."""
     is_return = _says(_RETURNS, kind)
     if not is_return and not _says(_DENIALS, kind):
         return table
     key = kind if re.fullmatch(r"[a-z0-9_-]+", kind) else f"'{kind}'"
     ways = [f"to leave them out, set data.kind_weights={{{key} = 0}}"]
     if is_return:
-        bought = next((word for word in _BOUGHT for other in kinds if _says(word, other)), "purchase")
+        others = [other for other in n_events if not _says(_RETURNS, other)]
+        bought = next((other for word in _BOUGHT for other in others if _says(word, other)), "purchase")
         ways.insert(0, f"where they take something back, set data.return_kinds={{{key} = '{bought}'}}")
-    return table.note(f"{n_events:,} events of the kind '{kind}' count as choosing the item: {'; '.join(ways)}")
+    return table.note(f"{n_events[kind]:,} events of the kind '{kind}' count as choosing the item: {'; '.join(ways)}")
 
 
 def _says(words: str, kind: str) -> bool:
