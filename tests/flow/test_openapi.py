@@ -23,7 +23,8 @@ EXAMPLES: Final = 8  # for each operation and mode
 
 # No description says which columns this catalog has and of which types, or what was started before.
 _OF_THIS_CATALOG: Final = re.compile(
-    r"is unknown to the run that is served|which items do not have|the catalog lacks|items have no|the filter|a filter|reads the field|the rule|"
+    r"is unknown to the run that is served|"
+    r"which items do not have|the catalog lacks|items have no|the filter|a filter|reads the field|the rule|"
     r"nothing was learnt of|"
     r"already|all together 1|is no ISO 8601 moment|is not the path's"
 )
