@@ -197,12 +197,17 @@ class PairTrainer:
 
 
 def choose_pair_weights(model: PairModel, config: RerankerConfig) -> TextEncoder | None:
-    """Freeze all but what `config.train` names, and the head; the language model as `merge_adapter` wants it, where it has
-    got one. Raises RecipeError where there are fewer layers, or no adapter fits."""
+    """Freeze all but what `config.train` names, the head and the pooler below it (BERT type: pretraining may never have used
+    it); the language model as `merge_adapter` wants it, where it has got one. Raises RecipeError where there are fewer layers,
+    or no adapter fits."""
+    pooler = getattr(model.base, "pooler", None)
+    above = [model.head, *([pooler] if isinstance(pooler, nn.Module) else [])]
     if config.train == "lora":
         adapter = AdapterConfig(kind="lora", rank=config.rank)
         adapted = TextEncoder(model.base, "mean")
         attach_adapter(adapted, EncoderConfig(name=config.name or "the run's own", train="all", adapter=adapter))
+        for part in above:
+            part.requires_grad_(True)
         return adapted
     if config.train == "all":
         model.requires_grad_(True)
@@ -214,8 +219,7 @@ def choose_pair_weights(model: PairModel, config: RerankerConfig) -> TextEncoder
             f"reranker.n_layers is {config.n_layers}, and the model has {len(layers)} layers. Lower it, or set "
             "reranker.train to 'all'"
         )
-    pooler = getattr(model.base, "pooler", None)  # BERT type: pretraining may never have used it
-    for part in (*layers[-config.n_layers :], model.head, *([pooler] if isinstance(pooler, nn.Module) else [])):
+    for part in (*layers[-config.n_layers :], *above):
         part.requires_grad_(True)
     return None
 
