@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ import torch
 
 from benchmarks.tuning.bench import Bench
 from benchmarks.tuning.fits import UNTUNED, same_as_plain
-from benchmarks.tuning.pairs import reranker_rows, time_reading
+from benchmarks.tuning.pairs import reranker_rows
 from benchmarks.tuning.results import unfit
 from benchmarks.tuning.rows import Row
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import describe_environment
 from lmrec.models.adaptation import adapter_weights
 from lmrec.recipe import Recipe
+from lmrec.retrieval.recommender import Recommender
 from lmrec.text.template import build_template
 from lmrec.training.auxiliary import read_categories
 from lmrec.training.batches import TrainBatch
@@ -42,6 +43,7 @@ from lmrec.training.learner import Learner
 from lmrec.training.trainer import Stage, Trainer, plan_stages
 from lmrec.workflows.augment import untuned_variants, vary_texts
 from lmrec.workflows.encode import begin_tuning, read_texts
+from lmrec.workflows.list_times import time_reading
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.train import Words, batch_source, build_learner, fit_run
 
@@ -136,7 +138,9 @@ def measure_reading(bench: Bench, row: Row) -> dict[str, Any]:
     shutil.copytree(run, copy)
     learns = () if "reranker.form=likelihood" in row.overrides else ("reranker.n_events=16",)
     fit_reranker(copy, (*row.overrides, *_FEW_PAIRS, *learns), show=False)
-    found = time_reading(copy)
+    recommender = Recommender.load(copy)
+    assert recommender.reranker is not None, "it was taught above"
+    found = {"k": recommender.reranker.description.top_k, **asdict(time_reading(recommender))}
     shutil.rmtree(copy)
     return {"list_read": found}
 

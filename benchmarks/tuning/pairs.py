@@ -10,29 +10,23 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks.tuning.rows import Row, slug
 from lmrec.artifacts.files import read_json, share_file, write_json
 from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.evaluation.compare import paired_difference
 from lmrec.evaluation.evaluator import Evaluation
-from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.distil import distil_run
 from lmrec.workflows.judge import judge_run, own_name
+from lmrec.workflows.list_times import HEARD
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.reranked import ALONE, RERANKED
 
-_HEARD = (
-    0.5  # half the retriever's word, half the reranker's: where validation gave a weight of 0, nothing would be read
-)
-_N_TIMED = 20
 _SMOLLM2 = "reranker.name=SmolLM2-135M-Instruct"
 
 
@@ -84,7 +78,7 @@ def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
             "distilled from cross-encoder, binary",
             learnt,
             "the retriever, taught by that reranker's lists, whatever validation says of it (Hinton et al. 2015)",
-            distil=(f"weight={_HEARD:g}", f"distil.n_events={2000 // shrink}"),
+            distil=(f"weight={HEARD:g}", f"distil.n_events={2000 // shrink}"),
         ),
     )
 
@@ -129,8 +123,8 @@ def reranked(run: Path) -> dict[str, Any]:
         "difference": [gained.mean, gained.low, gained.high] if gained is not None else None,
         "pairs": judged.pairs.metrics,
         "temperature": judged.pairs.calibration.temperature,
-        "list_read": time_reading(run),
-        "ms_a_list_plain": time_lists(run, rerank=False),
+        "list_read": {"k": judged.n_read, **asdict(judged.reading)},
+        "ms_a_list_plain": asdict(judged.plain),
     }
 
 
@@ -168,34 +162,11 @@ def heard(run: Path) -> Iterator[Path]:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy, copy_function=share_file)
     file = RunFolder(copy).reranker / "reranker.json"
-    write_json(file, {**read_json(file), "weight": _HEARD})
+    write_json(file, {**read_json(file), "weight": HEARD})
     try:
         yield copy
     finally:
         shutil.rmtree(copy)
-
-
-def time_reading(run: Path) -> dict[str, float]:
-    """As `time_lists`, where the reranker reads whatever weight validation gave it; `k`: how many items of a list."""
-    with heard(run) as copy:
-        k = int(read_json(RunFolder(copy).reranker / "reranker.json")["top_k"])
-        return {"k": k, **time_lists(copy, rerank=True)}
-
-
-def time_lists(run: Path, rerank: bool) -> dict[str, float]:
-    """Milliseconds of one list of ten for one user who did something, at the middle and the 95th percentile, when everything is
-    loaded; and of the processor at the middle, which other work on the machine does not lengthen."""
-    recommender = Recommender.load(run)
-    log = recommender.interactions
-    users = [log.user_ids[row] for row in np.unique(log.user_idx)[: _N_TIMED + 1]]  # of others there is nothing to read
-    took, busy = [], []
-    for user in users:
-        started, began = time.perf_counter(), time.process_time()
-        recommender.recommend(users=[user], k=10, rerank=rerank)
-        took.append(1000 * (time.perf_counter() - started))
-        busy.append(1000 * (time.process_time() - began))
-    p50, p95 = np.percentile(took[1:], (50, 95)).tolist()
-    return {"p50": p50, "p95": p95, "processor_p50": float(np.percentile(busy[1:], 50))}
 
 
 def line(found: dict[str, Any]) -> str:

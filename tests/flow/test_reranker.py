@@ -11,6 +11,7 @@ import pytest
 from typer.testing import Result
 
 from lmrec.artifacts.reranker import read_reranker
+from lmrec.artifacts.run import open_run
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.fields import Ragged
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
@@ -20,7 +21,7 @@ from lmrec.workflows.distil import distil_run
 from lmrec.workflows.judge import FUSED, judge_run
 from lmrec.workflows.report import report_run
 from lmrec.workflows.rerank import fit_reranker
-from lmrec.workflows.reranked import ALONE, RERANKED
+from lmrec.workflows.reranked import ALONE, RERANKED, read_reranking
 from lmrec.workflows.train import fit_run
 
 TOP_K = 6
@@ -95,6 +96,11 @@ def test_it_is_judged_and_reported(taught: Path) -> None:
     assert judged.reranking is not None
     assert [row.name for row in judged.reranking.table.rows] == [FUSED, RERANKED, ALONE]
     assert judged.reranking.table.form.n_cases == 30
+    assert judged.reranking.reading.processor_p50 > judged.reranking.plain.processor_p50  # whatever its weight is
+    assert "A list takes" in judged.reranking.cost
+    kept = read_reranking(open_run(taught))
+    assert kept is not None
+    assert kept.cost == judged.reranking.cost
     assert {"auc", "accuracy", "f1", "log_loss", "calibration_error"} <= judged.reranking.pairs.metrics.keys()
     page = report_run(taught).read_text()
     assert "Does reading the best of each list help?" in page

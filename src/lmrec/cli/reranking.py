@@ -88,8 +88,9 @@ def distil_command(
 
 
 def print_reranking(judgement: "RerankJudgement") -> None:
-    """Lists with and without it, and single pairs."""
+    """Lists with and without it, what they cost, and single pairs."""
     print_rich(judgement.table.rich())
+    say(judgement.cost)
     print_rich(judgement.pairs.rich())
 
 

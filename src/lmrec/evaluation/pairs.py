@@ -176,15 +176,50 @@ def _classes(chance: FloatArray, labels: IntArray) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class ListTimes:
+    """Milliseconds of one user's list: by the clock at the middle and at the 95th percentile; and of the processor at the
+    middle, which other work on the machine does not lengthen."""
+
+    p50: float
+    p95: float
+    processor_p50: float
+
+    @property
+    def words(self) -> str:
+        return f"{self.p50:.3g} ms (95th percentile {self.p95:.3g}, of the processor {self.processor_p50:.3g})"
+
+
+@dataclass(frozen=True)
 class RerankJudgement:
-    """table: lists before and after, over the whole catalog. pairs: what single predictions are worth."""
+    """table: lists before and after, over the whole catalog. pairs: what single predictions are worth. reading, plain: what a
+    list takes where the reranker reads its best `n_read`, whatever its weight is, and without."""
 
     table: JudgementTable
     pairs: PairJudgement
+    n_read: int
+    reading: ListTimes
+    plain: ListTimes
+
+    @property
+    def cost(self) -> str:
+        """One sentence."""
+        return f"A list takes {self.reading.words} where the best {self.n_read} are read, {self.plain.words} without."
 
     def as_dict(self) -> dict[str, Any]:
-        return {"table": self.table.as_dict(), "pairs": self.pairs.as_dict()}
+        return {
+            "table": self.table.as_dict(),
+            "pairs": self.pairs.as_dict(),
+            "n_read": self.n_read,
+            "reading": asdict(self.reading),
+            "plain": asdict(self.plain),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(JudgementTable.from_dict(values["table"]), PairJudgement.from_dict(values["pairs"]))
+        times = (ListTimes(**values[name]) for name in ("reading", "plain"))
+        return cls(
+            JudgementTable.from_dict(values["table"]),
+            PairJudgement.from_dict(values["pairs"]),
+            values["n_read"],
+            *times,
+        )

@@ -23,6 +23,7 @@ from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import RerankedScorer, Reranker
 from lmrec.topk import exclude_items, top_k
 from lmrec.training.pairs import NegativeSource, Pairs, Ratings, RerankerConfig, draw_pairs, drawn_source
+from lmrec.workflows.list_times import time_lists, time_reading
 
 RERANKED = "lmrec reranked"
 ALONE = "reranker alone"
@@ -75,7 +76,8 @@ def judge_reranking(
         },
     )
     pairs = judge_test_pairs(recipe, recommender, split, base, reranker)
-    judgement = RerankJudgement(table, pairs)
+    reading, plain = time_reading(recommender), time_lists(recommender, rerank=False)
+    judgement = RerankJudgement(table, pairs, described.top_k, reading, plain)
     write_json(run.reranking_file, judgement.as_dict())
     return judgement
 
