@@ -12,6 +12,7 @@ evaluation.json     the judge's table           report.html    the same with pic
 cases.parquet       where the relevant items of each judged case stood, for every row of that table
 ensemble.json       for an ensemble of runs, in place of checkpoint/ and vectors/: see ensemble.py
 reranker/           what puts the best of a list in order, where it was taught: see reranker.py
+list_stack/         what orders candidates beside the model, where there were lists that were shown: see list_stack.py
 reranking.json      the judge's table of that, and of single pairs
 snapshots/1, ...    runs that share all but the towers, see snapshots.py; where training.snapshots asks for them
 impressions.json    the judge's table of what was shown, where the data knows that
@@ -121,6 +122,10 @@ class RunFolder:
     @property
     def reranker(self) -> Path:
         return self.path / "reranker"
+
+    @property
+    def list_stack(self) -> Path:
+        return self.path / "list_stack"
 
     @property
     def reranker_state(self) -> Path:

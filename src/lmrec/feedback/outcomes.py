@@ -89,6 +89,27 @@ def followed_items(
     return [(request_id, item_id) for request_id, item_id in connection.execute(rows)]
 
 
+def clicked_items(
+    connection: Connection, after_ts: float, after_seq: int, upto_seq: int, judging: Judging = PLAIN_JUDGING
+) -> list[tuple[ItemId, float]]:
+    """(item, when its list was shown) of the positive events of these numbers, above `after_seq` up to `upto_seq`, that name a
+    list shown later than `after_ts` and an item of it. An item of a list counts once, with its first such event."""
+    dialect, heard = connection.dialect.name, EVENTS.alias()
+    named = select(heard.c.request_id).where(
+        heard.c.seq > after_seq, heard.c.seq <= upto_seq, heard.c.request_id.is_not(None)
+    )
+    joined = SHOWN.join(EVENTS, EVENTS.c.request_id == SHOWN.c.request_id)
+    first_seq = func.min(EVENTS.c.seq)
+    rows = (
+        _among(select(EVENTS.c.item_id, SHOWN.c.time_ts).select_from(joined), dialect, Lists(after_ts))
+        .where(SHOWN.c.request_id.in_(named), said_yes(judging), _holds(dialect))
+        .group_by(SHOWN.c.request_id, SHOWN.c.time_ts, EVENTS.c.item_id)
+        .having(first_seq > after_seq, first_seq <= upto_seq)
+        .order_by(first_seq)
+    )
+    return [(item_id, time_ts) for item_id, time_ts in connection.execute(rows)]
+
+
 def _count(connection: Connection, lists: Lists) -> int:
     counted = _among(select(func.count()).select_from(SHOWN), connection.dialect.name, lists)
     return int(connection.execute(counted).scalar_one())

@@ -272,6 +272,14 @@ class Store:
         with self._database.read() as connection:
             return outcomes.followed_items(connection, after_ts, until_ts, Judging.of(weighing).of_lists)
 
+    def clicked_items(
+        self, after_ts: float, after_seq: int, upto_seq: int, weighing: Weighing = PLAIN
+    ) -> list[tuple[ItemId, float]]:
+        """(item, when its list was shown) of the positive events of these numbers that name a list shown after `after_ts` and
+        an item of it, each item of a list once."""
+        with self._database.read() as connection:
+            return outcomes.clicked_items(connection, after_ts, after_seq, upto_seq, Judging.of(weighing).of_lists)
+
     # Rules
 
     def put_rule(self, rule: RuleRow, *, by: str = SYSTEM) -> None:

@@ -25,6 +25,11 @@ class ShownLog:
     clicked: BoolArray
     n_items: int
 
+    def before(self, at_ts: float) -> Self:
+        """What was shown strictly before an instant, UTC seconds."""
+        earlier = self.time_ts < at_ts
+        return type(self)(self.item_idx[earlier], self.time_ts[earlier], self.clicked[earlier], self.n_items)
+
 
 class ClickRateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,8 +68,7 @@ class ClickRate:
         if self._counts is None:
             raise LmrecError(f"'{self.name}' was asked before it was fitted. Call fit(log) first.")
         shows, clicks = self._counts.before(candidates, time_ts)
-        prior = self.config.prior_shows
-        return (clicks + prior * self._counts.rate) / (shows + prior)
+        return click_rate(shows, clicks, self._counts.rate, self.config)
 
 
 class ClicksSoFar:
@@ -77,7 +81,7 @@ class ClicksSoFar:
 
     def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
         """(n_shown,)."""
-        return np.log1p(self._counts.before(candidates, time_ts)[1])
+        return clicks_so_far(self._counts.before(candidates, time_ts)[1])
 
 
 class Freshness:
@@ -86,14 +90,34 @@ class Freshness:
     name = "freshness"
 
     def __init__(self, log: ShownLog) -> None:
-        self._first = np.full(log.n_items, np.inf)
-        np.minimum.at(self._first, log.item_idx, log.time_ts)
+        self._first_ts = first_shows(log)
 
     def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
         """(n_shown,)."""
-        age = (time_ts[candidates.row_of_value] - self._first[candidates.values]) / SECONDS_AN_HOUR
-        freshness: FloatArray = -np.log1p(np.maximum(age, 0.0))
-        return freshness
+        return freshness(time_ts[candidates.row_of_value] - self._first_ts[candidates.values])
+
+
+def click_rate(shows: FloatArray, clicks: FloatArray, rate: float, config: ClickRateConfig) -> FloatArray:
+    """(S,) the score of `ClickRate`."""
+    return (clicks + config.prior_shows * rate) / (shows + config.prior_shows)
+
+
+def clicks_so_far(clicks: FloatArray) -> FloatArray:
+    """(S,) the score of `ClicksSoFar`."""
+    return np.log1p(clicks)
+
+
+def freshness(age_s: FloatArray) -> FloatArray:
+    """(S,) the score of `Freshness`; age_s: since the first show, below 0 where there was none before."""
+    found: FloatArray = -np.log1p(np.maximum(age_s / SECONDS_AN_HOUR, 0.0))
+    return found
+
+
+def first_shows(log: ShownLog) -> FloatArray:
+    """(N,) when each item was first shown, infinity for never."""
+    first = np.full(log.n_items, np.inf)
+    np.minimum.at(first, log.item_idx, log.time_ts)
+    return first
 
 
 class LiveCounts:

@@ -25,7 +25,7 @@ class LiveQuery:
     catalog's columns along. `profile`: what else is known of them, columns of user_model.profile; what was not learnt adds
     nothing. `asked_words`: whether the question itself gave what the profile says in words; then too many are refused, else
     they keep a reranker from reading. `candidates`: the items to be put in order, in place of the whole catalog; those that it
-    lacks are named in the answer.
+    lacks are named in the answer. `at_ts`: when, UTC seconds, where what is live counts; unset: now.
     """
 
     history: tuple[ItemId, ...] = ()
@@ -41,6 +41,7 @@ class LiveQuery:
     profile: Mapping[str, Any] = field(default_factory=dict)
     asked_words: bool = True
     candidates: tuple[ItemId, ...] | None = None
+    at_ts: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ import polars as pl
 
 from lmrec.errors import InputError, UnknownIdError
 from lmrec.fields import ItemId
+from lmrec.models.live_stack import RunningCounts
 from lmrec.retrieval.answers import EncodedItem, ItemChange, LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.casting import cast_items, fitting_fields
 from lmrec.retrieval.filters import Filter, parse_filter
 from lmrec.retrieval.live_catalog import LiveCatalog
-from lmrec.retrieval.live_lists import ListMaker, read_text, title_mask
+from lmrec.retrieval.live_lists import ListMaker, LiveOrder, read_text, title_mask
 from lmrec.retrieval.live_scorer import LiveScorer
 from lmrec.retrieval.ranked import rankings_of
 from lmrec.retrieval.recommender import Recommender
@@ -45,7 +46,8 @@ class LiveState:
 
 
 class LiveRecommender:
-    """Answers and changes from any thread."""
+    """Answers and changes from any thread. `counts`: how items fared so far, where that orders candidates; one thread may add
+    to them what is shown and clicked."""
 
     def __init__(self, recommender: Recommender, rules: Mapping[str, Rule] | None = None) -> None:
         self.recommender = recommender
@@ -62,7 +64,10 @@ class LiveRecommender:
             recommender.words.check_whole if template.user else None,
             rankings_of(recommender.parts_scorer) if recommender.by_ranks else (),
         )
-        self._lists = ListMaker(self.scorer, recommender.reranker)
+        stack = recommender.list_stack
+        self.counts: RunningCounts | None = None if stack is None else stack.counts()
+        live_order = None if stack is None or self.counts is None else LiveOrder(stack.stack, self.counts)
+        self._lists = ListMaker(self.scorer, recommender.reranker, live_order)
         self._rules: Mapping[str, Rule] = dict(rules or {})
         self._review = Review()
         self._versions: dict[ItemId, int] = {}

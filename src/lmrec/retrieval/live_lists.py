@@ -1,5 +1,6 @@
 """From scores over a snapshot to lists: what may be shown, the best of it, variety, pins, and the words to show."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lmrec.errors import InputError
 from lmrec.fields import ITEM_ID, BoolArray
+from lmrec.models.live_stack import LiveStack, RunningCounts
 from lmrec.retrieval.answers import Basis, LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.candidates import Candidates, find_candidates
 from lmrec.retrieval.casting import Fields, checked_text
@@ -34,11 +36,20 @@ _PERSONAL_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, eq=False)
+class LiveOrder:
+    """How candidates are ordered by what is live: the stack that was learnt, and how items fared so far."""
+
+    stack: LiveStack
+    counts: RunningCounts
+
+
+@dataclass(frozen=True, eq=False)
 class ListMaker:
     """Answers over the snapshot and rules that it is given; keeps nothing."""
 
     scorer: LiveScorer
     reranker: Reranker | None = None
+    live_order: "LiveOrder | None" = None
 
     def recommend(self, snapshot: Snapshot, rules: CompiledRules, queries: Sequence[LiveQuery]) -> list[LiveAnswer]:
         for query in queries:
@@ -154,7 +165,7 @@ class ListMaker:
     def _standings(self, snapshot: Snapshot, asked: Sequence["_Asked"]) -> list[Standing | Searched]:
         """(B,) by the model, with boosts; of those of whom nothing is known, by popularity. What may not be shown is
         hidden, and what is not among the candidates where there are any."""
-        known = [at for at, own in enumerate(asked) if self._knows(own)]
+        known = [at for at, own in enumerate(asked) if self._is_scored(own)]
         standings: dict[int, Standing | Searched] = {}
         if known:
             users = self._query(snapshot, [asked[at] for at in known])
@@ -173,16 +184,26 @@ class ListMaker:
                     standings[known[place]] = asked[known[place]].behind_rules(snapshot, one)
             for place in named:
                 own = asked[known[place]]
-                scores = self.scorer.scores_at(snapshot, users[place], own.history, own.candidate_rows)
-                among = Standing.among(snapshot.n_rows, own.candidate_rows, scores, bool(self.scorer.rankings))
-                standings[known[place]] = own.behind_rules(snapshot, among)
+                standings[known[place]] = own.behind_rules(snapshot, self._among(snapshot, users[place], own))
         for at, own in enumerate(asked):
             if at not in standings:
                 standings[at] = own.hidden(snapshot, own.popular(snapshot))
         return [standings[at] for at in range(len(asked))]
 
-    def _knows(self, asked: "_Asked") -> bool:
-        return bool(asked.history) or asked.text is not None or self.scorer.knows(asked.query.profile)
+    def _among(self, snapshot: Snapshot, user: Tensor, asked: "_Asked") -> Standing:
+        """The candidates by the model, and by how they fared so far where that counts."""
+        rows, order = asked.candidate_rows, self.live_order
+        scores = self.scorer.scores_at(snapshot, user, asked.history, rows)
+        if order is None:
+            return Standing.among(snapshot.n_rows, rows, scores, bool(self.scorer.rankings))
+        at_ts = time.time() if asked.query.at_ts is None else asked.query.at_ts
+        fared = order.counts.before([snapshot.ids[row] for row in rows], at_ts)
+        return Standing.among(snapshot.n_rows, rows, order.stack.score(scores, fared).astype(np.float32))
+
+    def _is_scored(self, asked: "_Asked") -> bool:
+        """Whether the model is asked: of whom nothing is known it is where what is live counts beside it."""
+        is_known = asked.history or asked.text is not None or self.scorer.knows(asked.query.profile)
+        return bool(is_known) or (asked.candidates is not None and self.live_order is not None)
 
     def _query(self, snapshot: Snapshot, asked: Sequence["_Asked"]) -> Tensor:
         return self.scorer.query(
@@ -207,7 +228,8 @@ class ListMaker:
         anything, made various, with pins at their places."""
         pins = [pin for pin in rules.pins if standing.is_shown(pin.row)]
         pool, score_of = standing.best(self._pool(query), [pin.row for pin in pins])
-        if (beside.history or beside.user) and self.reranker is not None:
+        is_live = query.candidates is not None and self.live_order is not None
+        if (beside.history or beside.user) and self.reranker is not None and not is_live:
             pool, score_of = self._read(snapshot, self.reranker, beside, pool, score_of)
         rows = pool[: query.k]
         if query.diversity > 0:

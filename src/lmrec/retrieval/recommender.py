@@ -1,5 +1,6 @@
 """Recommendations from a run folder, for known users, for histories never seen, and for words."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lmrec.artifacts.checkpoint import Checkpoint, ItemVectors, load_vectors, read_checkpoint
 from lmrec.artifacts.ensemble import EnsembleKind, read_ensemble
+from lmrec.artifacts.list_stack import ListStack, load_list_stack
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.catalog import Catalog
 from lmrec.data.history import HistoryIndex
@@ -34,6 +36,7 @@ from lmrec.fields import (
     text_array,
 )
 from lmrec.models.fusion import Fusion
+from lmrec.models.live_stack import RunningCounts
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.candidates import find_candidates
@@ -141,6 +144,7 @@ class Recommender:
     reranker: Reranker | None = None
     users: UserTable | None = None
     user_template: UserTemplate = _NO_WORDS  # of what is read before histories, by the model or by its reranker
+    list_stack: ListStack | None = None  # what orders candidates beside the model, where lists that were shown told
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -168,6 +172,7 @@ class Recommender:
             fusion=checkpoint.load_fusion(),
             words=WordEncoder(checkpoint, catalog),
             reranker=reranker,
+            list_stack=load_list_stack(run.list_stack, catalog.ids) if run.list_stack.exists() else None,
         )
         return loaded.reading(_user_template(checkpoint, reranker))
 
@@ -234,10 +239,15 @@ class Recommender:
         history: Sequence[ItemId] | None = None,
         profile: Mapping[str, object] | None = None,
         rerank: bool = True,
+        counts: RunningCounts | None = None,
+        at_ts: float | None = None,
     ) -> RankedCandidates:
         """These candidates in order for one user, or for one history (item ids, oldest first) of a user never seen, whether
         they have been seen or not. Equal scores keep the order given; an item that is named twice stands there once.
 
+        A run that was fitted with lists that were shown orders by its model's score and by how each item fared so far
+        (`lmrec.models.live_stack`), and its reranker, if it has one, reads nothing: counts, which are those of the run unless
+        given, as of at_ts, UTC seconds, which is now unless given.
         profile, rerank, and users that the run does not know: as in `recommend`.
         Raises InputError for no candidates and more than MAX_CANDIDATES, and where both or neither of user and history are
         given; UnknownIdError where the catalog has none of the candidates, and for an item of a history that it lacks.
@@ -251,12 +261,16 @@ class Recommender:
             None if profile is None else [profile],
         )
         rows = np.array(found.rows, np.int64)
-        scores = self.list_scorer.score(asked)[0, rows]
+        scores: FloatArray = self.list_scorer.score(asked)[0, rows]
+        if self.list_stack is not None:
+            counts = self.list_stack.counts() if counts is None else counts
+            ids = [self.catalog.ids[row] for row in rows]
+            scores = self.list_stack.stack.score(scores, counts.before(ids, time.time() if at_ts is None else at_ts))
         items = tuple(
             ScoredItem(self.catalog.ids[rows[at]], self.catalog.titles[rows[at]], float(scores[at]))
             for at in np.argsort(-scores, kind="stable")
         )
-        reranker = self.reranker if rerank else None
+        reranker = self.reranker if rerank and self.list_stack is None else None
         if reranker is not None:
             items = self._reordered(reranker, asked[0], asked.words[0], items, asked=name is None)
         (basis,) = self._bases(asked, reranker)

@@ -11,19 +11,22 @@ from dataclasses import dataclass, field
 from lmrec.feedback.assignment import Arm, Experiment, assign
 from lmrec.fields import UserId
 from lmrec.retrieval.live import LiveRecommender
+from lmrec.service.fared import FaredCounts
 from lmrec.service.popularity import LiveCounts
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
     """A generation in memory. `created_ts`: when it was made; `since_ts`: since when this process serves it. `counts`: of
-    the events that it has not learnt; only the watcher touches them."""
+    the events that it has not learnt; fared: of the lists shown since, where they order candidates; only the watcher touches
+    both."""
 
     generation: str
     live: LiveRecommender
     counts: LiveCounts
     created_ts: float
     since_ts: float
+    fared: FaredCounts | None = None
 
 
 @dataclass(frozen=True, eq=False)

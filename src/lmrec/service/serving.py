@@ -25,6 +25,7 @@ from lmrec.fields import ItemId
 from lmrec.retrieval.live import LiveRecommender
 from lmrec.retrieval.rules import Review, Rule, compile_rules, load_rules_file, parse_rule
 from lmrec.service.errors import busy
+from lmrec.service.fared import FaredCounts
 from lmrec.service.lineup import Lineup, Served
 from lmrec.service.logs import log, log_failure
 from lmrec.service.popularity import LiveCounts
@@ -126,7 +127,7 @@ class Serving:
             live.warm_up()  # at the very first start the service is up first; see ServiceState
         counts = self._count_news(name)
         live.set_popularity(counts.weights())
-        return Served(name, live, counts, _created_ts(self._run, name), time.time())
+        return Served(name, live, counts, _created_ts(self._run, name), time.time(), self._count_lists(name, live))
 
     def _adopt(self, lineup: Lineup) -> None:
         with self._changing:
@@ -403,10 +404,22 @@ class Serving:
     # ---- popularity
 
     def count(self) -> None:
-        """Take in the events since the last time."""
+        """Take in the events and the lists since the last time."""
         for served in self.lineup.all_served:
             if served.counts.update():
                 served.live.set_popularity(served.counts.weights())
+            if served.fared is not None:
+                served.fared.update()
+
+    def _count_lists(self, name: str, live: LiveRecommender) -> FaredCounts | None:
+        """Of the lists that were shown since the generation's own, where it orders candidates by them."""
+        stack = live.recommender.list_stack
+        if stack is None or live.counts is None:
+            return None
+        weighing = read_weighing(RunFolder(generation_path(self._run, name)))
+        fared = FaredCounts(self._store, live.counts, stack.until_ts, weighing=weighing)
+        fared.update()
+        return fared
 
     def _count_news(self, name: str) -> LiveCounts:
         folder = RunFolder(generation_path(self._run, name))

@@ -60,7 +60,9 @@ class ServiceSettings(BaseModel):
     retry_s: float = Field(
         default=30.0, gt=0, description="How long until a generation that did not load is tried again."
     )
-    popularity_s: float = Field(default=5.0, gt=0, description="How often what is popular is counted anew.")
+    popularity_s: float = Field(
+        default=5.0, gt=0, description="How often what is popular, and how items fare in lists, is counted."
+    )
     keep_lists_days: float = Field(
         default=90.0,
         ge=0,

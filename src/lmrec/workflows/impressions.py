@@ -6,18 +6,18 @@ are judged. A history is what its user did strictly before the list; live counts
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import polars as pl
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from lmrec.artifacts.files import write_json
 from lmrec.artifacts.run import RunFolder
 from lmrec.data.catalog import Catalog
-from lmrec.data.history import HistoryIndex
 from lmrec.data.impressions import Impressions
 from lmrec.data.interactions import Interactions
 from lmrec.data.proof import show_time
@@ -37,6 +37,7 @@ from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.click_rates import ClickRate, ClicksSoFar, Freshness, ShownLog
 from lmrec.models.collaborative import Popularity
 from lmrec.models.labels import LabelMatch, LabelMatchConfig
+from lmrec.models.live_stack import LiveStack, LoggedCounts
 from lmrec.models.nrms import NRMS, NRMSConfig
 from lmrec.models.stacking import Stack, fit_stack
 from lmrec.progress import progress_bar
@@ -45,27 +46,18 @@ from lmrec.retrieval.recommender import Recommender
 from lmrec.training.clicks import ClickLists, ClickTrainingConfig, fit_clicks, score_lists
 from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.encode import read_texts, untuned_vectors
+from lmrec.workflows.list_stack import Parts, StackedLists, best_click_rate, rate_before, split_lists, stack_lists
 
 NRMS_NAME = "NRMS on the same vectors"
 STACKED = "lmrec + live counts"
-STACKED_RIVALS = "the same without lmrec"
+STACKED_WITHOUT = "the same without lmrec"
+STACKED_RIVALS = "live counts + words, labels and NRMS"
 _NRMS_RATES = (2e-4, 5e-4, 1e-3)
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """The lists of each part of the split, and everything that was shown, for counting live."""
-
-    train: ShownLists
-    validation: ShownLists
-    test: ShownLists
-    shown: ShownLog
-    n_left_out: int
-
-
-@dataclass(frozen=True, eq=False)
-class Stacked:
-    """Several scorers of lists as one."""
+class _Stacked:
+    """Several scorers of lists as one: a rival that knows all that the others know."""
 
     name: str
     scorers: tuple[ListScorer, ...]
@@ -124,7 +116,8 @@ def judge_impressions(
     def whole(name: str, scorer: Scorer) -> CatalogScorer:
         return CatalogScorer(name, scorer, n_items)
 
-    rate = _best([scorer.fit(parts.shown) for scorer in ClickRate.candidates()], parts.validation, notes)
+    rate = best_click_rate(parts)
+    notes[rate.name] = _settings_note(rate.config, len(ClickRate.candidates()))
     match = _best(LabelMatch.candidates(words, labels), parts.validation, notes)
     nrms = _train_nrms(torch.from_numpy(words), parts, notes, show)
     plain: list[ListScorer] = [
@@ -136,23 +129,30 @@ def judge_impressions(
         nrms,
     ]
     models = own()
-    without = stack_lists(STACKED_RIVALS, plain, parts.validation)
-    before = stack_lists(STACKED, [whole(served, models[served].before), *plain], parts.validation)
-    with_ours = replace(before, scorers=(whole(served, models[served].asked), *plain))
-    for stacked in (without, before):
-        notes[stacked.name] = f"weights from validation lists, in deviations of each part: {stacked.stack.words()}"
+    together = _stack_rivals(plain, parts.validation)
+    live_only = stack_lists(None, parts, rate, rate_before(parts.shown, split.cut_ts[0]))
+    logged = LoggedCounts(parts.shown, rate.config.half_life_hours)
+    without = StackedLists(STACKED_WITHOUT, live_only, logged)
+    with_ours: list[tuple[ListScorer, ListScorer]] = []
+    noted = [(STACKED_RIVALS, together.stack), (STACKED_WITHOUT, live_only.stack)]
+    if recommender.list_stack is not None:  # else this run serves none
+        with_ours = [stacked_pair(recommender.list_stack.stack, parts.shown, models[served], served, n_items)]
+        noted.append((STACKED, recommender.list_stack.stack.stack))
+    for name, stack in noted:
+        notes[name] = f"weights from validation lists, in deviations of each part: {stack.words()}"
     counted = [Popularity().fit(log_arrays(log, n_items)) for log in (split.train_and_validation, split.train)]
     popular, popular_before = (whole(one.name, one) for one in counted)
     rivals: list[tuple[ListScorer, ListScorer]] = [(popular, popular_before)]
-    rivals += [(one, one) for one in (rate, match, nrms, without)]
+    rivals += [(one, one) for one in (rate, match, nrms, without, together)]
     ours: list[tuple[ListScorer, ListScorer]] = [
         (whole(name, model.asked), whole(name, model.before)) for name, model in models.items()
     ]
     with progress_bar("judge impressions", show) as bar:
         found = []
-        for asked, earlier in [*rivals, *ours, (with_ours, before)]:
+        every = [*rivals, *ours, *with_ours]
+        for asked, earlier in every:
             found.append(evaluate_lists(asked, parts.test, parts.validation, earlier))
-            bar(len(found), len(rivals) + len(ours) + 1)
+            bar(len(found), len(every))
     table = build_impression_table(
         found,
         [rival.name for rival, _ in rivals],
@@ -175,35 +175,25 @@ def read_impression_table(run: RunFolder) -> ImpressionTable | None:
     return ImpressionTable.from_dict(json.loads(run.impressions_file.read_text(encoding="utf-8")))
 
 
-def split_lists(
-    impressions: Impressions, interactions: Interactions, cut_ts: tuple[float, float], n_items: int
-) -> Parts:
-    """Lists before the first cut, between both, and from the second on; those that no order can be wrong for left out."""
-    index = HistoryIndex.from_interactions(interactions)
-    usable = impressions.take(np.flatnonzero(impressions.can_be_judged))
+def stacked_pair(
+    stack: LiveStack, shown: ShownLog, model: OwnModel, served: str, n_items: int
+) -> tuple[ListScorer, ListScorer]:
+    """What the run serves for candidates, asked of lists of this log: with the model as it is asked, and as it was before
+    validation."""
+    counts = LoggedCounts(shown, stack.click_rate.half_life_hours)
 
-    def ask(first_ts: float, end_ts: float) -> ShownLists:
-        found = usable.between(first_ts, end_ts)
-        before = index.before(found.user_idx, found.time_ts)
-        return ShownLists(found.user_idx, found.time_ts, before, found.candidates, found.clicked)
+    def with_scores_of(scorer: Scorer) -> ListScorer:
+        return StackedLists(STACKED, stack, counts, CatalogScorer(served, scorer, n_items))
 
-    validation_ts, test_ts = cut_ts
-    shown = impressions.candidates
-    return Parts(
-        train=ask(-np.inf, validation_ts),
-        validation=ask(validation_ts, test_ts),
-        test=ask(test_ts, np.inf),
-        shown=ShownLog(shown.values, impressions.time_ts[shown.row_of_value], impressions.clicked, n_items),
-        n_left_out=len(impressions) - len(usable),
-    )
+    return with_scores_of(model.asked), with_scores_of(model.before)
 
 
-def stack_lists(name: str, scorers: Sequence[ListScorer], lists: ShownLists) -> Stacked:
+def _stack_rivals(scorers: Sequence[ListScorer], lists: ShownLists) -> _Stacked:
     """Scorers fused with weights that foretell best what was clicked in these lists."""
     parts = [scorer.score_shown(lists.history, lists.candidates, lists.time_ts) for scorer in scorers]
     names = _different([scorer.name for scorer in scorers])
     stack = fit_stack(names, np.stack(parts, axis=1).astype(np.float64), lists.candidates, lists.clicked, pull=1e-2)
-    return Stacked(name, tuple(scorers), stack)
+    return _Stacked(STACKED_RIVALS, tuple(scorers), stack)
 
 
 def label_rows(catalog: Catalog) -> list[IntArray]:
@@ -232,9 +222,13 @@ def _best(scorers: Sequence[ListScorer], validation: ShownLists, notes: dict[str
     found = [mean_auc(scorer, validation) for scorer in scorers]
     best = scorers[int(np.argmax(found))]
     config = getattr(best, "config")  # noqa: B009 - every scorer with settings has one
-    settings = ", ".join(f"{key} {value}" for key, value in config.model_dump().items() if value is not None)
-    notes[best.name] = f"{settings} (best of {len(scorers)} on validation lists)"
+    notes[best.name] = _settings_note(config, len(scorers))
     return best
+
+
+def _settings_note(config: BaseModel, n_tried: int) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in config.model_dump().items() if value is not None)
+    return f"{settings} (best of {n_tried} on validation lists)"
 
 
 def _train_nrms(text_vec: Tensor, parts: Parts, notes: dict[str, str], show: bool) -> ListScorer:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_checkpoint, save_vectors
+from lmrec.artifacts.list_stack import save_list_stack
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment
 from lmrec.artifacts.snapshots import save_snapshot
 from lmrec.artifacts.training_state import read_counters
@@ -33,6 +34,7 @@ from lmrec.models.encoder import TextEncoder
 from lmrec.models.fusion import Fusion, FusionWeights
 from lmrec.models.two_tower import TwoTower
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
+from lmrec.retrieval.ensemble import AnyScorer, answering
 from lmrec.retrieval.scorer import Scorer, build_bank
 from lmrec.text.template import Template, build_template
 from lmrec.text.tokens import tokenize_texts
@@ -51,6 +53,7 @@ from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
+from lmrec.workflows.list_stack import fit_list_stack
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
@@ -254,6 +257,10 @@ def _train(
             laps.end("train again with validation")
     weights, fused_metric = weights_by_recipe(trained_scorer("validation", learner, recipe), split, recipe, show)
     laps.end("weigh what is fused")
+    if prepared.dataset.impressions is not None:
+        before = learner_scorer("before", learner, recipe).fused(fit_fusion(weights, split.train, catalog.n_items))
+        _keep_list_stack(run, answering(before), prepared.dataset.impressions, prepared)
+        laps.end("weigh what is live")
     run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
     # The judge shows both stages, as far as what is served is not one of them. A history read as text would need the
     # language model too: that one is told in words.
@@ -288,6 +295,14 @@ def _train(
     laps.end("vectors, index and files")
     run.update_record(laps=laps.seconds)
     return report
+
+
+def _keep_list_stack(run: RunFolder, before: AnyScorer, impressions: Impressions, prepared: Prepared) -> None:
+    """What orders candidates, where lists that were shown tell; before: the model as it was before validation."""
+    interactions, ids = prepared.dataset.interactions, prepared.dataset.catalog.ids
+    stack = fit_list_stack(before, impressions, interactions, prepared.split, ids)
+    if stack is not None:
+        save_list_stack(run.list_stack, stack, ids)
 
 
 def refit_epochs(recipe: Recipe, split: Split, report: TrainingReport) -> int:

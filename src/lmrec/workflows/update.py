@@ -32,6 +32,7 @@ from lmrec.artifacts.generation import (
     read_pointer,
     read_serving,
 )
+from lmrec.artifacts.list_stack import save_list_stack
 from lmrec.artifacts.lock import UPDATING, locked
 from lmrec.artifacts.reranker import share_reranker
 from lmrec.artifacts.run import RunFolder, describe_environment, open_run
@@ -333,6 +334,8 @@ def _save(
     _share_unchanged(served.folder / "encoder", folder.checkpoint / "encoder")
     if news.folder.reranker.exists():  # it reads texts alone, and an update leaves their template as it is
         share_reranker(news.folder.reranker, folder.reranker)
+    if news.served.list_stack is not None:  # lists that were shown since are counted from the store
+        save_list_stack(folder.list_stack, news.served.list_stack, dataset.catalog.ids)
     vectors = compute_item_vectors(warm.learner.towers, warm.learner.text_vec)
     save_vectors(folder.vectors_file, vectors, checkpoint, dataset.catalog.fingerprint)
     save_index(folder, scorer, dataset.interactions, recipe.index, checkpoint.fingerprint)

@@ -7,6 +7,7 @@ from lmrec.errors import InputError
 from lmrec.fields import Ragged
 from lmrec.models.click_rates import ClickRate, ClickRateConfig, ClicksSoFar, Freshness, ShownLog
 from lmrec.models.labels import LabelMatch, LabelMatchConfig
+from lmrec.models.live_stack import LIVE_PARTS, OWN, Fared, LoggedCounts, counts_at_end, fit_live_stack
 from lmrec.models.stacking import fit_stack
 
 HOUR = 3600.0
@@ -82,3 +83,62 @@ def test_a_part_that_never_differs_weighs_nothing() -> None:
     stack = fit_stack(["told", "flat"], parts, lists, np.tile([True, False, False, False], 10))
     assert stack.weights[0] > 1.0
     assert stack.weights[1] == 0.0
+
+
+def log_of(seed: int, n: int = 300, n_items: int = 12) -> ShownLog:
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.uniform(0, 200 * HOUR, n))
+    return ShownLog(rng.integers(0, n_items, n), times, rng.random(n) < 0.3, n_items)
+
+
+def part_of(log: ShownLog, mask: np.ndarray) -> ShownLog:
+    return ShownLog(log.item_idx[mask], log.time_ts[mask], log.clicked[mask], log.n_items)
+
+
+@pytest.mark.parametrize("half_life_hours", [None, 6.0])
+def test_counts_that_run_on_are_those_of_the_whole_log(half_life_hours: float | None) -> None:
+    log, ids = log_of(0), [f"i{row}" for row in range(12)]
+    first_ts, at_ts = 60 * HOUR, 150 * HOUR
+    running = counts_at_end(part_of(log, log.time_ts < first_ts), ids, half_life_hours)
+    later = np.flatnonzero((log.time_ts >= first_ts) & (log.time_ts < at_ts))
+    for row in np.random.default_rng(1).permutation(later):  # in any order
+        running.add_shows([ids[log.item_idx[row]]], log.time_ts[row])
+        if log.clicked[row]:
+            running.add_click(ids[log.item_idx[row]], log.time_ts[row])
+    candidates = Ragged.from_rows([[3, 0, 11, 7]])
+    logged = LoggedCounts(log, half_life_hours).before(candidates, np.array([at_ts]))
+    found = running.before([ids[row] for row in candidates[0]], at_ts)
+    for name in ("shows", "clicks", "n_clicks", "age_s"):
+        assert getattr(found, name) == pytest.approx(getattr(logged, name)), name
+    never = running.before(["elsewhere"], at_ts)
+    assert (never.shows[0], never.clicks[0], never.n_clicks[0]) == (0, 0, 0)
+    assert never.age_s[0] < 0
+
+
+def test_a_live_stack_finds_who_clicks_by_what() -> None:
+    rng = np.random.default_rng(2)
+    n = 4000
+    lists = Ragged(np.arange(n), np.arange(0, n + 1, 8))
+    own = rng.standard_normal(n)
+    fared = Fared(
+        rng.uniform(5, 50, n), rng.uniform(0, 5, n), rng.integers(0, 9, n).astype(float), rng.uniform(0, 9e4, n)
+    )
+    config = ClickRateConfig(prior_shows=5.0)
+    rate = (fared.clicks + 5 * 0.1) / (fared.shows + 5)
+    chosen = (2 * own + 20 * rate + rng.gumbel(size=n)).reshape(-1, 8)
+    clicked = (chosen == chosen.max(axis=1, keepdims=True)).ravel()
+    stack = fit_live_stack(own, fared, config, 0.1, lists, clicked)
+    weights = dict(zip(stack.stack.names, stack.stack.weights, strict=True))
+    assert weights[OWN] > weights[ClickRate.name] > 4 * abs(weights[ClicksSoFar.name])
+    without = fit_live_stack(None, fared, config, 0.1, lists, clicked)
+    assert without.stack.names == LIVE_PARTS
+    by_hand = sum(
+        weight * part / scale
+        for weight, scale, part in zip(
+            without.stack.weights,
+            without.stack.scale,
+            (rate, np.log1p(fared.n_clicks), -np.log1p(fared.age_s / HOUR)),
+            strict=True,
+        )
+    )
+    assert without.score(None, fared) == pytest.approx(by_hand)
