@@ -61,7 +61,7 @@ ADAPTERS = (
     _adapter("pfeiffer", "one bottleneck a layer (Pfeiffer et al. 2020)"),
 )
 
-# The common second stage has eight steps of the language model in all, which can hardly differ from none. Here about 200, one
+# The common second stage has eight steps of the language model in all, which can hardly differ from none. Here 120 to 200, one
 # a step of the towers, from the plain first stage: each row beside a control whose towers take the same steps on the same
 # batches at the same rates. Its language model stands still: a rate that fp32 cannot add, and one pass an epoch instead of one
 # a step. `training.patience` may end a row's second stage sooner.
