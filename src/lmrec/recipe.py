@@ -285,8 +285,8 @@ def _said(overrides: Sequence[str]) -> list[str]:
 
 
 def _is_one_of(key: str, keys: Sequence[str]) -> bool:
-    """keys: they themselves, or whole parts ("index.*")."""
-    return any(fnmatchcase(key, one) for one in keys)
+    """keys: they themselves, or whole parts ("index.*"); what lies within a key, or holds a whole part, counts too."""
+    return any(fnmatchcase(key, one) or key.startswith(f"{one}.") or f"{key}.*" == one for one in keys)
 
 
 def _listed(keys: Sequence[str]) -> str:

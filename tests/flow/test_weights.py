@@ -61,7 +61,7 @@ def write_log(n_users: int = 8, n_events: int = 30, seed: int = 0) -> pl.DataFra
     n = n_users * n_events
     kinds = rng.choice(["view", "Purchase", "refund", "impression", "share"], n, p=[0.3, 0.35, 0.2, 0.05, 0.1])
     is_old = np.arange(n) < 2 * n // 3
-    stars = np.where(is_old, rng.integers(2, 5, n), rng.integers(1, 6, n))  # later ones go further
+    stars = np.where(is_old, rng.integers(2, 5, n), rng.integers(1, 6, n).clip(2, 4))
     items = np.where(is_old, rng.integers(5, size=n), rng.integers(8, size=n))  # and some are of what nobody had before
     return pl.DataFrame(
         {

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from lmrec.errors import RecipeError
-from lmrec.recipe import Recipe, describe_keys, load_recipe, recipe_toml
+from lmrec.recipe import Recipe, describe_keys, load_heard, load_recipe, recipe_toml
 
 
 @pytest.mark.parametrize(
@@ -226,3 +226,11 @@ def test_every_choice_is_described() -> None:
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Recipe().encoder.max_tokens = 3
+
+
+def test_what_lies_within_a_key_that_is_heard_or_holds_a_part_is_heard_too() -> None:
+    said = ["data.columns.item_id=asin", "pretrain={objective = 'simcse'}"]
+    recipe, unheard = load_heard(None, said, {}, lambda _: ["data.columns", "pretrain.*"], "this")
+    assert (recipe.data.columns, recipe.pretrain.objective, unheard) == ({"item_id": "asin"}, "simcse", ())
+    with pytest.raises(RecipeError, match="--set data.language is not heard by this"):
+        load_heard(None, [*said, "data.language=en"], {}, lambda _: ["data.columns", "pretrain.*"], "this")

@@ -17,7 +17,7 @@ from typing import Any
 
 from lmrec.artifacts.files import read_json
 from lmrec.artifacts.run import RunFolder, open_run
-from lmrec.artifacts.weighing import WEIGHING_FILE
+from lmrec.artifacts.weighing import read_weighing
 from lmrec.errors import RunFolderError, UnknownIdError
 
 FIRST = "0"
@@ -27,7 +27,7 @@ _FRESH = re.compile(r"\.([0-9]{4,9})\.new")
 _NUMBERED = re.compile(r"\.?([0-9]{4,9})(?:\.new)?")
 _DESCRIPTION = "generation.json"
 _MAX_TRAIL = 100
-_TABLES = ("catalog.parquet", "interactions.parquet", WEIGHING_FILE)
+_TABLES = ("catalog.parquet", "interactions.parquet")
 _JUDGED = ("ndcg@10", "recall@10", "mrr@10")
 
 
@@ -261,6 +261,8 @@ def _check_whole(run: Path | str, name: str) -> None:
         missing = [file for file in needed if not file.exists()]
         if missing:
             raise RunFolderError(f"{missing[0]} is missing")
+        for model in models:
+            read_weighing(model)
     except RunFolderError as error:
         if name == FIRST:
             raise

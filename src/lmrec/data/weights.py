@@ -14,6 +14,7 @@ from lmrec.fields import KIND, RATING, WEIGHT
 LEFT: Final = "__left"
 GONE: Final = "__gone"
 TAKEN: Final = "__taken"
+_CRUMB: Final = 1e-6  # what rounding leaves of weights in kilograms or metres
 _LEVEL, _LOWEST, _BEFORE = "__level", "__lowest", "__before"
 _STEP, _WHAT, _PLACE, _IS_RETURN, _AMOUNT = "__step", "__what", "__place", "__is_return", "__amount"
 
@@ -37,14 +38,20 @@ def weigh(events: pl.DataFrame, weighing: Weighing) -> pl.Series:
 
 def fitted(weighing: Weighing, ratings: pl.Series) -> Weighing:
     """The same recipe over a log with these ratings; null and NaN: none."""
+    rating = _rated(ratings)
+    lowest, highest = rating.select(pl.col(RATING).min(), pl.col(RATING).max().alias("highest")).row(0)
+    return on_the_scale(weighing.model_copy(update={"lowest": lowest, "highest": highest}), ratings)
+
+
+def on_the_scale(weighing: Weighing, ratings: pl.Series) -> Weighing:
+    """The same scale, with what an event without a rating counts beside these: the mean of what they count."""
+    unrated = _rated(ratings).select(_of_rating(weighing).mean()).item()
+    return weighing.model_copy(update={"unrated": 1.0 if unrated is None else unrated})
+
+
+def _rated(ratings: pl.Series) -> pl.DataFrame:
     rating = ratings.cast(pl.Float64)
-    rating = rating.filter(rating.is_finite().fill_null(False))
-    if rating.is_empty():
-        return weighing.model_copy(update={"lowest": None, "highest": None, "unrated": 1.0})
-    lowest, highest = rating.to_frame(RATING).select(pl.col(RATING).min(), pl.col(RATING).max().alias("highest")).row(0)
-    known = weighing.model_copy(update={"lowest": lowest, "highest": highest})
-    unrated = rating.to_frame(RATING).select(_of_rating(known).mean()).item()
-    return known.model_copy(update={"unrated": unrated})
+    return rating.filter(rating.is_finite().fill_null(False)).to_frame(RATING)
 
 
 def left_of(events: pl.DataFrame, weighing: Weighing, by: Sequence[str], time: str) -> pl.DataFrame:
@@ -76,7 +83,9 @@ def left_of(events: pl.DataFrame, weighing: Weighing, by: Sequence[str], time: s
     whole = frame.join(moved.select(_PLACE, TAKEN, LEFT), on=_PLACE, how="left", maintain_order="left")
     return whole.select(
         pl.coalesce(LEFT, _AMOUNT).alias(LEFT),
-        ((pl.col(LEFT) <= 0) & (pl.col(_AMOUNT) > 0) & ~pl.col(_IS_RETURN)).fill_null(False).alias(GONE),
+        ((pl.col(LEFT) <= _CRUMB * pl.col(_AMOUNT)) & (pl.col(_AMOUNT) > 0) & ~pl.col(_IS_RETURN))
+        .fill_null(False)
+        .alias(GONE),
         pl.when(pl.col(_IS_RETURN)).then(TAKEN).alias(TAKEN),
     )
 

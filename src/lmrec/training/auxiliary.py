@@ -60,16 +60,16 @@ def read_categories(catalog: Catalog, config: AuxiliaryConfig) -> Categories | N
 def _telling(column: pl.Series) -> pl.Series:
     """(N,) the first of each item's values that tells it from others; none where it has none.
 
-    >>> _telling(pl.Series(["Tools, Saws", "Tools | Glue", "Tools", None])).to_list()
+    >>> _telling(pl.Series(["Tools, Saws", "Tools | Glue", "Tools,", None])).to_list()
     ['Saws', 'Glue', 'Tools', None]
     """
     column = column.str.strip_chars().replace("", None)
     cells = pl.DataFrame({"value": column.str.split("|").list.eval(pl.element().str.split(",").explode())})
-    cells = cells.with_row_index("item").explode("value").with_columns(pl.col("value").str.strip_chars())
+    cells = cells.with_row_index("item").explode("value")
+    cells = cells.with_columns(pl.col("value").str.strip_chars().replace("", None))
     held = pl.col("item").n_unique().over("value") / max(1, len(column) - column.null_count())
-    ordered = cells.with_columns((held > _NEARLY_ALL).alias("says_little")).sort(
-        "item", "says_little", maintain_order=True
-    )
+    says = pl.when(pl.col("value").is_null()).then(2).otherwise((held > _NEARLY_ALL).cast(pl.Int8))
+    ordered = cells.with_columns(says.alias("says_little")).sort("item", "says_little", maintain_order=True)
     return ordered.group_by("item", maintain_order=True).first()["value"]
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from lmrec.data.dataset import Dataset
 from lmrec.data.interactions import Interactions
 from lmrec.data.weighing import Weighing
-from lmrec.data.weights import GONE, LEFT, TAKEN, fitted, left_of, weigh
+from lmrec.data.weights import GONE, LEFT, TAKEN, left_of, on_the_scale, weigh
 from lmrec.feedback.events import Event
 from lmrec.feedback.judging import Judging
 from lmrec.fields import ITEM_ID, KIND, RATING, TIMESTAMP, USER_ID, WEIGHT, IntArray, ItemId, UserId
@@ -95,7 +95,10 @@ def settle_returns(
 
 
 def weigh_together(old: Interactions, said: Sequence[Said], weighing: Weighing) -> tuple["pl.Series", Weighing]:
-    """(E,) what events of the old log and then those said weigh, and what they were weighed by."""
+    """(E,) what events of the old log and then those said weigh, and what they were weighed by.
+
+    A scale of ratings stays that of the fit: one wild rating, or a user who is forgotten, must not weigh everybody anew.
+    """
     stars = [np.nan if one.event.rating is None else one.event.rating for one in said]
     new = pl.DataFrame(
         {
@@ -106,10 +109,10 @@ def weigh_together(old: Interactions, said: Sequence[Said], weighing: Weighing) 
     )
     if weighing.weight_from != "rating" or old.rating is None:
         return pl.concat([pl.Series(WEIGHT, old.weight), weigh(new, weighing)]), weighing
-    # What a rating weighs goes by all ratings, so those of before may weigh something else beside those that came.
+    # An event without a rating weighs the mean of all ratings, so those of before may weigh something else beside what came.
     kind = pl.Series([""] * len(old) if old.kind is None else old.kind.tolist(), dtype=pl.String)
     whole = pl.concat([pl.DataFrame({KIND: kind, RATING: old.rating}), new.select(KIND, RATING)])
-    weighing = fitted(weighing, whole[RATING])
+    weighing = on_the_scale(weighing, whole[RATING])
     return weigh(whole, weighing), weighing
 
 

@@ -1,6 +1,7 @@
 """What an event counts, and what returns leave, against a plain stack."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources import TablesConfig, read_dataset
-from lmrec.data.weights import left_after_returns, weigh
+from lmrec.data.weights import GONE, left_after_returns, left_of, on_the_scale, weigh
 from lmrec.errors import DataError
 
 ITEMS = pl.DataFrame({"item_id": ["a", "b"], "title": ["Red Kettle", "Blue Lamp"]})
@@ -169,3 +170,41 @@ def test_returns_take_from_the_newest_as_a_stack_does(moves: list[tuple[str, int
                 left[earlier] -= taken
                 n += int(taken)
     assert left_after_returns(frame, ["who"], "at", "n").to_series(-1).to_list() == left
+
+
+def test_one_wild_rating_weighs_nobody_anew() -> None:
+    weighing = read(weight_from="rating").weighing
+    wild = on_the_scale(weighing, pl.Series([3.0, 5.0, 1e6, None]))
+    assert (wild.lowest, wild.highest) == (weighing.lowest, weighing.highest)
+    some = pl.DataFrame({"rating": [3.0, 5.0, 1e6]})
+    assert weigh(some, wild).to_list() == pytest.approx([*weigh(some[:2], weighing).to_list(), 1.0])
+
+
+def test_a_whole_return_of_rounded_weights_leaves_no_crumb() -> None:
+    moves = pl.DataFrame(
+        {
+            "user": "u",
+            "item": "i",
+            "at": [1, 2, 3],
+            "kind": ["purchase", "purchase", "share"],
+            "weight": [0.1, 0.6, 0.7],
+        }
+    )
+    weighing = TablesConfig(return_kinds={"share": "purchase"}).weighing
+    assert left_of(moves, weighing, ["user", "item"], "at")[GONE].to_list() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"kind_weights": {"View": 1, "view ": 3}}, "names the kind 'view' twice"),
+        ({"return_kinds": {"share": "purchase", "back": "share"}}, "takes back 'share', which is a return itself"),
+        (
+            {"return_kinds": {"share": "purchase"}, "kind_weights": {"purchase": 0}},
+            "of which data.kind_weights leaves out every event",
+        ),
+    ],
+)
+def test_kinds_that_collide_or_chain_are_refused(choices: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TablesConfig(**choices)

@@ -2,11 +2,11 @@
 
 import time
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
@@ -17,7 +17,7 @@ from lmrec.data.sources.times import parse_times
 from lmrec.data.sources.weights import cancel_returned_kinds, drop_kinds, note_weights, see_kinds
 from lmrec.data.sources.words import PRICE, PRICE_BAND, price_band_among
 from lmrec.data.users import UserTable
-from lmrec.data.weighing import Weighing, WeightScale, WeightSource
+from lmrec.data.weighing import Weighing, WeightScale, WeightSource, plain_kind
 from lmrec.data.weights import fitted, weigh
 from lmrec.errors import DataError, nearest
 from lmrec.fields import ADDED_AT, ITEM_ID, KIND, POSITION, RATING, TIMESTAMP, USER_ID, WEIGHT, TimeKind
@@ -81,6 +81,29 @@ class TablesConfig(BaseModel):
         "least what the split holds out of a user (last: 2, last_n: 2 n)",
     )
     future_slack_s: float = Field(default=86_400.0, ge=0, description="how far past the present clock an event may be")
+
+    @field_validator("kind_weights", "return_kinds")
+    @classmethod
+    def _check_names(cls, named: dict[str, object]) -> dict[str, object]:
+        plain = [plain_kind(kind) for kind in named]
+        if twice := next((kind for kind in plain if plain.count(kind) > 1), None):
+            raise ValueError(f"names the kind '{twice}' twice: upper and lower case are alike. Say it once")
+        return named
+
+    @model_validator(mode="after")
+    def _check_returns(self) -> Self:
+        weighing = self.weighing
+        for kind, bought in weighing.return_kinds.items():
+            if bought in weighing.return_kinds:
+                raise ValueError(
+                    f"data.return_kinds: '{kind}' takes back '{bought}', which is a return itself. Name what was bought"
+                )
+            if bought in weighing.zero_kinds:
+                raise ValueError(
+                    f"data.return_kinds: '{kind}' takes back '{bought}', of which data.kind_weights leaves out every event. "
+                    "Give it a weight, or leave the return out"
+                )
+        return self
 
     @property
     def weighing(self) -> Weighing:
