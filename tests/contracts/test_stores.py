@@ -477,7 +477,7 @@ def test_what_came_of_lists_is_counted_as_python_would(store: Store) -> None:
     assert {one.request_id for one in store.list_outcomes(Lists(NOW), others_weigh_0) if one.succeeded} == of_purchases
     assert sorted(store.followed_items(NOW, NOW + 1)) == sorted((name, 'i"1') for name in liked if name)
     clicked = store.clicked_items(NOW, 0, store.last_seq())
-    assert clicked == [('i"1', NOW + 1)] * len(liked)
+    assert sorted(clicked) == sorted((name, 'i"1', NOW + 1) for name in liked if name)
     assert len(store.clicked_items(NOW, 0, store.last_seq(), others_weigh_0)) == len(of_purchases)
     assert store.followed_items(NOW - 1, NOW) == store.followed_items(NOW + 1, NOW + 2) == []
 
@@ -515,13 +515,13 @@ def test_lists_are_read_by_arm_experiment_and_page(store: Store) -> None:
     assert store.generation_outcomes(NOW - 1) == [("0001", 5, 2)]
     assert sorted(store.followed_items(NOW - 1, NOW + 1)) == [("r0", "i1"), ("r0", "i2"), ("r1", "i3")]
     last = store.last_seq()
-    assert store.clicked_items(NOW - 1, 0, last) == [
-        ("i1", NOW),
-        ("i2", NOW),
-        ("i1", NOW + 3),
-    ]  # once, and not the console's
-    assert store.clicked_items(NOW - 1, last - len(clicks) + 2, last) == [("i1", NOW + 3)]  # "i2" again is none
-    assert store.clicked_items(NOW, 0, last) == [("i1", NOW + 3)]
+    clicked = store.clicked_items(NOW - 1, 0, last)
+    assert clicked == [("r0", "i1", NOW), ("r0", "i2", NOW), ("r3", "i1", NOW + 3)]  # once, and not the console's
+    assert store.clicked_items(NOW - 1, last - len(clicks) + 2, last) == [("r3", "i1", NOW + 3)]  # "i2" again is none
+    assert store.clicked_items(NOW, 0, last) == [("r3", "i1", NOW + 3)]
+    assert store.clicked_items(NOW - 1, 0, last, request_ids=["r0", "r4", "r8"]) == clicked[:2]
+    assert store.clicked_items(NOW - 1, 0, last, request_ids=[]) == []
+    assert sorted(store.shown_ids(NOW, NOW + 2)) == ["r1", "r2"]
     assert store.clicked_items(NOW - 1, last, last) == []
     assert store.newest_lists(Lists(NOW - 1), 5) == (Lists(NOW - 1), 0)
     assert store.newest_lists(Lists(NOW - 1), 3) == (Lists(NOW + 1), 2)

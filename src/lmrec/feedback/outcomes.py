@@ -5,6 +5,7 @@ A list led to something where a positive event names its request id and an item 
 Lists that somebody tried out in the console count nowhere.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -35,6 +36,14 @@ class ListOutcome(NamedTuple):
     arm: str
     time_ts: float
     succeeded: bool
+
+
+class ClickedItem(NamedTuple):
+    """`time_ts`: when its list was shown."""
+
+    request_id: str
+    item_id: ItemId
+    time_ts: float
 
 
 class GenerationOutcome(NamedTuple):
@@ -90,24 +99,32 @@ def followed_items(
 
 
 def clicked_items(
-    connection: Connection, after_ts: float, after_seq: int, upto_seq: int, judging: Judging = PLAIN_JUDGING
-) -> list[tuple[ItemId, float]]:
-    """(item, when its list was shown) of the positive events of these numbers, above `after_seq` up to `upto_seq`, that name a
-    list shown later than `after_ts` and an item of it. An item of a list counts once, with its first such event."""
+    connection: Connection,
+    after_ts: float,
+    after_seq: int,
+    upto_seq: int,
+    judging: Judging = PLAIN_JUDGING,
+    request_ids: Collection[str] | None = None,
+) -> list[ClickedItem]:
+    """Of the positive events of these numbers, above `after_seq` up to `upto_seq`, that name a list shown after `after_ts`,
+    one of `request_ids` where given, and an item of it. An item of a list counts once, with its first such event."""
     dialect, heard = connection.dialect.name, EVENTS.alias()
     named = select(heard.c.request_id).where(
         heard.c.seq > after_seq, heard.c.seq <= upto_seq, heard.c.request_id.is_not(None)
     )
     joined = SHOWN.join(EVENTS, EVENTS.c.request_id == SHOWN.c.request_id)
     first_seq = func.min(EVENTS.c.seq)
+    columns = select(SHOWN.c.request_id, EVENTS.c.item_id, SHOWN.c.time_ts).select_from(joined)
     rows = (
-        _among(select(EVENTS.c.item_id, SHOWN.c.time_ts).select_from(joined), dialect, Lists(after_ts))
-        .where(SHOWN.c.request_id.in_(named), said_yes(judging), _holds(dialect))
+        _among(columns, dialect, Lists(after_ts))
+        .where(
+            SHOWN.c.request_id.in_(named if request_ids is None else request_ids), said_yes(judging), _holds(dialect)
+        )
         .group_by(SHOWN.c.request_id, SHOWN.c.time_ts, EVENTS.c.item_id)
         .having(first_seq > after_seq, first_seq <= upto_seq)
         .order_by(first_seq)
     )
-    return [(item_id, time_ts) for item_id, time_ts in connection.execute(rows)]
+    return [ClickedItem(*row) for row in connection.execute(rows)]
 
 
 def _count(connection: Connection, lists: Lists) -> int:

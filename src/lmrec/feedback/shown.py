@@ -38,6 +38,9 @@ _BY_ID = select(SHOWN).where(SHOWN.c.request_id == bindparam("request_id"))
 _OF_USER = select(SHOWN).where(SHOWN.c.user_id == bindparam("user_id")).order_by(SHOWN.c.time_ts, SHOWN.c.request_id)
 _BY_TIME = select(SHOWN).order_by(SHOWN.c.time_ts, SHOWN.c.request_id)
 _AFTER = _BY_TIME.where(SHOWN.c.time_ts > bindparam("after_ts")).limit(bindparam("n_lists"))
+_IDS_BETWEEN = select(SHOWN.c.request_id).where(
+    SHOWN.c.time_ts > bindparam("after_ts"), SHOWN.c.time_ts <= bindparam("until_ts")
+)
 _SAME_TIME = _BY_TIME.where(SHOWN.c.time_ts == bindparam("at_ts"))
 
 
@@ -77,6 +80,11 @@ def shown_after(connection: Connection, after_ts: float, limit: int) -> list[Sho
         earlier = [row for row in rows if row.time_ts < last_ts]
         return _all([*earlier, *connection.execute(_SAME_TIME, {"at_ts": last_ts})])
     return _all(rows)
+
+
+def shown_ids(connection: Connection, after_ts: float, until_ts: float) -> list[str]:
+    """Of the lists later than `after_ts` and no later than `until_ts`."""
+    return list(connection.execute(_IDS_BETWEEN, {"after_ts": after_ts, "until_ts": until_ts}).scalars())
 
 
 def shown_to_user(connection: Connection, user_id: UserId) -> list[Shown]:

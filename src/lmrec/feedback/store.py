@@ -38,7 +38,7 @@ from lmrec.feedback.items import ItemChange, ItemPut
 from lmrec.feedback.judging import Judging
 from lmrec.feedback.keys import KeyRow, Scope
 from lmrec.feedback.migrations import migrate
-from lmrec.feedback.outcomes import GenerationOutcome, ListOutcome, Lists
+from lmrec.feedback.outcomes import ClickedItem, GenerationOutcome, ListOutcome, Lists
 from lmrec.feedback.reviews import ReviewRow, ReviewStatus
 from lmrec.feedback.rulebook import RuleRow
 from lmrec.feedback.shown import Shown
@@ -238,6 +238,11 @@ class Store:
         with self._database.snapshot() as connection:
             return shown.shown_after(connection, ts, limit)
 
+    def shown_ids(self, after_ts: float, until_ts: float) -> list[str]:
+        """Request ids of the lists shown after `after_ts` and until `until_ts`."""
+        with self._database.read() as connection:
+            return shown.shown_ids(connection, after_ts, until_ts)
+
     def drop_old_lists(self, before_ts: float, limit: int = 1_000) -> int:
         """Delete up to `limit` of the lists shown before `before_ts`, the oldest first, but none that the running
         experiment needs; return how many. Without such lists nothing is written."""
@@ -273,12 +278,18 @@ class Store:
             return outcomes.followed_items(connection, after_ts, until_ts, Judging.of(weighing).of_lists)
 
     def clicked_items(
-        self, after_ts: float, after_seq: int, upto_seq: int, weighing: Weighing = PLAIN
-    ) -> list[tuple[ItemId, float]]:
-        """(item, when its list was shown) of the positive events of these numbers that name a list shown after `after_ts` and
-        an item of it, each item of a list once."""
+        self,
+        after_ts: float,
+        after_seq: int,
+        upto_seq: int,
+        weighing: Weighing = PLAIN,
+        request_ids: Collection[str] | None = None,
+    ) -> list[ClickedItem]:
+        """Of the positive events of these numbers that name a list shown after `after_ts`, one of `request_ids` where given,
+        and an item of it, each item of a list once."""
+        judging = Judging.of(weighing).of_lists
         with self._database.read() as connection:
-            return outcomes.clicked_items(connection, after_ts, after_seq, upto_seq, Judging.of(weighing).of_lists)
+            return outcomes.clicked_items(connection, after_ts, after_seq, upto_seq, judging, request_ids)
 
     # Rules
 
