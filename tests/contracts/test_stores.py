@@ -525,6 +525,10 @@ def test_lists_are_read_by_arm_experiment_and_page(store: Store) -> None:
     assert store.clicked_items(NOW - 1, last, last) == []
     assert store.newest_lists(Lists(NOW - 1), 5) == (Lists(NOW - 1), 0)
     assert store.newest_lists(Lists(NOW - 1), 3) == (Lists(NOW + 1), 2)
+    assert store.newest_shows(Lists(NOW - 1), 10) == Lists(NOW - 1)  # 5 lists of 2, without the console's
+    assert store.newest_shows(Lists(NOW - 1), 9) == Lists(NOW)
+    assert store.newest_shows(Lists(NOW - 1), 5) == Lists(NOW + 2)
+    assert store.newest_shows(Lists(NOW - 1), 1) == Lists(NOW + 5)
     assert store.newest_lists(Lists(NOW - 1, "x"), 1) == (Lists(NOW, "x"), 1)
 
 

@@ -73,6 +73,15 @@ def newest_lists(connection: Connection, lists: Lists, limit: int) -> tuple[List
     return fewer, n - _count(connection, fewer)
 
 
+def newest_shows(connection: Connection, lists: Lists, limit: int) -> Lists:
+    """`lists`, or where they have more than `limit` items together the newest of them that do not."""
+    dialect = connection.dialect.name
+    so_far = func.sum(_n_items(dialect)).over(order_by=SHOWN.c.time_ts.desc()).label("so_far")
+    counted = _among(select(SHOWN.c.time_ts, so_far), dialect, lists).subquery()
+    after_ts = connection.execute(select(func.max(counted.c.time_ts)).where(counted.c.so_far > limit)).scalar_one()
+    return lists if after_ts is None else replace(lists, after_ts=after_ts)
+
+
 def list_outcomes(connection: Connection, lists: Lists, judging: Judging = PLAIN_JUDGING) -> list[ListOutcome]:
     """In order of time."""
     dialect = connection.dialect.name
@@ -150,6 +159,10 @@ def _holds(dialect: str) -> ColumnElement[bool]:
         return func.jsonb_exists(cast(SHOWN.c.item_ids, JSONB), EVENTS.c.item_id)
     items = func.json_each(SHOWN.c.item_ids).table_valued("value")
     return exists(literal(1)).select_from(items).where(items.c.value == EVENTS.c.item_id)
+
+
+def _n_items(dialect: str) -> ColumnElement[int]:
+    return func.json_array_length(cast(SHOWN.c.item_ids, JSON) if dialect == "postgresql" else SHOWN.c.item_ids)
 
 
 @cache

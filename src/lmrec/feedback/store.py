@@ -267,6 +267,12 @@ class Store:
         with self._database.snapshot() as connection:
             return outcomes.newest_lists(connection, lists, limit)
 
+    def newest_shows(self, lists: Lists, limit: int) -> Lists:
+        """`lists`, or the newest of them that have no more than `limit` items together."""
+        check_count("limit", limit)
+        with self._database.read() as connection:
+            return outcomes.newest_shows(connection, lists, limit)
+
     def list_outcomes(self, lists: Lists, weighing: Weighing = PLAIN) -> list[ListOutcome]:
         """Each list and whether it led to something, in order of time."""
         with self._database.read() as connection:

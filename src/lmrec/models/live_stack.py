@@ -7,7 +7,7 @@ s is the model's own score; weights w and scales d are a `Stack`, learnt from li
 strictly before the instant of a list.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -117,12 +117,19 @@ class RunningCounts:
         self._per_s = 0.0 if half_life_hours is None else np.log(2.0) / (half_life_hours * SECONDS_AN_HOUR)
         self.items: dict[ItemId, ItemCounts] = dict(known or {})
 
-    def add_shows(self, item_ids: Iterable[ItemId], time_ts: float) -> None:
-        """A list that was shown at this instant, UTC seconds."""
-        for item_id in item_ids:
-            now = self._faded(self.items.get(item_id, _NEVER), time_ts)
-            first_ts = min(now.first_ts, time_ts)
-            self.items[item_id] = now._replace(shows=now.shows + self._worth(now, time_ts), first_ts=first_ts)
+    def add_shows(self, lists: Sequence[tuple[Sequence[ItemId], float]]) -> None:
+        """Lists that were shown, each at an instant, UTC seconds; in any order."""
+        rows: dict[ItemId, int] = {}
+        item_row = np.array([rows.setdefault(one, len(rows)) for item_ids, _ in lists for one in item_ids], np.intp)
+        times = np.repeat(np.array([time_ts for _, time_ts in lists]), [len(item_ids) for item_ids, _ in lists])
+        end_ts = float(times.max(initial=0.0))
+        shows = np.bincount(item_row, weights=np.exp((times - end_ts) * self._per_s), minlength=len(rows))
+        first_ts = np.full(len(rows), np.inf)
+        np.minimum.at(first_ts, item_row, times)
+        for item_id, n_shows, shown_ts in zip(rows, shows.tolist(), first_ts.tolist(), strict=True):
+            now = self._faded(self.items.get(item_id, _NEVER), end_ts)
+            more = now.shows + n_shows * self._worth(now, end_ts)
+            self.items[item_id] = now._replace(shows=more, first_ts=min(now.first_ts, shown_ts))
 
     def add_click(self, item_id: ItemId, time_ts: float) -> None:
         """A click on an item of a list that was shown at this instant."""

@@ -11,8 +11,9 @@ from lmrec.feedback.outcomes import Lists
 from lmrec.feedback.store import Shown, Store
 from lmrec.models.live_stack import RunningCounts
 
-_MAX_BACK: Final = 100_000  # newest lists that are counted at the start
-_AT_ONCE: Final = 1_000
+_MAX_BACK: Final = 100_000  # newest lists that are counted at the start, and
+_MAX_SHOWS: Final = 1_000_000  # places in them: a ranking is a list of up to 1,000
+_AT_ONCE: Final = 500
 _SETTLED_S: Final = 1.0
 """Lists are written behind the answers, by several processes: of what is younger, some may be still to come."""
 _LATE_S: Final = 30.0
@@ -38,7 +39,8 @@ class FaredCounts:
         self._counts = counts
         self._clock = clock
         self._weighing = weighing
-        self._first_ts = store.newest_lists(Lists(until_ts), _MAX_BACK)[0].after_ts
+        newest, _ = store.newest_lists(Lists(until_ts), _MAX_BACK)
+        self._first_ts = store.newest_shows(newest, _MAX_SHOWS).after_ts
         self._shown_ts = self._first_ts
         self._done_ts = max(self._first_ts, clock() - _SETTLED_S - _LATE_S)  # no list of before is looked for any more
         self._taken: dict[
@@ -74,9 +76,7 @@ class FaredCounts:
 
     def _take_in(self, lists: Sequence[Shown]) -> None:
         """Count lists, and what was clicked of them before they were written."""
-        for shown in lists:
-            if not shown.is_trial:
-                self._counts.add_shows(shown.item_ids, shown.time_ts)
+        self._counts.add_shows([(one.item_ids, one.time_ts) for one in lists if not one.is_trial])
         self._taken.update({one.request_id: one.time_ts for one in lists if one.time_ts > self._done_ts})
         if self._seq and lists:
             request_ids = [one.request_id for one in lists]

@@ -101,10 +101,11 @@ def test_counts_that_run_on_are_those_of_the_whole_log(half_life_hours: float | 
     first_ts, at_ts = 60 * HOUR, 150 * HOUR
     running = counts_at_end(part_of(log, log.time_ts < first_ts), ids, half_life_hours)
     later = np.flatnonzero((log.time_ts >= first_ts) & (log.time_ts < at_ts))
-    for row in np.random.default_rng(1).permutation(later):  # in any order
-        running.add_shows([ids[log.item_idx[row]]], log.time_ts[row])
-        if log.clicked[row]:
+    for rows in np.array_split(np.random.default_rng(1).permutation(later), 9):  # in any order
+        running.add_shows([([ids[log.item_idx[row]]], log.time_ts[row]) for row in rows])
+        for row in rows[log.clicked[rows]]:
             running.add_click(ids[log.item_idx[row]], log.time_ts[row])
+    running.add_shows([])
     candidates = Ragged.from_rows([[3, 0, 11, 7]])
     logged = LoggedCounts(log, half_life_hours).before(candidates, np.array([at_ts]))
     found = running.before([ids[row] for row in candidates[0]], at_ts)
