@@ -482,6 +482,21 @@ def test_what_came_of_lists_is_counted_as_python_would(store: Store) -> None:
     assert store.followed_items(NOW - 1, NOW) == store.followed_items(NOW + 1, NOW + 2) == []
 
 
+def test_what_a_return_goes_by_is_read_by_user_and_item(store: Store) -> None:
+    weighing = Weighing(return_kinds={"return": "purchase"})
+    said = [(user, item, kind) for kind in ("return", "click", "purchase") for user in ("ann", "bob") for item in "xyz"]
+    store.add_events([Event(f"e{n}", user, item, kind, NOW - n % 7) for n, (user, item, kind) in enumerate(said)])
+    pairs = {("ann", "x"), ("bob", "y"), ("carl", "x")}
+    found = store.returnables(pairs, weighing)
+    assert sorted((user, tally.item_id, tally.kind) for user, tally in found) == [
+        ("ann", "x", "purchase"), ("ann", "x", "return"), ("bob", "y", "purchase"), ("bob", "y", "return")
+    ]  # fmt: skip
+    for user, item in pairs:
+        history = [one for one in store.history(user, 99, 0, weighing) if one.item_id == item and one.kind != "click"]
+        assert [tally for who, tally in found if who == user] == history
+    assert store.returnables(set(), weighing) == []
+
+
 def test_lists_are_read_by_arm_experiment_and_page(store: Store) -> None:
     contexts: list[dict[str, JsonScalar]] = [
         {"experiment": "x", "arm": "a"},

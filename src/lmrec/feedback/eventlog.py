@@ -1,7 +1,7 @@
 """Events in and out, inside a transaction that somebody else opens and commits."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from lmrec.data.weighing import PLAIN, Weighing
 from lmrec.feedback.events import UNKNOWN_ITEM, Added, Event, StoredEvent, Tally, Worth
 from lmrec.feedback.judging import Judging, said_no, said_yes
 from lmrec.feedback.tables import AUDIT, EVENTS, FORGOTTEN_EVENTS
-from lmrec.fields import UserId
+from lmrec.fields import ItemId, UserId
 
 _EVENT_COLUMNS = (
     EVENTS.c.event_id,
@@ -28,16 +28,17 @@ _EVENT_COLUMNS = (
 )
 _HAPPENED_TS = case((EVENTS.c.time_ts > EVENTS.c.received_ts, EVENTS.c.received_ts), else_=EVENTS.c.time_ts)
 
+_TALLIED = (
+    EVENTS.c.seq,
+    EVENTS.c.item_id,
+    _HAPPENED_TS,
+    EVENTS.c.kind,
+    EVENTS.c.rating,
+    EVENTS.c.weight,
+    EVENTS.c.event_id,
+)
 _HISTORY = (
-    select(
-        EVENTS.c.seq,
-        EVENTS.c.item_id,
-        _HAPPENED_TS,
-        EVENTS.c.kind,
-        EVENTS.c.rating,
-        EVENTS.c.weight,
-        EVENTS.c.event_id,
-    )
+    select(*_TALLIED)
     .where(EVENTS.c.user_id == bindparam("user_id"))
     .order_by(_HAPPENED_TS.desc(), EVENTS.c.received_ts.desc(), EVENTS.c.time_ts.desc(), EVENTS.c.seq.desc())
     .limit(bindparam("n_events"))
@@ -90,6 +91,22 @@ def history(connection: Connection, user_id: UserId, limit: int, older: int, wei
         rows = connection.execute(_lasting(judging, weighing.bought_kinds), {"user_id": user_id, "n_events": older})
         lasting = [tally for tally in _tallies(rows.all(), judging) if tally.seq not in known]
     return [*reversed(lasting), *reversed(newest)]
+
+
+def returnables(
+    connection: Connection, pairs: Collection[tuple[UserId, ItemId]], weighing: Weighing
+) -> list[tuple[UserId, Tally]]:
+    """The returns of these, and what they may take back, oldest first."""
+    judging = Judging.of(weighing)
+    kinds = sorted(weighing.bought_kinds.union(weighing.return_kinds))
+    rows = connection.execute(
+        select(EVENTS.c.user_id, *_TALLIED)
+        .where(EVENTS.c.user_id.in_(sorted({user_id for user_id, _ in pairs})))
+        .where(EVENTS.c.item_id.in_(sorted({item_id for _, item_id in pairs})), EVENTS.c.kind.in_(kinds))
+        .order_by(_HAPPENED_TS, EVENTS.c.received_ts, EVENTS.c.time_ts, EVENTS.c.seq)
+    ).all()
+    tallies = _tallies((row[1:] for row in rows), judging)
+    return [(row[0], tally) for row, tally in zip(rows, tallies, strict=True) if (row[0], tally.item_id) in pairs]
 
 
 def changes_mark(connection: Connection) -> tuple[int, int]:

@@ -130,6 +130,14 @@ class Store:
         with self._database.read() as connection:
             return eventlog.history(connection, user_id, limit, older, weighing)
 
+    def returnables(
+        self, pairs: Collection[tuple[UserId, ItemId]], weighing: Weighing = PLAIN
+    ) -> list[tuple[UserId, Tally]]:
+        """What a return of these items by these users goes by: their returns and what those may take back, ordered as in
+        `history`."""
+        with self._database.read() as connection:
+            return eventlog.returnables(connection, pairs, weighing)
+
     @property
     def write_trouble(self) -> str | None:
         """Why the newest write failed, as by a full disk, without the store's address; None once one has succeeded."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.data.weighing import Weighing, plain_kind
 from lmrec.data.weights import GONE, TAKEN, left_of
 from lmrec.feedback.events import Tally
-from lmrec.fields import ITEM_ID, KIND, WEIGHT, ItemId, stable_order
+from lmrec.fields import ITEM_ID, KIND, USER_ID, WEIGHT, ItemId, UserId, stable_order
 
 _TIME: Final = "time"
 
@@ -46,14 +46,21 @@ class Returnable:
         return list(zip(kinds, amounts, strict=True))
 
 
-@dataclass(frozen=True)
-class Settled:
-    """What is left of a user's log and of what was heard once returns have taken back theirs. in_vain: ids of the returns
-    that found nothing."""
+class Told(NamedTuple):
+    """What somebody did: `kind`, a plain one, and how often or how much."""
+
+    user_id: UserId
+    item_id: ItemId
+    time_ts: float
+    kind: str
+    amount: float
+
+
+class Settled(NamedTuple):
+    """What is left of a user's log and of what was heard once returns have taken back theirs."""
 
     logged: list[tuple[float, ItemId]]
     heard: list[Tally]
-    in_vain: frozenset[str] = frozenset()
 
 
 def settle(
@@ -64,16 +71,27 @@ def settle(
 ) -> Settled:
     """said: (kind, how often or how much) of each event of the log. What was heard and is taken back stays and says nothing
     any more: the user has seen the item."""
-    rows = [
-        *((item_id, time_ts, kind, amount) for (time_ts, item_id), (kind, amount) in zip(logged, said, strict=True)),
-        *((tally.item_id, tally.time_ts, tally.kind, tally.amount) for tally in heard),
+    returned = {tally.item_id for tally in heard if tally.kind in weighing.return_kinds}
+    of_log = [at for at, (_, item_id) in enumerate(logged) if item_id in returned]
+    later = [at for at, tally in enumerate(heard) if tally.item_id in returned]
+    told = [
+        *(Told("", logged[at][1], logged[at][0], *said[at]) for at in of_log),
+        *(Told("", heard[at].item_id, heard[at].time_ts, heard[at].kind, heard[at].amount) for at in later),
     ]
-    schema = {ITEM_ID: pl.String, _TIME: pl.Float64, KIND: pl.String, WEIGHT: pl.Float64}
-    left = left_of(pl.DataFrame(rows, schema=schema, orient="row"), weighing, [ITEM_ID], _TIME)
-    gone, taken = left[GONE].to_list(), left[TAKEN].to_list()
-    of_log, later = gone[: len(logged)], gone[len(logged) :]
+    gone = _left(told, weighing)[GONE].to_list()
+    no_more = {at for at, is_gone in zip(of_log, gone[: len(of_log)], strict=True) if is_gone}
+    taken_back = {at for at, is_gone in zip(later, gone[len(of_log) :], strict=True) if is_gone}
     return Settled(
-        [entry for entry, is_back in zip(logged, of_log, strict=True) if not is_back],
-        [tally._replace(good=None) if is_back else tally for tally, is_back in zip(heard, later, strict=True)],
-        frozenset(tally.event_id for tally, back in zip(heard, taken[len(logged) :], strict=True) if back == 0),
+        [entry for at, entry in enumerate(logged) if at not in no_more],
+        [tally._replace(good=None) if at in taken_back else tally for at, tally in enumerate(heard)],
     )
+
+
+def are_in_vain(told: Sequence[Told], weighing: Weighing) -> list[bool]:
+    """(E,) whether each is a return that found nothing to take back; at equal times the first comes first."""
+    return [taken == 0 for taken in _left(told, weighing)[TAKEN].to_list()]
+
+
+def _left(told: Sequence[Told], weighing: Weighing) -> pl.DataFrame:
+    schema = {USER_ID: pl.String, ITEM_ID: pl.String, _TIME: pl.Float64, KIND: pl.String, WEIGHT: pl.Float64}
+    return left_of(pl.DataFrame(told, schema=schema, orient="row"), weighing, [USER_ID, ITEM_ID], _TIME)

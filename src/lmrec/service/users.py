@@ -7,7 +7,7 @@ was read with.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import merge
@@ -31,7 +31,7 @@ from lmrec.feedback.judging import Judging
 from lmrec.feedback.store import Store
 from lmrec.fields import TIMESTAMP, ItemId, UserId
 from lmrec.retrieval.recommender import read_users
-from lmrec.service.returns import Returnable, Settled, settle
+from lmrec.service.returns import Returnable, Settled, Told, are_in_vain, settle
 
 MAX_KEPT: Final = 20_000
 MAX_SEEN: Final = 1_000
@@ -144,21 +144,37 @@ class Users:
         """Ids of those of the events, which the store may not have yet, that are returns of what nobody of their user had
         bought, or had given back already. `now`: UTC seconds, when they came."""
         weighing = self.log.weighing
-        returners = {event.user_id for event in events if event.kind in weighing.return_kinds}
-        in_vain: set[str] = set()
-        for user_id in returners:
-            held = self._store.history(user_id, MAX_SEEN, MAX_LASTING, weighing)
-            known = {tally.event_id for tally in held}
-            fresh = {
-                event.event_id: Tally(
-                    0, event.item_id, happened_ts(event.time_ts, now), None, event.kind, event.amount, event.event_id
-                )
-                for event in events
-                if event.user_id == user_id and event.event_id not in known
-            }
-            heard = sorted([*held, *fresh.values()], key=lambda tally: tally.time_ts)
-            in_vain |= self._settled(user_id, heard).in_vain
-        return frozenset(event.event_id for event in events if event.event_id in in_vain)
+        pairs = {(event.user_id, event.item_id) for event in events if event.kind in weighing.return_kinds}
+        held = self._store.returnables(pairs, weighing)
+        known = {tally.event_id for _, tally in held}
+        fresh = {
+            event.event_id: Told(
+                event.user_id, event.item_id, happened_ts(event.time_ts, now), event.kind, event.amount
+            )
+            for event in events
+            if (event.user_id, event.item_id) in pairs and event.event_id not in known
+        }
+        said = [
+            *(
+                (tally.event_id, Told(who, tally.item_id, tally.time_ts, tally.kind, tally.amount))
+                for who, tally in held
+            ),
+            *fresh.items(),
+        ]
+        logged = self._logged_of(pairs)
+        in_vain = are_in_vain([*logged, *(told for _, told in said)], weighing)[len(logged) :]
+        found = {event_id for (event_id, _), is_vain in zip(said, in_vain, strict=True) if is_vain}
+        return frozenset(event.event_id for event in events if event.event_id in found)
+
+    def _logged_of(self, pairs: Collection[tuple[UserId, ItemId]]) -> list[Told]:
+        """What the log says of these users and items."""
+        return [
+            Told(user_id, item_id, time_ts, *said)
+            for user_id in dict.fromkeys(user_id for user_id, _ in pairs)
+            if (logged := self.logged(user_id))
+            for (time_ts, item_id), said in zip(logged, self.log.said_of_user(user_id), strict=True)
+            if (user_id, item_id) in pairs
+        ]
 
     def history(self, user_id: UserId) -> UserHistory:
         (history,) = self.histories([user_id])

@@ -138,6 +138,23 @@ def test_a_return_takes_back_one_purchase_at_once(purchases: TrainingLog, store:
     assert users.returned_in_vain([event("a", "return", 10)], 11 * DAY) == {"ann-a-return-10"}
 
 
+def test_returns_of_many_are_told_together_as_one_by_one(purchases: TrainingLog, store: Store) -> None:
+    users, rng, who = Users(purchases, store, max_history=10), np.random.default_rng(0), ["ann", "bob", "new"]
+    told = [
+        event(str(rng.choice(list("abcd"))), str(rng.choice(["return", "purchase", "view"])), 1 + n / 8, who[n % 3])
+        for n in range(90)
+    ]
+    store.add_events(told[:45])
+    together = users.returned_in_vain(told[30:], 20 * DAY)
+    apart = [users.returned_in_vain([one for one in told[30:] if one.user_id == user], 20 * DAY) for user in who]
+    assert together == frozenset().union(*apart)
+    assert sum(map(bool, apart)) >= 2
+    store.add_events(told[45:])
+    assert users.returned_in_vain(told[30:], 20 * DAY) == together
+    assert len(together) < sum(one.kind == "return" for one in told[30:])
+    assert users.returned_in_vain([event("a")], 20 * DAY) == frozenset()
+
+
 def test_what_the_recipe_leaves_out_was_seen_and_says_nothing(purchases: TrainingLog, store: Store) -> None:
     users = Users(purchases, store, max_history=10)
     store.add_events([event("x", "noise"), event("b", "dismiss", 5), event("b", "noise", 6)])
