@@ -36,8 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         sequences = read_sequences(asked.inter)
+        ids: dict[str, str] = {}
         if asked.items:
-            items, ids = read_items(asked.items), {}
+            items = read_items(asked.items)
         else:
             items, ids = read_titles(asked.titles, sequences)
         save_tables(items, events_of(sequences, ids, items, asked.inter), asked.out)
