@@ -10,7 +10,7 @@ from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
 from benchmarks.peers.work import Effort, Place, keep_row
 from lmrec.artifacts.run import RunFolder
-from lmrec.recipe import Recipe, recipe_toml
+from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, own_name
 from lmrec.workflows.train import fit_run, replace_judging
 
@@ -40,18 +40,14 @@ def is_made(place: Place, effort: Effort, form: str, seed: int) -> bool:
 
 def fingerprint_of(recipe: Recipe) -> str:
     """Of all choices that can change what is served, but the seed."""
-    text = recipe_toml(replace_judging(with_seed(recipe, 0)))
+    text = recipe_toml(replace_judging(with_choices(recipe, {"training.seed": 0})))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
 
 
 def run_own(place: Place, effort: Effort, form: str, seed: int) -> None:
     """Fit with one seed and save the row of what the run serves, and rows of its parts. An interrupted fit goes on."""
     prepared, recipes = prepare_cell(place, effort)
-    recipe = with_seed(recipes[form], seed)
+    recipe = with_choices(recipes[form], {"training.seed": seed})
     run, watch = RunFolder(place.folder / OWN / f"{form}-{seed}"), Stopwatch()
     status = run.read_record()["status"] if run.record_file.exists() else "new"
     if status != "trained":

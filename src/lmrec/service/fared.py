@@ -43,13 +43,11 @@ class FaredCounts:
         self._first_ts = store.newest_shows(newest, _MAX_SHOWS).after_ts
         self._shown_ts = self._first_ts
         self._done_ts = max(self._first_ts, clock() - _SETTLED_S - _LATE_S)  # no list of before is looked for any more
-        self._taken: dict[
-            str, float
-        ] = {}  # request ids of the lists of later that are counted, and when those were shown
+        # Request ids of the lists of later that are counted, and when those were shown.
+        self._taken: dict[str, float] = {}
         self._seq = 0
-        self._heard: deque[tuple[float, int]] = deque(
-            [(-math.inf, store.last_seq())]
-        )  # when, and the last event by then
+        # When, and the last event by then.
+        self._heard: deque[tuple[float, int]] = deque([(-math.inf, store.last_seq())])
 
     def update(self) -> None:
         """Take in the lists and clicks that came since."""
