@@ -1,6 +1,6 @@
 """The rivals by name: how each is made from settings, and what its search may choose from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -44,8 +44,8 @@ class Fittable(Protocol):
 class Inside:
     """A rival that the product has. `asked`: settings that change only the question, so they need no new fit.
 
-    `make`: settings, seed and the catalog's text vectors (N, Dt), or None, -> an unfitted rival. `protocols`: where it is
-    asked; none named: everywhere.
+    `make`: settings, seed and the catalog's text vectors (N, Dt), or None, -> an unfitted rival. `judge`: what the product's
+    own judge tries, where that may be more than the space. `protocols`: where it is asked; none named: everywhere.
     """
 
     title: str
@@ -54,7 +54,15 @@ class Inside:
     asked: tuple[str, ...] = ()
     is_seeded: bool = False
     needs_times: bool = False
+    judge: Callable[[], Sequence[Fittable]] = tuple
     protocols: tuple[str, ...] = ()
+
+    @property
+    def fits_of_judge(self) -> list[Settings]:
+        """Of what the product's own judge tries that which makes a fit, each once."""
+        keys = [key for key in self.space if key not in self.asked]
+        every = [{key: getattr(scorer.config, key) for key in keys} for scorer in self.judge()]
+        return [fit for place, fit in enumerate(every) if fit not in every[:place]]
 
     def is_asked(self, protocol: str) -> bool:
         return not self.protocols or protocol in self.protocols
@@ -120,12 +128,14 @@ INSIDE: dict[str, Inside] = {
         spaces.ITEM_KNN,
         lambda settings, seed, text: ItemKNN(ItemKNNConfig(**settings)),
         ("max_history",),
+        judge=ItemKNN.candidates,
     ),
     "bm25_knn": Inside(
         "BM25 item kNN (implicit)",
         spaces.BM25_KNN,
         lambda settings, seed, text: BM25KNN(BM25KNNConfig(**settings)),
         ("max_history",),
+        judge=BM25KNN.candidates,
     ),
     "als": Inside(
         "ALS (implicit)",
@@ -133,13 +143,21 @@ INSIDE: dict[str, Inside] = {
         lambda settings, seed, text: ALS(ALSConfig(**settings, seed=seed)),
         ("max_history",),
         is_seeded=True,
+        judge=ALS.candidates,
     ),
-    "ease": Inside("EASE", spaces.EASE, lambda settings, seed, text: EASE(EASEConfig(**settings)), ("n_last",)),
+    "ease": Inside(
+        "EASE",
+        spaces.EASE,
+        lambda settings, seed, text: EASE(EASEConfig(**settings)),
+        ("n_last",),
+        judge=EASE.candidates,
+    ),
     "transitions": Inside(
         "item transitions",
         spaces.TRANSITIONS,
         lambda settings, seed, text: ItemTransitions(ItemTransitionsConfig(**settings)),
         ("n_last", "history_decay"),
+        judge=ItemTransitions.candidates,
     ),
 }
 

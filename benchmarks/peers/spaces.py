@@ -1,11 +1,12 @@
 """What a search may choose from, and the draw: as many fits for every rival that counts, all of them stated here.
 
-A draw is without repetition and the same for a seed; a space with fewer fits is searched whole. Settings that change only the
-question cost no fit, so a fit is asked in every way that there is.
+A draw is without repetition and the same for a seed; a space with fewer fits is searched whole. What `lmrec fit`'s own judge
+tries of a rival is tried as well, so that no rival is weaker here than there. Settings that change only the question cost
+no fit, so a fit is asked in every way that there is.
 """
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -65,8 +66,10 @@ UNISREC: Space = {
 }
 
 
-def draw_settings(space: Space, n: int, asked: Collection[str] = (), seed: int = 0) -> list[Settings]:
-    """At most `n` different choices of what makes a fit, each with every choice of what is only `asked`.
+def draw_settings(
+    space: Space, n: int, asked: Collection[str] = (), seed: int = 0, fits: Sequence[Settings] = ()
+) -> list[Settings]:
+    """The `fits` that are given and at most `n` that are drawn, all different, each with every choice of what is only `asked`.
 
     >>> draw_settings({"a": (1, 2)}, 5)
     [{'a': 1}, {'a': 2}]
@@ -74,12 +77,15 @@ def draw_settings(space: Space, n: int, asked: Collection[str] = (), seed: int =
     4
     >>> len(draw_settings({"a": (1, 2, 3), "b": (1, 2, 3)}, 2, asked=["b"]))
     6
+    >>> draw_settings({"a": (1, 2)}, 5, fits=[{"a": 9}, {"a": 2}])
+    [{'a': 9}, {'a': 2}, {'a': 1}]
     """
-    fits = _all_of({name: values for name, values in space.items() if name not in asked})
+    drawn = _all_of({name: values for name, values in space.items() if name not in asked})
     ways = _all_of({name: values for name, values in space.items() if name in asked})
-    if len(fits) > n:
-        fits = [fits[place] for place in np.random.default_rng(seed).choice(len(fits), size=n, replace=False)]
-    return [{**fit, **way} for fit in fits for way in ways]
+    if len(drawn) > n:
+        drawn = [drawn[place] for place in np.random.default_rng(seed).choice(len(drawn), size=n, replace=False)]
+    every = [*fits, *(fit for fit in drawn if fit not in fits)]
+    return [{**fit, **way} for fit in every for way in ways]
 
 
 def _all_of(space: Space) -> list[Settings]:

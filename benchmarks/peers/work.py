@@ -11,7 +11,7 @@ KEPT is benchmarks/peers/results, in the repository: rows and searches are small
 many calls and machines as it takes. WORK is large and only passes by.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ _OUTSIDE_DRAWN = 6
 class Effort:
     """How hard to try, the same for every rival. Outside rivals train at most `epochs` and stop early by `patience`.
 
-    trials: fits of a rival that counts, each asked in every way. outside_trials: trainings of an outside rival, the first so
-    many of six that are drawn; each is measured after every epoch.
+    trials: fits of a rival that counts that are drawn, each asked in every way. outside_trials: trainings of an outside
+    rival, the first so many of six that are drawn; each is measured after every epoch.
     own_overrides: what is set beside the recipe in lmrec's own rows, for small runs.
     """
 
@@ -46,9 +46,9 @@ class Effort:
     search_cases: int = 4000
     own_overrides: tuple[str, ...] = ()
 
-    def draw(self, space: Space, asked: Collection[str] = ()) -> list[Settings]:
-        """The settings that a rival tries, of which `asked` change only the question."""
-        return draw_settings(space, self.trials, asked)
+    def draw(self, space: Space, asked: Collection[str] = (), fits: Sequence[Settings] = ()) -> list[Settings]:
+        """The settings that a rival tries, of which `asked` change only the question; `fits` are tried whatever is drawn."""
+        return draw_settings(space, self.trials, asked, fits=fits)
 
     def draw_outside(self, space: Space) -> list[Settings]:
         """The settings that an outside rival is trained with."""
