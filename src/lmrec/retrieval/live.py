@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from lmrec.data.prices import PriceBands
 from lmrec.errors import InputError, UnknownIdError
 from lmrec.fields import ItemId
 from lmrec.models.live_stack import RunningCounts
@@ -52,6 +53,7 @@ class LiveRecommender:
     def __init__(self, recommender: Recommender, rules: Mapping[str, Rule] | None = None) -> None:
         self.recommender = recommender
         self._catalog = LiveCatalog(recommender)
+        self._price_bands = PriceBands.of(recommender.catalog.frame)
         template, schema = recommender.checkpoint.template, recommender.catalog.frame.schema
         text_column = next((name for name in template.columns if schema[name] == pl.String), template.columns[0])
         self.scorer = LiveScorer(
@@ -153,9 +155,12 @@ class LiveRecommender:
     def encode_items(self, items: Sequence[Mapping[str, Any]]) -> list[EncodedItem]:
         """Check, cast and encode items without changing anything: to be stored and then given to `apply_changes`.
 
-        Raises InputError for unknown fields, values of the wrong type, and words where the run knows none.
+        A price without a `price_band` gets one among those of the catalog that was fitted. Raises InputError for unknown
+        fields, values of the wrong type, and words where the run knows none.
         """
-        return self._catalog.encode(cast_items(items, self.schema))
+        cast = cast_items(items, self.schema)
+        fields = self._price_bands.added_to([own for _, own in cast])
+        return self._catalog.encode([(item_id, own) for (item_id, _), own in zip(cast, fields, strict=True)])
 
     def upsert(self, items: Sequence[Mapping[str, Any]]) -> list[EncodedItem]:
         """Put new items or put others in the place of known ones; they can be recommended when this returns."""

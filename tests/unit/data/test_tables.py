@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
+from lmrec.data.prices import price_band
 from lmrec.data.sources import TablesConfig, read_dataset
 from lmrec.data.sources.tables import read_new_items, read_table
-from lmrec.data.sources.words import price_band
 from lmrec.errors import DataError
 
 ITEMS = "item_id,title\na,Red Kettle\nb,Blue Lamp\nc,Green Chair\n"

@@ -1,6 +1,6 @@
 """A live catalog: what was put can be recommended, what was deleted never is, and answers equal the offline ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmrec.data.catalog import Catalog
+from lmrec.data.prices import price_band
 from lmrec.errors import InputError, UnknownIdError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.lending import Loans, find_loans
@@ -118,6 +120,30 @@ def test_a_new_item_can_be_recommended_at_once(live: LiveRecommender) -> None:
     assert ids(live.similar(item_id="3", k=N_ITEMS + 1)).count("new") == 1
     assert ids(live.search("violin choir 99", k=1)) == ["new"]
     assert ask(live, "new").basis == "history"
+
+
+def test_a_new_price_is_said_in_words_as_the_catalog_says_its_own(live: LiveRecommender) -> None:
+    catalog = live.recommender.catalog
+    band = price_band(pl.col("price")).alias("price_band")
+
+    def among(said: pl.Expr) -> LiveRecommender:
+        attributes = (*catalog.attribute_columns, "price_band")
+        banded = Catalog(catalog.frame.with_columns(said), catalog.text_columns, attributes)
+        return LiveRecommender(replace(live.recommender, catalog=banded))
+
+    items: list[dict[str, Any]] = [
+        {"item_id": "n1", "title": "rocket", "price": 19.0},
+        {"item_id": "n2", "title": "rocket", "price": 0.5},
+        {"item_id": "n3", "title": "rocket", "price": 0.5, "price_band": "high"},
+        {"item_id": "n4", "title": "rocket"},
+    ]
+
+    def bands(live: LiveRecommender) -> list[Any]:
+        return [item.fields["price_band"] for item in live.encode_items(items)]
+
+    assert bands(among(band)) == ["very high", "very low", "high", None]
+    own_words = pl.col("price").cast(pl.String).alias("price_band")
+    assert bands(among(own_words)) == [None, None, "high", None], "what those words would be nobody knows"
 
 
 @pytest.mark.parametrize("fused", ["mixed", "all"])

@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from lmrec.data.dataset import Dataset
+from lmrec.data.prices import price_band
 from lmrec.data.sources import words
 from lmrec.data.sources.checks import require_few_bad
 from lmrec.data.sources.files import SourceFiles, open_files
@@ -113,5 +114,5 @@ def _tidy(products: Table) -> Table:
     frame = frame.with_columns(pl.when(~pl.col(texts).str.contains(_SCRIPT)).then(pl.col(texts)))
     frame = frame.with_columns(words.plain_words(pl.col(name)).alias(name) for name in texts)
     price = pl.col("price").str.replace_all(",", "").str.extract(r"^\s*\$?\s*(\d+(?:\.\d+)?)").cast(pl.Float64)
-    frame = frame.with_columns(price.alias("price")).with_columns(words.price_band(pl.col("price")).alias("price_band"))
+    frame = frame.with_columns(price.alias("price")).with_columns(price_band(pl.col("price")).alias("price_band"))
     return replace(products, frame=frame)

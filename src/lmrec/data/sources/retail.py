@@ -14,11 +14,11 @@ from pathlib import Path
 import polars as pl
 
 from lmrec.data.dataset import Dataset
+from lmrec.data.prices import price_band
 from lmrec.data.sources.files import open_files
 from lmrec.data.sources.reading import ROW, Table, read_separated, read_table
 from lmrec.data.sources.tables import TablesConfig, read_dataset
 from lmrec.data.sources.times import parse_times
-from lmrec.data.sources.words import price_band
 from lmrec.data.sources.workbooks import read_workbook
 from lmrec.data.weights import left_after_returns
 from lmrec.errors import DataError

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
 from lmrec.data.interactions import Interactions
+from lmrec.data.prices import PRICE, PRICE_BAND, price_band_among
 from lmrec.data.sources import checks, columns
 from lmrec.data.sources.reading import INTERNAL, Table, read_table
 from lmrec.data.sources.times import parse_times
 from lmrec.data.sources.weights import cancel_returned_kinds, drop_kinds, note_weights, see_kinds
-from lmrec.data.sources.words import PRICE, PRICE_BAND, price_band_among
 from lmrec.data.users import UserTable
 from lmrec.data.weighing import Weighing, WeightScale, WeightSource, plain_kind
 from lmrec.data.weights import fitted, weigh

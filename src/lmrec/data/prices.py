@@ -1,0 +1,60 @@
+"""Prices in words: the fifth of its catalog that each lies in, which says more to a language model than a bare number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import polars as pl
+
+PRICE: Final = "price"
+PRICE_BAND: Final = "price_band"
+PRICE_BANDS: Final = ("very low", "low", "medium", "high", "very high")
+
+
+def price_band(price: pl.Expr) -> pl.Expr:
+    """The fifth of the catalog that a price lies in, as words from "very low" to "very high"; null without a price."""
+    price = pl.when(price > 0).then(price)
+    return _band((price.rank("average") - 0.5) / price.count())
+
+
+def price_band_among(price: pl.Series, known: pl.Series) -> pl.Series:
+    """As `price_band`, of prices that came after those that are known.
+
+    >>> price_band_among(pl.Series([1.0, 9.0, None]), pl.Series([float(n) for n in range(1, 11)])).to_list()
+    ['very low', 'very high', None]
+    """
+    known = known.filter(known > 0).sort()
+    below, up_to = (known.search_sorted(price, side=side) for side in ("left", "right"))
+    share = pl.when(pl.lit(price > 0)).then((pl.lit(below) + pl.lit(up_to)) / 2 / max(len(known), 1))
+    return pl.select(_band(share)).to_series()
+
+
+def _band(share: pl.Expr) -> pl.Expr:
+    band = (share * len(PRICE_BANDS)).floor().clip(0, len(PRICE_BANDS) - 1).cast(pl.Int64)
+    return band.replace_strict(dict(enumerate(PRICE_BANDS)), default=None, return_dtype=pl.String)
+
+
+@dataclass(frozen=True, eq=False)
+class PriceBands:
+    """known: the prices of a catalog that says their bands; None for one that has none, or words of its own for them."""
+
+    known: pl.Series | None
+
+    @classmethod
+    def of(cls, catalog: pl.DataFrame) -> Self:
+        """catalog: rows of items."""
+        if not {PRICE, PRICE_BAND} <= set(catalog.columns) or not catalog.schema[PRICE].is_numeric():
+            return cls(None)
+        is_ours = catalog[PRICE_BAND].drop_nulls().is_in(list(PRICE_BANDS)).all()
+        return cls(catalog[PRICE].cast(pl.Float64) if is_ours and catalog[PRICE_BAND].dtype == pl.String else None)
+
+    def added_to(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Items that came after the catalog, as their fields, each with the band of its price unless it says one itself."""
+        if self.known is None:
+            return list(items)
+        prices = pl.Series([item.get(PRICE) for item in items], dtype=pl.Float64)
+        bands = price_band_among(prices, self.known)
+        return [
+            item if item.get(PRICE_BAND) is not None else {**item, PRICE_BAND: band}
+            for item, band in zip(items, bands, strict=True)
+        ]
