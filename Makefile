@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := 2.13.0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint torture bench-movielens bench-speed bench-arc bench-peers bench-peers-setup bench-tuning bench-check bench-soak clean
+.PHONY: demo test lint torture bench-movielens bench-speed bench-arc bench-news bench-peers bench-peers-setup bench-tuning bench-check bench-soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -48,6 +48,10 @@ bench-peers: $(VENV)/.demo bench-peers-setup
 	$(BIN)/python -m benchmarks.peers $(if $(DATASET),--dataset $(DATASET)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) \
 	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
 	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RESULTS),--results $(RESULTS)) $(foreach choice,$(SET),--set $(choice))
+
+# The order of what was shown (P3), MIND in English and in Chinese, several seeds: ten minutes of a core each. LANGUAGE=zh SEEDS=1
+bench-news: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.news $(if $(LANGUAGE),--language $(LANGUAGE)) $(if $(SEEDS),--seeds $(SEEDS))
 
 # What each technique of docs/tuning costs, one row a technique, then the same question with fewer labels: hours. What each fit found is kept in
 # benchmarks/tuning/results, so the same command goes on where it was stopped, on any machine. SMALL=1: every row on a part of
