@@ -20,7 +20,7 @@ from lmrec.evaluation.casefile import JudgedLists
 from lmrec.feedback.events import Event
 from lmrec.feedback.store import ItemPut, Store
 from lmrec.fields import Ragged
-from lmrec.models.live_stack import counts_at_end
+from lmrec.models.live_stack import OWN, OWN_PARTS, TOWERS, counts_at_end
 from lmrec.recipe import load_fitted, load_recipe
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
@@ -128,8 +128,12 @@ def test_the_judge_judges_what_is_served(judged: Path) -> None:
     cuts = split_interactions(recommender.interactions, n_items, load_fitted(judged / "recipe.toml").split).cut_ts
     assert cuts is not None
     parts = split_lists(impressions, recommender.interactions, cuts, n_items)
-    model = OwnModel(recommender.list_scorer, recommender.list_scorer)
-    judge, _ = stacked_pair(stack.stack, parts.shown, model, "served", n_items)
+    assert stack.stack.own_parts == OWN_PARTS
+    heard = {
+        OWN: OwnModel(recommender.list_scorer, recommender.list_scorer),
+        TOWERS: OwnModel(recommender.towers_scorer, recommender.towers_scorer),
+    }
+    judge, _ = stacked_pair(stack.stack, parts.shown, heard, n_items)
     live = LiveRecommender(recommender)
     assert live.counts is not None
     for at in range(0, len(parts.test), len(parts.test) // 7):
@@ -171,7 +175,8 @@ def test_what_is_shown_and_clicked_moves_the_order_at_once(judged: Path, tmp_pat
         until(lambda: counts.before(["now"], time.time()).n_clicks[0] > 5.99)
         fared = counts.before(["now"], time.time())
         assert (never.shows[0], never.n_clicks[0], fared.n_clicks[0]) == (0, 0, 6)
-        moved = stack.stack.score(np.zeros(1), fared) - stack.stack.score(np.zeros(1), never)
+        alike = dict.fromkeys(stack.stack.own_parts, np.zeros(1))
+        moved = stack.stack.score(alike, fared) - stack.stack.score(alike, never)
         assert scores()["now"] - before == pytest.approx(moved[0], abs=1e-3)
         assert abs(moved[0]) > 0.01
         service.post("/v1/rankings", {**asked, "context": {"page": "console"}})  # a trial counts nowhere

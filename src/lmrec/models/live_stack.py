@@ -1,10 +1,11 @@
 """The order of candidates by a model's score and by how each item fared so far: one formula, which the judge asks about lists
 of the past and a service about those of now. No words, no torch.
 
-    score = w1 s / d1 + w2 rate / d2 + w3 log(1 + clicks) / d3 - w4 log(1 + hours since the first show) / d4
+    score = w1 s / d1 + w2 t / d2 + w3 rate / d3 + w4 log(1 + clicks) / d4 - w5 log(1 + hours since the first show) / d5
 
-s is the model's own score; weights w and scales d are a `Stack`, learnt from lists that were shown. Counts are of what came
-strictly before the instant of a list.
+s is the model's own score and t that of its towers by themselves, where more is fused: what is fused is weighed for lists out
+of the whole catalog, which the order of a few candidates need not follow. Weights w and scales d are a `Stack`, learnt from
+lists that were shown. Counts are of what came strictly before the instant of a list.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ from lmrec.models.click_rates import (
 from lmrec.models.stacking import Stack, fit_stack
 
 OWN: Final = "lmrec"
+TOWERS: Final = "lmrec's towers"
+OWN_PARTS: Final = (OWN, TOWERS)
 LIVE_PARTS: Final = (ClickRate.name, ClicksSoFar.name, Freshness.name)
 _PULL: Final = 1e-2
 
@@ -48,32 +51,44 @@ class Fared:
 @dataclass(frozen=True)
 class LiveStack:
     """click_rate: how the rate is counted. rate: share of all shows that were clicked, which unknown items are credited with.
-    stack: of `OWN`, unless it is to do without, and `LIVE_PARTS`."""
+    stack: of those of `OWN_PARTS` that it hears, and `LIVE_PARTS`."""
 
     click_rate: ClickRateConfig
     rate: float
     stack: Stack
 
-    def score(self, own: FloatArray | None, fared: Fared) -> FloatArray:
-        """(S,) the model's own scores, None for a stack without it -> (S,)."""
+    @property
+    def own_parts(self) -> tuple[str, ...]:
+        """Those of `OWN_PARTS` that it hears."""
+        return tuple(name for name in self.stack.names if name in OWN_PARTS)
+
+    def score(self, own: Mapping[str, FloatArray], fared: Fared) -> FloatArray:
+        """own: name -> (S,) of `own_parts` -> (S,)."""
         columns = _parts(own, fared, self.rate, self.click_rate)
         return self.stack.score(np.stack([columns[name] for name in self.stack.names], axis=1))
 
 
 def fit_live_stack(
-    own: FloatArray | None, fared: Fared, config: ClickRateConfig, rate: float, lists: Ragged, clicked: BoolArray
+    own: Mapping[str, FloatArray],
+    fared: Fared,
+    config: ClickRateConfig,
+    rate: float,
+    lists: Ragged,
+    clicked: BoolArray,
 ) -> LiveStack:
-    """Weights that foretell best what was clicked in these lists. own: (S,) the model's scores of their items, None for a stack
-    without it. Raises InputError where nothing was clicked."""
-    names = LIVE_PARTS if own is None else (OWN, *LIVE_PARTS)
+    """Weights that foretell best what was clicked in these lists. own: name -> (S,) scores of their items, of those of
+    `OWN_PARTS` that the stack is to hear. Raises InputError where nothing was clicked."""
+    names = (*own, *LIVE_PARTS)
     columns = _parts(own, fared, rate, config)
     parts = np.stack([columns[name] for name in names], axis=1)
     return LiveStack(config, rate, fit_stack(names, parts, lists, clicked, pull=_PULL))
 
 
-def _parts(own: FloatArray | None, fared: Fared, rate: float, config: ClickRateConfig) -> Mapping[str, FloatArray]:
+def _parts(
+    own: Mapping[str, FloatArray], fared: Fared, rate: float, config: ClickRateConfig
+) -> Mapping[str, FloatArray]:
     return {
-        **({} if own is None else {OWN: np.asarray(own, np.float64)}),
+        **{name: np.asarray(scores, np.float64) for name, scores in own.items()},
         ClickRate.name: click_rate(fared.shows, fared.clicks, rate, config),
         ClicksSoFar.name: clicks_so_far(fared.n_clicks),
         Freshness.name: freshness(fared.age_s),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmrec.errors import InputError
 from lmrec.fields import ITEM_ID, BoolArray
-from lmrec.models.live_stack import LiveStack, RunningCounts
+from lmrec.models.live_stack import OWN, TOWERS, LiveStack, RunningCounts
 from lmrec.retrieval.answers import Basis, LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.candidates import Candidates, find_candidates
 from lmrec.retrieval.casting import Fields, checked_text
@@ -198,7 +198,10 @@ class ListMaker:
             return Standing.among(snapshot.n_rows, rows, scores, bool(self.scorer.rankings))
         at_ts = time.time() if asked.query.at_ts is None else asked.query.at_ts
         fared = order.counts.before([snapshot.ids[row] for row in rows], at_ts)
-        return Standing.among(snapshot.n_rows, rows, order.stack.score(scores, fared).astype(np.float32))
+        own = {OWN: scores}
+        if TOWERS in order.stack.own_parts:
+            own[TOWERS] = self.scorer.towers_at(snapshot, user, rows)
+        return Standing.among(snapshot.n_rows, rows, order.stack.score(own, fared).astype(np.float32))
 
     def _is_scored(self, asked: "_Asked") -> bool:
         """Whether the model is asked: of whom nothing is known it is where what is live counts beside it."""

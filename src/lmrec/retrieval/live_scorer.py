@@ -126,6 +126,14 @@ class LiveScorer:
             return self._ranked(snapshot, query, history).exact(rows)
         return _exact(snapshot, query, self.followers(snapshot, history), rows)
 
+    @torch.no_grad()
+    def towers_at(self, snapshot: Snapshot, query: Tensor, rows: IntArray) -> npt.NDArray[np.float32]:
+        """(M,) what the towers by themselves give to some rows (M,); of a model that has them, and is no ensemble."""
+        assert isinstance(self.scorer, Scorer)
+        width = self.scorer.bank.item_vec.shape[1]
+        scores: npt.NDArray[np.float32] = (snapshot.bank.matrix_rows(rows)[:, :width] @ query[:width]).numpy()
+        return scores / np.float32(self.scorer.fusion.weights.towers)
+
     def _ranked(self, snapshot: Snapshot, query: Tensor, history: Sequence[int]) -> Standing:
         """Every living row is scored and sorted once a ranking, whatever may be shown: hidden rows have ranks too."""
         scores = snapshot.bank.scores(torch.stack([ranking.query(query) for ranking in self.rankings])).numpy()

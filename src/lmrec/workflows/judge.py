@@ -155,7 +155,10 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     def own_models() -> dict[str, OwnModel]:
         return {name: OwnModel(one, _before_validation(name, one, recommender, split)) for name, one in own}
 
-    shown = judge_impressions(run, recipe, recommender, split, own_models, own_name(run), show)
+    def own_towers() -> OwnModel:
+        return OwnModel(recommender.towers_scorer, training_towers(recommender))
+
+    shown = judge_impressions(run, recipe, recommender, split, own_models, own_towers, own_name(run), show)
     served = dict(own)[own_name(run)]
     reranked = judge_reranking(run, recipe, recommender, split, served, own_name(run), table.form, show)
     return Judgement(table, evaluations, cases, shown, reranked)

@@ -4,8 +4,8 @@ The weights are of the lists of validation, by the model as it was before it lea
 end of the log. Lists of the test part choose nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,15 +34,15 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class StackedLists:
-    """A stack as a scorer of lists of the past. own: scores of the model, which a stack without it does not hear."""
+    """A stack as a scorer of lists of the past. own: what it hears of the model, by the names of its parts."""
 
     name: str
     stack: LiveStack
     counts: LoggedCounts
-    own: ListScorer | None = None
+    own: Mapping[str, ListScorer] = field(default_factory=dict)
 
     def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
-        own = None if self.own is None else self.own.score_shown(history, candidates, time_ts)
+        own = {name: scorer.score_shown(history, candidates, time_ts) for name, scorer in self.own.items()}
         return self.stack.score(own, self.counts.before(candidates, time_ts))
 
 
@@ -80,11 +80,16 @@ def split_lists(
 
 
 def fit_list_stack(
-    before: Scorer, impressions: Impressions, interactions: Interactions, split: Split, item_ids: Sequence[ItemId]
+    before: Mapping[str, Scorer],
+    impressions: Impressions,
+    interactions: Interactions,
+    split: Split,
+    item_ids: Sequence[ItemId],
 ) -> ListStack | None:
     """None where no list of validation can be judged, or the split has no cut in time.
 
-    before: the run's model as it was before it learnt from validation. item_ids: (N,) of the catalog.
+    before: what the stack is to hear of the run's model, by the names of `OWN_PARTS`, as it was before it learnt from
+    validation. item_ids: (N,) of the catalog.
     """
     cuts, n_items = list_cuts(split, interactions), len(item_ids)
     if cuts is None:
@@ -92,7 +97,7 @@ def fit_list_stack(
     parts = split_lists(impressions, interactions, cuts, n_items)
     if not len(parts.validation):
         return None
-    own = CatalogScorer("before", before, n_items)
+    own = {name: CatalogScorer(name, scorer, n_items) for name, scorer in before.items()}
     stack = stack_lists(own, parts, best_click_rate(parts), rate_before(parts.shown, cuts[0]))
     counts = counts_at_end(parts.shown, item_ids, stack.click_rate.half_life_hours)
     return ListStack(stack, counts.items, float(parts.shown.time_ts.max()))
@@ -111,9 +116,9 @@ def rate_before(shown: ShownLog, first_ts: float) -> float:
     return float(earlier.mean()) if len(earlier) else 0.0
 
 
-def stack_lists(own: ListScorer | None, parts: Parts, counted: ClickRate, rate: float) -> LiveStack:
-    """Weights from the validation lists. own: None for a stack without the model."""
+def stack_lists(own: Mapping[str, ListScorer], parts: Parts, counted: ClickRate, rate: float) -> LiveStack:
+    """Weights from the validation lists. own: what is heard of the model, by the names of `OWN_PARTS`."""
     lists = parts.validation
-    scores = None if own is None else own.score_shown(lists.history, lists.candidates, lists.time_ts)
+    scores = {name: one.score_shown(lists.history, lists.candidates, lists.time_ts) for name, one in own.items()}
     fared = LoggedCounts(parts.shown, counted.config.half_life_hours).before(lists.candidates, lists.time_ts)
     return fit_live_stack(scores, fared, counted.config, rate, lists.candidates, lists.clicked)

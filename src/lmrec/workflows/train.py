@@ -32,6 +32,7 @@ from lmrec.idle import idle_notes
 from lmrec.laps import Laps
 from lmrec.models.encoder import TextEncoder
 from lmrec.models.fusion import Fusion, FusionWeights
+from lmrec.models.live_stack import OWN, TOWERS
 from lmrec.models.two_tower import TwoTower
 from lmrec.recipe import Recipe, load_recipe, recipe_toml
 from lmrec.retrieval.ensemble import AnyScorer, answering
@@ -259,7 +260,7 @@ def _train(
     laps.end("weigh what is fused")
     if prepared.dataset.impressions is not None:
         before = learner_scorer("before", learner, recipe).fused(fit_fusion(weights, split.train, catalog.n_items))
-        _keep_list_stack(run, answering(before), prepared.dataset.impressions, prepared)
+        _keep_list_stack(run, before, prepared.dataset.impressions, prepared)
         laps.end("weigh what is live")
     run.update_record(fusion={**weights.model_dump(mode="json"), "validation": fused_metric})
     # The judge shows both stages, as far as what is served is not one of them. A history read as text would need the
@@ -297,10 +298,13 @@ def _train(
     return report
 
 
-def _keep_list_stack(run: RunFolder, before: AnyScorer, impressions: Impressions, prepared: Prepared) -> None:
+def _keep_list_stack(run: RunFolder, before: Scorer, impressions: Impressions, prepared: Prepared) -> None:
     """What orders candidates, where lists that were shown tell; before: the model as it was before validation."""
     interactions, ids = prepared.dataset.interactions, prepared.dataset.catalog.ids
-    stack = fit_list_stack(before, impressions, interactions, prepared.split, ids)
+    own: dict[str, AnyScorer] = {OWN: answering(before)}
+    if before.fusion.weights.any and before.fusion.weights.towers:
+        own[TOWERS] = before.fused(Fusion())
+    stack = fit_list_stack(own, impressions, interactions, prepared.split, ids)
     if stack is not None:
         save_list_stack(run.list_stack, stack, ids)
 

@@ -128,10 +128,10 @@ def test_a_live_stack_finds_who_clicks_by_what() -> None:
     rate = (fared.clicks + 5 * 0.1) / (fared.shows + 5)
     chosen = (2 * own + 20 * rate + rng.gumbel(size=n)).reshape(-1, 8)
     clicked = (chosen == chosen.max(axis=1, keepdims=True)).ravel()
-    stack = fit_live_stack(own, fared, config, 0.1, lists, clicked)
+    stack = fit_live_stack({OWN: own}, fared, config, 0.1, lists, clicked)
     weights = dict(zip(stack.stack.names, stack.stack.weights, strict=True))
     assert weights[OWN] > weights[ClickRate.name] > 4 * abs(weights[ClicksSoFar.name])
-    without = fit_live_stack(None, fared, config, 0.1, lists, clicked)
+    without = fit_live_stack({}, fared, config, 0.1, lists, clicked)
     assert without.stack.names == LIVE_PARTS
     by_hand = sum(
         weight * part / scale
@@ -142,4 +142,4 @@ def test_a_live_stack_finds_who_clicks_by_what() -> None:
             strict=True,
         )
     )
-    assert without.score(None, fared) == pytest.approx(by_hand)
+    assert without.score({}, fared) == pytest.approx(by_hand)
