@@ -32,11 +32,14 @@ SMALL = (
 )
 _CATEGORY = {"movielens-100k": "genres", "amazon-scientific": "categories"}
 _SMALL_USERS = 60
+# A part of a data set whose rows would take days for three seeds; its whole catalog is ranked all the same.
+_USERS = {"amazon-scientific": 2500}
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """common: overrides of every row. runs: run folders while they are needed, ignored by git. results: what is kept."""
+    """common: overrides of every row. runs: run folders while they are needed, ignored by git. results: what is kept. n_users:
+    how many were drawn; None: everybody."""
 
     data: Data
     prepared: Prepared
@@ -44,20 +47,24 @@ class Bench:
     small: bool
     runs: Path
     results: Path
+    n_users: int | None = None
 
     @classmethod
     def open(cls, dataset: str, small: bool) -> Self:
         data, name = DATA[dataset], f"{dataset}-small" if small else dataset
         runs = ROOT / "runs" / "bench-tuning" / name
         common = (*COMMON, *(SMALL if small else ()))
-        prepared = data.prepare(load_recipe(ROOT / "recipes" / f"{data.recipe}.toml", common))
+        recipe = load_recipe(ROOT / "recipes" / f"{data.recipe}.toml", common)
+        prepared = data.prepare(recipe)
+        n_users = _SMALL_USERS if small else _USERS.get(dataset)
         bench = cls(
             data=data,
-            prepared=few_users(prepared, load_recipe(overrides=common)) if small else prepared,
+            prepared=prepared if n_users is None else few_users(prepared, recipe, n_users),
             common=common,
             small=small,
             runs=runs,
             results=runs / "results" if small else FOLDER / "results" / name,
+            n_users=n_users,
         )
         runs.mkdir(parents=True, exist_ok=True)
         return bench
@@ -77,9 +84,9 @@ class Bench:
         return Question(row, seed, (*self.common, *overrides), self.prepared.dataset.fingerprint)
 
 
-def few_users(prepared: Prepared, recipe: Recipe) -> Prepared:
-    """A part of the users."""
+def few_users(prepared: Prepared, recipe: Recipe, n: int) -> Prepared:
+    """A part of the users, and all items."""
     log = prepared.dataset.interactions
-    few = np.random.default_rng(0).permutation(len(log.user_ids))[:_SMALL_USERS]
+    few = np.random.default_rng(0).permutation(len(log.user_ids))[:n]
     part = replace(prepared.dataset, interactions=log.select(np.isin(log.user_idx, few)))
     return prepare_dataset(part, recipe)

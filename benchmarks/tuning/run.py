@@ -158,6 +158,12 @@ def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str],
     rerankers = [found for _, _, found in read_rerankers(bench, options.seeds)]
     stages = {row.name: _stage_of(results[row.name]) for row in ROWS if row.mix and results.get(row.name)}
     lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results, rerankers)}.", ""]
+    if bench.n_users is not None:
+        n_items = bench.prepared.dataset.catalog.n_items
+        lines += [
+            f"Learnt from {bench.n_users:,} users, drawn once, and asked of them; all {n_items:,} items ranked.",
+            "",
+        ]
     lines.append(table([row.name for row in ROWS], results, PLAIN.name, same, read_costs(bench, ROWS), stages))
     lines += [f"\nRefused: {name}: {why}" for name, why in refused.items()]
     lines += [f"\nNot measured: {what}" for what in words.NOT_MEASURED]
