@@ -20,7 +20,7 @@ from lmrec.evaluation.casefile import JudgedLists
 from lmrec.feedback.events import Event
 from lmrec.feedback.store import ItemPut, Store
 from lmrec.fields import Ragged
-from lmrec.models.live_stack import OWN, OWN_PARTS, TOWERS, counts_at_end
+from lmrec.models.live_stack import OWN_PARTS, TOWERS, counts_at_end
 from lmrec.recipe import load_fitted, load_recipe
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
@@ -120,20 +120,22 @@ def test_parts_are_apart_in_time_and_histories_end_before_their_list(judged: Pat
             assert lists.history[at].tolist() == dataset.interactions.item_idx[mask].tolist()
 
 
-def test_the_judge_judges_what_is_served(judged: Path) -> None:
-    recommender = Recommender.load(judged)
+@pytest.mark.parametrize("heard", OWN_PARTS)
+def test_the_judge_judges_what_is_served(judged: Path, tmp_path: Path, heard: str) -> None:
+    run = Path(shutil.copytree(judged, tmp_path / "run"))
+    file = run / "list_stack" / "live_stack.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps({**said, "names": [heard, *said["names"][1:]]}))
+    recommender = Recommender.load(run)
     stack, impressions = recommender.list_stack, Impressions.from_parquet(judged / "data" / "impressions.parquet")
     assert stack is not None
+    assert stack.stack.hears_towers == (heard == TOWERS)
     n_items, ids = recommender.catalog.n_items, recommender.catalog.ids
     cuts = split_interactions(recommender.interactions, n_items, load_fitted(judged / "recipe.toml").split).cut_ts
     assert cuts is not None
     parts = split_lists(impressions, recommender.interactions, cuts, n_items)
-    assert stack.stack.own_parts == OWN_PARTS
-    heard = {
-        OWN: OwnModel(recommender.list_scorer, recommender.list_scorer),
-        TOWERS: OwnModel(recommender.towers_scorer, recommender.towers_scorer),
-    }
-    judge, _ = stacked_pair(stack.stack, parts.shown, heard, n_items)
+    scorer = recommender.towers_scorer if heard == TOWERS else recommender.list_scorer
+    judge, _ = stacked_pair(stack.stack, parts.shown, OwnModel(scorer, scorer), n_items)
     live = LiveRecommender(recommender)
     assert live.counts is not None
     for at in range(0, len(parts.test), len(parts.test) // 7):
@@ -175,8 +177,7 @@ def test_what_is_shown_and_clicked_moves_the_order_at_once(judged: Path, tmp_pat
         until(lambda: counts.before(["now"], time.time()).n_clicks[0] > 5.99)
         fared = counts.before(["now"], time.time())
         assert (never.shows[0], never.n_clicks[0], fared.n_clicks[0]) == (0, 0, 6)
-        alike = dict.fromkeys(stack.stack.own_parts, np.zeros(1))
-        moved = stack.stack.score(alike, fared) - stack.stack.score(alike, never)
+        moved = stack.stack.score(np.zeros(1), fared) - stack.stack.score(np.zeros(1), never)
         assert scores()["now"] - before == pytest.approx(moved[0], abs=1e-3)
         assert abs(moved[0]) > 0.01
         service.post("/v1/rankings", {**asked, "context": {"page": "console"}})  # a trial counts nowhere

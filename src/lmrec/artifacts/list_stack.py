@@ -18,7 +18,7 @@ from lmrec.artifacts.files import read_json, replaced_folder, write_json
 from lmrec.errors import RunFolderError
 from lmrec.fields import ItemId
 from lmrec.models.click_rates import ClickRateConfig
-from lmrec.models.live_stack import LIVE_PARTS, OWN, OWN_PARTS, ItemCounts, LiveStack, RunningCounts
+from lmrec.models.live_stack import LIVE_PARTS, OWN_PARTS, ItemCounts, LiveStack, RunningCounts
 from lmrec.models.stacking import Stack
 
 _DESCRIPTION, _COUNTS = "live_stack.json", "counts.safetensors"
@@ -64,9 +64,9 @@ def load_list_stack(folder: Path, item_ids: Sequence[ItemId]) -> ListStack:
     try:
         numbers = [*values["weights"], *values["scale"], values["rate"], values["until_ts"]]
         names, weights, scale = (tuple(values[name]) for name in ("names", "weights", "scale"))
-        known_names = [(*own, *LIVE_PARTS) for own in ((OWN,), OWN_PARTS)]
+        known_names = [(own, *LIVE_PARTS) for own in OWN_PARTS]
         if names not in known_names or not len(names) == len(weights) == len(scale):
-            raise ValueError(f"it names {names}, expected {known_names[-1]} with a weight and a scale each")
+            raise ValueError(f"it names {names}, expected {known_names[0]} with a weight and a scale each")
         if not np.isfinite(np.array(numbers, np.float64)).all() or min(scale) <= 0:
             raise ValueError("a number is not finite, or a scale is not above 0")
         stack = LiveStack(ClickRateConfig(**values["click_rate"]), values["rate"], Stack(names, weights, scale))

@@ -1,11 +1,11 @@
 """The order of candidates by a model's score and by how each item fared so far: one formula, which the judge asks about lists
 of the past and a service about those of now. No words, no torch.
 
-    score = w1 s / d1 + w2 t / d2 + w3 rate / d3 + w4 log(1 + clicks) / d4 - w5 log(1 + hours since the first show) / d5
+    score = w1 s / d1 + w2 rate / d2 + w3 log(1 + clicks) / d3 - w4 log(1 + hours since the first show) / d4
 
-s is the model's own score and t that of its towers by themselves, where more is fused: what is fused is weighed for lists out
-of the whole catalog, which the order of a few candidates need not follow. Weights w and scales d are a `Stack`, learnt from
-lists that were shown. Counts are of what came strictly before the instant of a list.
+s is the model's own score, or that of its towers by themselves: what is fused with them is weighed for lists out of the whole
+catalog, which the order of a few candidates need not follow. Weights w and scales d are a `Stack`, learnt from lists that were
+shown. Counts are of what came strictly before the instant of a list.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,20 +51,20 @@ class Fared:
 @dataclass(frozen=True)
 class LiveStack:
     """click_rate: how the rate is counted. rate: share of all shows that were clicked, which unknown items are credited with.
-    stack: of those of `OWN_PARTS` that it hears, and `LIVE_PARTS`."""
+    stack: of one of `OWN_PARTS`, unless it is to do without, and `LIVE_PARTS`."""
 
     click_rate: ClickRateConfig
     rate: float
     stack: Stack
 
     @property
-    def own_parts(self) -> tuple[str, ...]:
-        """Those of `OWN_PARTS` that it hears."""
-        return tuple(name for name in self.stack.names if name in OWN_PARTS)
+    def hears_towers(self) -> bool:
+        """Whether the model's score that counts is that of its towers by themselves."""
+        return TOWERS in self.stack.names
 
-    def score(self, own: Mapping[str, FloatArray], fared: Fared) -> FloatArray:
-        """own: name -> (S,) of `own_parts` -> (S,)."""
-        columns = _parts(own, fared, self.rate, self.click_rate)
+    def score(self, own: FloatArray | None, fared: Fared) -> FloatArray:
+        """(S,) the model's scores, by its towers alone if it `hears_towers`, None for a stack without -> (S,)."""
+        columns = _parts({} if own is None else {self.stack.names[0]: own}, fared, self.rate, self.click_rate)
         return self.stack.score(np.stack([columns[name] for name in self.stack.names], axis=1))
 
 
@@ -76,8 +76,8 @@ def fit_live_stack(
     lists: Ragged,
     clicked: BoolArray,
 ) -> LiveStack:
-    """Weights that foretell best what was clicked in these lists. own: name -> (S,) scores of their items, of those of
-    `OWN_PARTS` that the stack is to hear. Raises InputError where nothing was clicked."""
+    """Weights that foretell best what was clicked in these lists. own: (S,) scores of their items by one of `OWN_PARTS`, under
+    its name; empty for a stack without it. Raises InputError where nothing was clicked."""
     names = (*own, *LIVE_PARTS)
     columns = _parts(own, fared, rate, config)
     parts = np.stack([columns[name] for name in names], axis=1)

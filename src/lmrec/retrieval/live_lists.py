@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmrec.errors import InputError
 from lmrec.fields import ITEM_ID, BoolArray
-from lmrec.models.live_stack import OWN, TOWERS, LiveStack, RunningCounts
+from lmrec.models.live_stack import LiveStack, RunningCounts
 from lmrec.retrieval.answers import Basis, LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.candidates import Candidates, find_candidates
 from lmrec.retrieval.casting import Fields, checked_text
@@ -193,15 +193,17 @@ class ListMaker:
     def _among(self, snapshot: Snapshot, user: Tensor, asked: "_Asked") -> Standing:
         """The candidates by the model, and by how they fared so far where that counts."""
         rows, order = asked.candidate_rows, self.live_order
-        scores = self.scorer.scores_at(snapshot, user, asked.history, rows)
+        hears_towers = order is not None and order.stack.hears_towers
+        scores = (
+            self.scorer.towers_at(snapshot, user, rows)
+            if hears_towers
+            else self.scorer.scores_at(snapshot, user, asked.history, rows)
+        )
         if order is None:
             return Standing.among(snapshot.n_rows, rows, scores, bool(self.scorer.rankings))
         at_ts = time.time() if asked.query.at_ts is None else asked.query.at_ts
         fared = order.counts.before([snapshot.ids[row] for row in rows], at_ts)
-        own = {OWN: scores}
-        if TOWERS in order.stack.own_parts:
-            own[TOWERS] = self.scorer.towers_at(snapshot, user, rows)
-        return Standing.among(snapshot.n_rows, rows, order.stack.score(own, fared).astype(np.float32))
+        return Standing.among(snapshot.n_rows, rows, order.stack.score(scores, fared).astype(np.float32))
 
     def _is_scored(self, asked: "_Asked") -> bool:
         """Whether the model is asked: of whom nothing is known it is where what is live counts beside it."""

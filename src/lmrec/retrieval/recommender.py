@@ -36,7 +36,7 @@ from lmrec.fields import (
     text_array,
 )
 from lmrec.models.fusion import Fusion
-from lmrec.models.live_stack import OWN, TOWERS, RunningCounts
+from lmrec.models.live_stack import RunningCounts
 from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.bank import GrowingBank
 from lmrec.retrieval.candidates import find_candidates
@@ -261,14 +261,13 @@ class Recommender:
             None if profile is None else [profile],
         )
         rows = np.array(found.rows, np.int64)
-        scores: FloatArray = self.list_scorer.score(asked)[0, rows]
-        if self.list_stack is not None:
-            counts = self.list_stack.counts() if counts is None else counts
+        stack = self.list_stack
+        scorer = self.list_scorer if stack is None or not stack.stack.hears_towers else self.towers_scorer
+        scores: FloatArray = scorer.score(asked)[0, rows]
+        if stack is not None:
+            counts = stack.counts() if counts is None else counts
             fared = counts.before([self.catalog.ids[row] for row in rows], time.time() if at_ts is None else at_ts)
-            own = {OWN: scores}
-            if TOWERS in self.list_stack.stack.own_parts:
-                own[TOWERS] = self.towers_scorer.score(asked)[0, rows]
-            scores = self.list_stack.stack.score(own, fared)
+            scores = stack.stack.score(scores, fared)
         items = tuple(
             ScoredItem(self.catalog.ids[rows[at]], self.catalog.titles[rows[at]], float(scores[at]))
             for at in np.argsort(-scores, kind="stable")

@@ -37,7 +37,7 @@ from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.click_rates import ClickRate, ClicksSoFar, Freshness, ShownLog
 from lmrec.models.collaborative import Popularity
 from lmrec.models.labels import LabelMatch, LabelMatchConfig
-from lmrec.models.live_stack import OWN, TOWERS, LiveStack, LoggedCounts
+from lmrec.models.live_stack import LiveStack, LoggedCounts
 from lmrec.models.nrms import NRMS, NRMSConfig
 from lmrec.models.stacking import Stack, fit_stack
 from lmrec.progress import progress_bar
@@ -132,16 +132,16 @@ def judge_impressions(
     ]
     models = own()
     together = _stack_rivals(plain, parts.validation)
-    live_only = stack_lists({}, parts, rate, rate_before(parts.shown, split.cut_ts[0]))
+    live_only = stack_lists(None, parts, rate, rate_before(parts.shown, split.cut_ts[0]))
     logged = LoggedCounts(parts.shown, rate.config.half_life_hours)
     without = StackedLists(STACKED_WITHOUT, live_only, logged)
     with_ours: list[tuple[ListScorer, ListScorer]] = []
     noted = [(STACKED_RIVALS, together.stack), (STACKED_WITHOUT, live_only.stack)]
     if recommender.list_stack is not None:  # else this run serves none
-        hears = recommender.list_stack.stack.own_parts
-        heard = {OWN: models[served], **({TOWERS: towers()} if TOWERS in hears else {})}
-        with_ours = [stacked_pair(recommender.list_stack.stack, parts.shown, heard, n_items)]
-        noted.append((STACKED, recommender.list_stack.stack.stack))
+        live = recommender.list_stack.stack
+        heard = towers() if live.hears_towers else models[served]
+        with_ours = [stacked_pair(live, parts.shown, heard, n_items)]
+        noted.append((STACKED, live.stack))
     for name, stack in noted:
         notes[name] = f"weights from validation lists, in deviations of each part: {stack.words()}"
     counted = [Popularity().fit(log_arrays(log, n_items)) for log in (split.train_and_validation, split.train)]
@@ -179,19 +179,15 @@ def read_impression_table(run: RunFolder) -> ImpressionTable | None:
     return ImpressionTable.from_dict(json.loads(run.impressions_file.read_text(encoding="utf-8")))
 
 
-def stacked_pair(
-    stack: LiveStack, shown: ShownLog, heard: Mapping[str, OwnModel], n_items: int
-) -> tuple[ListScorer, ListScorer]:
-    """What the run serves for candidates, asked of lists of this log: with the models that the stack hears, by the names of its
-    parts, as they are asked, and as they were before validation."""
+def stacked_pair(stack: LiveStack, shown: ShownLog, heard: OwnModel, n_items: int) -> tuple[ListScorer, ListScorer]:
+    """What the run serves for candidates, asked of lists of this log: with the model that the stack hears as it is asked, and
+    as it was before validation."""
     counts = LoggedCounts(shown, stack.click_rate.half_life_hours)
 
-    def with_scores_of(scorers: Mapping[str, Scorer]) -> ListScorer:
-        own = {name: CatalogScorer(name, scorer, n_items) for name, scorer in scorers.items()}
-        return StackedLists(STACKED, stack, counts, own)
+    def with_scores_of(scorer: Scorer) -> ListScorer:
+        return StackedLists(STACKED, stack, counts, CatalogScorer("heard", scorer, n_items))
 
-    asked = with_scores_of({name: model.asked for name, model in heard.items()})
-    return asked, with_scores_of({name: model.before for name, model in heard.items()})
+    return with_scores_of(heard.asked), with_scores_of(heard.before)
 
 
 def _stack_rivals(scorers: Sequence[ListScorer], lists: ShownLists) -> _Stacked:

@@ -5,7 +5,8 @@ end of the log. Lists of the test part choose nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from lmrec.evaluation.impressions import CatalogScorer, ListScorer, ShownLists, 
 from lmrec.fields import TIMESTAMP, FloatArray, ItemId, Ragged
 from lmrec.models.click_rates import ClickRate, ShownLog
 from lmrec.models.live_stack import LiveStack, LoggedCounts, counts_at_end, fit_live_stack
+
+AnyListScorer = TypeVar("AnyListScorer", bound=ListScorer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +37,15 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class StackedLists:
-    """A stack as a scorer of lists of the past. own: what it hears of the model, by the names of its parts."""
+    """A stack as a scorer of lists of the past. own: scores of the model as it hears it; None for a stack without it."""
 
     name: str
     stack: LiveStack
     counts: LoggedCounts
-    own: Mapping[str, ListScorer] = field(default_factory=dict)
+    own: ListScorer | None = None
 
     def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
-        own = {name: scorer.score_shown(history, candidates, time_ts) for name, scorer in self.own.items()}
+        own = None if self.own is None else self.own.score_shown(history, candidates, time_ts)
         return self.stack.score(own, self.counts.before(candidates, time_ts))
 
 
@@ -88,8 +91,8 @@ def fit_list_stack(
 ) -> ListStack | None:
     """None where no list of validation can be judged, or the split has no cut in time.
 
-    before: what the stack is to hear of the run's model, by the names of `OWN_PARTS`, as it was before it learnt from
-    validation. item_ids: (N,) of the catalog.
+    before: the run's model by the names of `OWN_PARTS`, as it was before it learnt from validation; the one is heard that
+    orders validation lists best. item_ids: (N,) of the catalog.
     """
     cuts, n_items = list_cuts(split, interactions), len(item_ids)
     if cuts is None:
@@ -97,7 +100,7 @@ def fit_list_stack(
     parts = split_lists(impressions, interactions, cuts, n_items)
     if not len(parts.validation):
         return None
-    own = {name: CatalogScorer(name, scorer, n_items) for name, scorer in before.items()}
+    own = best_scorer([CatalogScorer(name, scorer, n_items) for name, scorer in before.items()], parts)
     stack = stack_lists(own, parts, best_click_rate(parts), rate_before(parts.shown, cuts[0]))
     counts = counts_at_end(parts.shown, item_ids, stack.click_rate.half_life_hours)
     return ListStack(stack, counts.items, float(parts.shown.time_ts.max()))
@@ -105,9 +108,12 @@ def fit_list_stack(
 
 def best_click_rate(parts: Parts) -> ClickRate:
     """The way to count it that orders validation lists best."""
-    return max(
-        (one.fit(parts.shown) for one in ClickRate.candidates()), key=lambda one: mean_auc(one, parts.validation)
-    )
+    return best_scorer([one.fit(parts.shown) for one in ClickRate.candidates()], parts)
+
+
+def best_scorer(scorers: Sequence[AnyListScorer], parts: Parts) -> AnyListScorer:
+    """The one that orders validation lists best, the first of equals."""
+    return max(scorers, key=lambda one: mean_auc(one, parts.validation))
 
 
 def rate_before(shown: ShownLog, first_ts: float) -> float:
@@ -116,9 +122,10 @@ def rate_before(shown: ShownLog, first_ts: float) -> float:
     return float(earlier.mean()) if len(earlier) else 0.0
 
 
-def stack_lists(own: Mapping[str, ListScorer], parts: Parts, counted: ClickRate, rate: float) -> LiveStack:
-    """Weights from the validation lists. own: what is heard of the model, by the names of `OWN_PARTS`."""
+def stack_lists(own: ListScorer | None, parts: Parts, counted: ClickRate, rate: float) -> LiveStack:
+    """Weights from the validation lists. own: the model, under a name of `OWN_PARTS`; None for a stack without it."""
     lists = parts.validation
-    scores = {name: one.score_shown(lists.history, lists.candidates, lists.time_ts) for name, one in own.items()}
+    asked = {} if own is None else {own.name: own}
+    scores = {name: one.score_shown(lists.history, lists.candidates, lists.time_ts) for name, one in asked.items()}
     fared = LoggedCounts(parts.shown, counted.config.half_life_hours).before(lists.candidates, lists.time_ts)
     return fit_live_stack(scores, fared, counted.config, rate, lists.candidates, lists.clicked)

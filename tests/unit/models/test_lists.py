@@ -142,4 +142,4 @@ def test_a_live_stack_finds_who_clicks_by_what() -> None:
             strict=True,
         )
     )
-    assert without.score({}, fared) == pytest.approx(by_hand)
+    assert without.score(None, fared) == pytest.approx(by_hand)
