@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.news.__main__ import is_made, recipe_of
+from benchmarks.news.seeds import is_made, recipe_of
 from benchmarks.news.table import Kept, build_section, kept_seeds
 from benchmarks.peers.own import fingerprint_of
 from lmrec.artifacts.files import write_json
