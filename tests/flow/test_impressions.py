@@ -17,6 +17,7 @@ from lmrec.data.sources.synthetic import planted_world
 from lmrec.data.split import split_interactions
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.evaluation.casefile import JudgedLists
+from lmrec.evaluation.impressions import ImpressionTable
 from lmrec.feedback.events import Event
 from lmrec.feedback.store import ItemPut, Store
 from lmrec.fields import Ragged
@@ -25,9 +26,13 @@ from lmrec.recipe import load_fitted, load_recipe
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.compare import compare_shown
+from lmrec.workflows.compress import compress_run
+from lmrec.workflows.ensemble import ensemble_runs
 from lmrec.workflows.impressions import OwnModel, read_impression_table, stacked_pair
+from lmrec.workflows.judge import judge_run
 from lmrec.workflows.list_stack import split_lists
 from lmrec.workflows.prepare import prepare_dataset
+from lmrec.workflows.soup import soup_runs
 from lmrec.workflows.train import fit_run
 from lmrec.workflows.update import update_run
 
@@ -152,6 +157,34 @@ def test_the_judge_judges_what_is_served(judged: Path, tmp_path: Path, heard: st
         query = LiveQuery(tuple(history), candidates=tuple(wanted), k=99, exclude_seen=False, at_ts=instant)
         served = {item.item_id: item.score for item in live.recommend([query])[0].items}
         assert served == pytest.approx(scores, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("made", ["scores", "ranks", "soup", "compressed"])
+def test_runs_made_of_others_learn_from_the_lists_too(judged: Path, tmp_path: Path, made: str) -> None:
+    twin, out = Path(shutil.copytree(judged, tmp_path / "twin")), tmp_path / "made"
+    if made == "soup":
+        run = soup_runs([judged, twin], out, "uniform", show=False).run
+    elif made == "compressed":
+        choices = ["layers=[2]", "kept=[1.0]", "widths=[8]", "tolerance=1", "epochs=1", "tower_epochs=1"]
+        compressed = compress_run(judged, out, [f"compress.{choice}" for choice in choices], show=False).run
+        assert compressed is not None
+        run = compressed
+    else:
+        run = ensemble_runs([judged, twin], out, "ranks" if made == "ranks" else "scores")
+    (row,) = [one for one in judge_table(run).rows if one.name == "lmrec + live counts"]
+    assert row.metrics["auc"].value > 0.7
+    recommender = Recommender.load(run.path)
+    live, asked = LiveRecommender(recommender), ["film3", "film9", "film21"]
+    offline = {item.item_id: item.score for item in recommender.rank(asked, history=["film1"], at_ts=2e9).items}
+    query = LiveQuery(("film1",), candidates=tuple(asked), k=9, exclude_seen=False, at_ts=2e9)
+    served = {item.item_id: item.score for item in live.recommend([query])[0].items}
+    assert served == pytest.approx(offline, rel=1e-4, abs=1e-4)
+
+
+def judge_table(run: RunFolder) -> ImpressionTable:
+    shown = judge_run(run.path, show=False).impressions
+    assert shown is not None
+    return shown
 
 
 def test_what_is_shown_and_clicked_moves_the_order_at_once(judged: Path, tmp_path: Path) -> None:

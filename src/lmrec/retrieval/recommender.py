@@ -172,7 +172,7 @@ class Recommender:
             fusion=checkpoint.load_fusion(),
             words=WordEncoder(checkpoint, catalog),
             reranker=reranker,
-            list_stack=load_list_stack(run.list_stack, catalog.ids) if run.list_stack.exists() else None,
+            list_stack=_list_stack(run, catalog),
         )
         return loaded.reading(_user_template(checkpoint, reranker))
 
@@ -197,6 +197,7 @@ class Recommender:
             words=first.words,
             ensemble=Ensemble(members, description.weights, description.by),
             reranker=reranker,
+            list_stack=_list_stack(run, catalog),
         )
         return loaded.reading(_user_template(first.checkpoint, reranker))
 
@@ -635,6 +636,11 @@ def _has_profile(histories: Ragged, reads: bool) -> BoolArray:
     if not reads:
         return np.asarray(histories.profile.ids.lengths > 0)
     return histories.profile.is_known
+
+
+def _list_stack(run: RunFolder, catalog: Catalog) -> ListStack | None:
+    """What the run keeps of how candidates are ordered, None where it keeps nothing."""
+    return load_list_stack(run.list_stack, catalog.ids) if run.list_stack.exists() else None
 
 
 def _user_template(checkpoint: Checkpoint, reranker: Reranker | None) -> UserTemplate:

@@ -38,6 +38,7 @@ from lmrec.training.interrupt import stop_on_interrupt
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
+from lmrec.workflows.live_order import learn_live_order
 from lmrec.workflows.students import Candidate, Plan, Workshop
 from lmrec.workflows.teachable import require_teachable
 
@@ -84,6 +85,7 @@ def compress_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (
     run = create_run(out, resume=False)
     try:
         _save(run, source, work, taken, chosen, served)
+        learn_live_order(run)
         notes += _save_curve(run, curve)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty

@@ -29,6 +29,7 @@ from lmrec.training.trend import go_on_from
 from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import training_scorer
+from lmrec.workflows.live_order import learn_live_order
 from lmrec.workflows.teachable import require_teachable
 from lmrec.workflows.train import learnt_weight, objective_over
 
@@ -92,6 +93,7 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
     run = create_run(out, resume=False)
     try:
         _save(run, source, recipe, recommender, towers, metrics, epoch)
+        learn_live_order(run)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
         raise

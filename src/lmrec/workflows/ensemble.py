@@ -16,6 +16,7 @@ from lmrec.models.stacking import fit_stack
 from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import training_scorer
+from lmrec.workflows.live_order import learn_live_order
 from lmrec.workflows.pools import pool_scores
 
 _N_SCALED = 500  # histories by which members' scores are brought to one scale
@@ -58,6 +59,7 @@ def ensemble_runs(
                 **describe_environment(),
             }
         )
+        learn_live_order(run)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
         raise

@@ -37,6 +37,7 @@ from lmrec.workflows.ensemble import check_together
 from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
+from lmrec.workflows.live_order import learn_live_order
 from lmrec.workflows.train import TREND_WEIGHT, beside_popularity, learnt_weight
 
 SoupKind: TypeAlias = Literal["greedy", "uniform"]
@@ -149,6 +150,7 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
             run.update_record(training={**run.read_record()["training"], "best_stage": "tuned"})
         if kitchen.past is not None:
             run.update_record(**{TREND_WEIGHT: kitchen.trend_weight(chosen)})
+        learn_live_order(run)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
         raise
