@@ -12,8 +12,10 @@ export TOKENIZERS_PARALLELISM = false
 demo: $(VENV)/.demo
 	@$(BIN)/python scripts/demo.py
 
+# A worker for each core, each with files of its own, for tests of a file share what they have fitted; in the order of the folders, which
+# has the long ones first.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
