@@ -3,7 +3,7 @@
     python -m benchmarks.news [--language zh] [--seeds 3] [--table]
 
 The recipe is recipes/mind-impressions.toml, rivals are the judge's own, chosen on validation lists. What the judge said of
-each list is kept in benchmarks/news/results (tens of kilobytes a seed), so seeds add up over calls and machines: what is there,
+each list is kept in benchmarks/news/results (130 kilobytes a seed), so seeds add up over calls and machines: what is there,
 of the recipe as it is now, is not made again. MIND lies in LMREC_DATA. `--table` fits nothing.
 """
 

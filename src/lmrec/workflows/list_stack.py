@@ -125,7 +125,6 @@ def rate_before(shown: ShownLog, first_ts: float) -> float:
 def stack_lists(own: ListScorer | None, parts: Parts, counted: ClickRate, rate: float) -> LiveStack:
     """Weights from the validation lists. own: the model, under a name of `OWN_PARTS`; None for a stack without it."""
     lists = parts.validation
-    asked = {} if own is None else {own.name: own}
-    scores = {name: one.score_shown(lists.history, lists.candidates, lists.time_ts) for name, one in asked.items()}
+    scores = {} if own is None else {own.name: own.score_shown(lists.history, lists.candidates, lists.time_ts)}
     fared = LoggedCounts(parts.shown, counted.config.half_life_hours).before(lists.candidates, lists.time_ts)
     return fit_live_stack(scores, fared, counted.config, rate, lists.candidates, lists.clicked)
