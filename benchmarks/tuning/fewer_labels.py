@@ -1,8 +1,8 @@
 """Do words need fewer labels? Tuned and frozen language model beside id-only models, with 1 %, 10 % and 100 % of the training
 interactions.
 
-    python -m benchmarks.tuning.fewer_labels [--dataset movielens-100k] [--seeds 1] [--shares 0.01 0.1 1] [--minutes 60]
-        [--chart]
+    python -m benchmarks.tuning.fewer_labels [--dataset movielens-100k] [--seeds 3 | --seed 1] [--shares 0.01 0.1 1]
+        [--minutes 60] [--chart]
 
 Users are drawn at random until their events make up the share, so that histories stay whole; all others' training events are
 taken away from every system. Validation and test questions, and the histories that they ask with, stay as they are. All
@@ -18,7 +18,7 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,8 @@ METRIC = METRICS[0]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="movielens-100k", choices=("movielens-100k", "amazon-scientific"))
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3, help="so many of them, from 0 on")
+    parser.add_argument("--seed", type=int, default=None, help="measure this one alone")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     parser.add_argument("--minutes", type=float, default=None, help="begin nothing after so many")
     parser.add_argument("--small", action="store_true", help="a part of the users and few epochs; says nothing")
@@ -70,7 +71,7 @@ def main() -> None:
     until = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     bench = Bench.open(options.dataset, options.small)
     if not options.chart:
-        measure(bench, options.shares, options.seeds, until)
+        measure(bench, options.shares, range(options.seeds) if options.seed is None else [options.seed], until)
     found = read_all(bench, options.shares, options.seeds)
     facts = summary(found)
     print("\n".join(lines_of(facts)))
@@ -93,9 +94,9 @@ def thin(split: Split, share: float, seed: int) -> Split:
     return replace(split, train=few, train_and_validation=few)
 
 
-def measure(bench: Bench, shares: list[float], n_seeds: int, until: float) -> None:
+def measure(bench: Bench, shares: list[float], seeds: Iterable[int], until: float) -> None:
     """What is not there yet, the smallest share first, for it is the cheapest."""
-    for seed in range(n_seeds):
+    for seed in seeds:
         for share in sorted(shares):
             for system in SYSTEMS:
                 if answer_of(bench, system, share, seed) is not None:

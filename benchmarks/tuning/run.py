@@ -1,20 +1,21 @@
 """`make bench-tuning`: one row a technique, each a fit of its own that differs from the common recipe in that alone.
 
-    python -m benchmarks.tuning.run [--dataset movielens-100k] [--seeds 3] [--minutes 60] [--only ROW] [--small] [--table]
+    python -m benchmarks.tuning.run [--dataset movielens-100k] [--seeds 3 | --seed 1] [--minutes 60] [--only ROW]
+        [--small] [--table]
 
 What is judged are the towers by themselves (nothing fused, nothing learnt again from validation): those of the second
 stage, where a row has one. What every fit found is kept in benchmarks/tuning/results/ (a few kilobytes a row and seed), so the
 table grows over as many calls, days and machines as it takes: the same command goes on where it was stopped, also within a
-fit. Seed 0 of all rows comes first, then seed 1. A fit that is refused is named. `--minutes` stops between two fits,
-`--table` writes the table from what is there. `--small`: a part of the users and few epochs, to see that every row runs;
-its numbers say nothing.
+fit. Seed 0 of all rows comes first, then seed 1; `--seed` fits one alone. A fit that is refused is named. `--minutes` stops
+between two fits, `--table` writes the table from what is there. `--small`: a part of the users and few epochs, to see that
+every row runs; its numbers say nothing.
 """
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.tuning import how_it_trains, what_trains, words
@@ -51,7 +52,8 @@ ROWS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="movielens-100k", choices=("movielens-100k", "amazon-scientific"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="so many of them, from 0 on")
+    parser.add_argument("--seed", type=int, default=None, help="fit this one alone: two checkouts can share the work")
     parser.add_argument("--minutes", type=float, default=None, help="begin no fit after so many")
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="this row alone, and plain")
     parser.add_argument("--small", action="store_true", help="every row on a part of the users, in about 25 minutes")
@@ -62,7 +64,8 @@ def main() -> None:
     same = {row.name: PLAIN.name for row in ROWS if same_as_plain(bench, row)}
     every = (*ROWS, *reranker_rows(bench.shrink))
     chosen = [row for row in every if not options.only or row.name in (*options.only, PLAIN.name)]
-    refused = {} if options.table else measure(bench, chosen, 1 if options.small else options.seeds, same, until)
+    seeds = [options.seed] if options.seed is not None else range(1 if options.small else options.seeds)
+    refused = {} if options.table else measure(bench, chosen, seeds, same, until)
     text = whole_table(bench, options, same, refused)
     print(f"\n{text}")
     if not options.small:
@@ -72,12 +75,12 @@ def main() -> None:
 
 
 def measure(
-    bench: Bench, rows: Sequence[Row], n_seeds: int, same: Collection[str], until: float = float("inf")
+    bench: Bench, rows: Sequence[Row], seeds: Iterable[int], same: Collection[str], until: float = float("inf")
 ) -> dict[str, str]:
     """Fit what is not there yet, until it is late; row -> why it was refused."""
     refused: dict[str, str] = {}
     rerankers = reranker_rows(bench.shrink)
-    for seed in range(n_seeds):
+    for seed in seeds:
         for row in rows:
             is_reranker = row in rerankers
             found, unused = read_reranker(bench, row, seed) if is_reranker else read_row(bench, row, seed)

@@ -286,9 +286,9 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     wanted = ("plain", "un-tuned PLM", "head only", "lora", "history as text", *(row.name for row in MIXED))
     rows = [row for row in ROWS_OF_TABLE if row.name in wanted]
     reranker, taught = reranker_rows(bench.shrink)[0], reranker_rows(bench.shrink)[-1]
-    assert measure(bench, [*rows, reranker, taught], 1, (), until=0.0) == {}
+    assert measure(bench, [*rows, reranker, taught], [0], (), until=0.0) == {}
     assert "time is over" in capsys.readouterr().out
-    assert measure(bench, [*rows, reranker, taught], 1, ()) == {}
+    assert measure(bench, [*rows, reranker, taught], [0], ()) == {}
     done = [line for line in capsys.readouterr().out.splitlines() if "done" in line]
     assert len(done) == len(rows)  # two of them are answered by plain's fit, and the rerankers come on top
     found = read_results(bench)
@@ -308,5 +308,5 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown if line.startswith("| ")]
     assert {len(cells) for cells in lines} == {11, 7}
     assert {path.name for path in bench.runs.iterdir()} <= {"first-stages", "plain-0", "plain-0-rerankers"}
-    assert measure(bench, [*rows, reranker, taught], 1, ()) == {}
+    assert measure(bench, [*rows, reranker, taught], [0], ()) == {}
     assert "done" not in capsys.readouterr().out
