@@ -115,6 +115,23 @@ def test_fetching_checks_the_grouplens_zip(tmp_path: Path, monkeypatch: pytest.M
     assert read_movielens_100k(fetch_dataset("movielens-100k", tmp_path / "good")).catalog.n_items == 3
 
 
+def test_two_processes_may_fetch_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is done while this one unpacks: its folder stays, whatever reads from it."""
+    archive = pack(tmp_path / "ml.zip", "ml-100k", GROUPLENS, "latin-1").read_bytes()
+    monkeypatch.setattr(registry, "_ML100K_MD5", md5(archive).hexdigest())
+    theirs = tmp_path / "cache" / "movielens-100k"
+
+    def be_late(url: str, max_bytes: int) -> bytes:
+        theirs.mkdir(parents=True)
+        (theirs / "u.item").touch()
+        return archive
+
+    monkeypatch.setattr(registry, "_download", be_late)
+    assert fetch_dataset("movielens-100k", tmp_path / "cache") == theirs
+    assert [path.name for path in theirs.iterdir()] == ["u.item"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["movielens-100k"]
+
+
 def test_unknown_names_and_the_list() -> None:
     assert [dataset.name for dataset in list_datasets()] == ["movielens-100k", "wordnet"]
     with pytest.raises(InputError, match=r"no data set 'movielens'\. Did you mean 'movielens-100k'"):

