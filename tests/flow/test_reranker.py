@@ -180,6 +180,8 @@ def test_a_language_model_that_writes_answers_yes_or_no(run: Path, tiny_llama: P
     choices = [*QUICK, f"reranker.name={tiny_llama}", "reranker.form=yes_no", "reranker.train=lora"]
     fit = fit_reranker(run, choices, show=False)
     assert fit.description.answers[0] != fit.description.answers[1]
+    assert (run / "reranker" / "model" / "learnt.safetensors").exists()  # the language model stays where it is
+    assert not (run / "reranker" / "model" / "model.safetensors").exists()
     set_weight(run, 0.9)
     (answer,) = Recommender.load(run).recommend(users=["user0"], k=5)
     assert len(answer.items) == 5
@@ -187,7 +189,8 @@ def test_a_language_model_that_writes_answers_yes_or_no(run: Path, tiny_llama: P
 
 def test_a_language_model_that_writes_says_how_likely_words_are(run: Path, tiny_llama: Path, tiny_bert: Path) -> None:
     fit = fit_reranker(run, [*READS_LIKELIHOOD, f"reranker.name={tiny_llama}"], show=False)
-    assert fit.n_pairs == 0  # nothing was trained
+    assert fit.n_pairs == 0  # nothing was trained, so nothing is kept
+    assert not list((run / "reranker").rglob("*.safetensors"))
     assert fit.description.spread >= 0
     set_weight(run, 0.9)
     recommender = Recommender.load(run)

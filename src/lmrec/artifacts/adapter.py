@@ -8,6 +8,7 @@ Whoever reads an adapter brings its base, and a base with other weights is refus
 answer with it at the same time (`Purpose` "answer"): members of an ensemble, generations side by side.
 """
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Lock
 from typing import Literal, TypeAlias
@@ -16,8 +17,8 @@ from weakref import WeakValueDictionary
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lmrec.artifacts.base import Base
 from lmrec.artifacts.files import read_json, write_json
-from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.errors import RecipeError, RunFolderError
 from lmrec.models.adaptation import (
     adapter_weights,
@@ -41,10 +42,7 @@ def save_adapter(folder: Path, encoder: TextEncoder, config: EncoderConfig) -> N
     folder.mkdir(exist_ok=True)
     save_file(adapter_weights(encoder), folder / _WEIGHTS)
     encoder.backbone.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
-    found = locate_pretrained(config.name)
-    location = str(found.resolve()) if isinstance(found, Path) else found
-    base = {"name": config.name, "location": location, "fingerprint": encoder.base_fingerprint}
-    write_json(folder / _DESCRIPTION, {"base": base})
+    write_json(folder / _DESCRIPTION, {"base": asdict(Base.of(config.name, encoder.base_fingerprint))})
 
 
 def load_adapted(folder: Path, config: EncoderConfig, purpose: Purpose) -> TextEncoder:
@@ -73,33 +71,20 @@ def load_adapted(folder: Path, config: EncoderConfig, purpose: Purpose) -> TextE
 def _base(file: Path, config: EncoderConfig, purpose: Purpose) -> TextEncoder:
     """Checked by its fingerprint; to answer, the one that others hold already."""
     try:
-        named = read_json(file)["base"]
-        fingerprint, location = str(named["fingerprint"]), str(named["location"])
+        base = replace(Base.read(read_json(file)["base"]), name=config.name)
     except (KeyError, TypeError) as error:
         raise RunFolderError(f"{file} is not what lmrec writes ({error}). Fit the run again") from error
     with _lock:
-        held = _bases.get(fingerprint)
+        held = _bases.get(base.fingerprint)
         if held is not None and purpose == "answer":
             return held
-        base = _load_base(file, location, config)
-        found = fingerprint_weights(base.backbone)
-        if found != fingerprint:
+        try:
+            encoder = load_encoder(base.find(), config)
+        except RecipeError as error:
             raise RunFolderError(
-                f"the adapter in {file.parent} was learnt on a language model with the fingerprint {fingerprint}, and "
-                f"'{config.name}' now has {found}. Put the model back that it was fitted with ({location}), or fit again"
-            )
+                f"the adapter in {file.parent} needs its base, and {error}. It was fitted with the one in {base.location}"
+            ) from error
+        base.check(fingerprint_weights(encoder.backbone), f"the adapter in {file.parent}", "fit again")
         if purpose == "answer":
-            _bases[fingerprint] = base
-        return base
-
-
-def _load_base(file: Path, location: str, config: EncoderConfig) -> TextEncoder:
-    """From where the name leads now, else from where it led when the run was fitted."""
-    found = locate_pretrained(config.name)
-    where = found if isinstance(found, Path) or not Path(location).is_dir() else Path(location)
-    try:
-        return load_encoder(where, config)
-    except RecipeError as error:
-        raise RunFolderError(
-            f"the adapter in {file.parent} needs its base, and {error}. It was fitted with the one in {location}"
-        ) from error
+            _bases[base.fingerprint] = encoder
+        return encoder

@@ -1,26 +1,36 @@
 """A reranker on disk, beside the run whose lists it puts in order: RUN/reranker/, safetensors and json.
 
-model/           the classifier and its tokenizer, as transformers saves them
+model/           the classifier and its tokenizer, as transformers saves them; where LoRA learnt on a language model that
+                 has a name, or nothing learnt: learnt.safetensors (updates and head, a few megabytes), the base's shape, the
+                 tokenizer
 reranker.json    what it was taught, how its input looks, calibration, weight beside the retriever, fingerprints
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lmrec.artifacts.base import Base
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
-from lmrec.errors import RunFolderError
+from lmrec.errors import RecipeError, RunFolderError
+from lmrec.models.adaptation import merge_adapter
 from lmrec.models.causal_lm import YesNoReader, load_causal_lm
 from lmrec.models.cross_encoder import PairModel, PairTask, ReaderForm, load_cross_encoder
 from lmrec.models.encoder import check_places
 from lmrec.models.layers import set_dropout
+from lmrec.models.pair_adapter import attach_pair_lora, fingerprint_base, put_learnt_weights
 from lmrec.text.pairs import PairLayout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_DESCRIPTION = "reranker.json"
+_DESCRIPTION, _LEARNT = "reranker.json", "learnt.safetensors"
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,8 @@ class RerankerDescription:
     answers: the tokens of yes and no, where the form is yes_no. values: the ratings that classes stand for. center, spread: a
     rating is center + spread x a regression's output; so are the log-odds of a likelihood.
     template: fingerprint of the item texts that it was taught; user: pattern of the words before a history, empty for none.
-    fingerprint: of the weights; empty until saved.
+    base: the language model that is kept elsewhere; None: all of it is here. rank: of LoRA's updates on the base, 0 for none.
+    fingerprint: of the weights that are here; empty until saved.
     """
 
     task: PairTask
@@ -47,6 +58,8 @@ class RerankerDescription:
     spread: float = 1.0
     template: str = ""
     user: str = ""
+    base: Base | None = None
+    rank: int = 0
     fingerprint: str = ""
 
     @property
@@ -56,11 +69,23 @@ class RerankerDescription:
 
 
 def save_reranker(
-    folder: Path, model: PairModel, tokenizer: "PreTrainedTokenizerBase", description: RerankerDescription
+    folder: Path,
+    model: PairModel,
+    tokenizer: "PreTrainedTokenizerBase",
+    description: RerankerDescription,
+    learnt: Mapping[str, Tensor] | None = None,
 ) -> RerankerDescription:
-    """Write the folder whole, or not at all; returns the description as it was saved."""
+    """Write the folder whole, or not at all; returns the description as it was saved.
+
+    learnt: what is not the base, where one is described.
+    """
     with replaced_folder(folder) as fresh:
-        model.backbone.save_pretrained(fresh / "model")  # type: ignore[operator]
+        if description.base is None:
+            model.backbone.save_pretrained(fresh / "model")  # type: ignore[operator]
+        else:
+            model.backbone.config.save_pretrained(fresh / "model")  # type: ignore[union-attr, operator]
+            if learnt:
+                save_file({name: value.contiguous() for name, value in learnt.items()}, fresh / "model" / _LEARNT)
         tokenizer.save_pretrained(fresh / "model")
         fingerprint = fingerprint_files(*sorted((fresh / "model").glob("*.safetensors")))
         write_json(fresh / _DESCRIPTION, {**asdict(description), "fingerprint": fingerprint})
@@ -78,9 +103,9 @@ def read_reranker(folder: Path) -> RerankerDescription:
     values: dict[str, Any] = read_json(folder / _DESCRIPTION)
     try:
         layout = PairLayout(**{name: tuple(ids) for name, ids in values["layout"].items()})
-        return RerankerDescription(
-            **{**values, "layout": layout, **{name: tuple(values[name]) for name in ("values", "answers")}}
-        )
+        base = Base.read(values["base"]) if values["base"] is not None else None
+        lists = {name: tuple(values[name]) for name in ("values", "answers")}
+        return RerankerDescription(**{**values, "layout": layout, "base": base, **lists})
     except (KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"{folder / _DESCRIPTION} is not what lmrec writes ({error}). Type `lmrec fit-reranker` again"
@@ -102,7 +127,30 @@ def load_reranker_model(folder: Path, description: RerankerDescription) -> "tupl
         )
     tokenizer = load_tokenizer(folder / "model")
     pad_id = int(tokenizer.pad_token_id or 0)
-    return build_reader(folder / "model", description, pad_id).eval(), tokenizer
+    if description.base is None:
+        return build_reader(folder / "model", description, pad_id).eval(), tokenizer
+    return _on_base(folder, description, description.base, pad_id).eval(), tokenizer
+
+
+def _on_base(folder: Path, description: RerankerDescription, base: Base, pad_id: int) -> PairModel:
+    """The base, and what was learnt on it, merged."""
+    try:
+        model = build_reader(base.find(), description, pad_id, base.name)
+    except RecipeError as error:
+        raise RunFolderError(f"the reranker in {folder} needs its base, and {error}") from error
+    base.check(fingerprint_base(model), f"the reranker in {folder}", "type `lmrec fit-reranker` again")
+    if not description.rank:
+        return model
+    adapted = attach_pair_lora(model, description.rank, base.name)
+    file = folder / "model" / _LEARNT
+    try:
+        put_learnt_weights(model, load_file(file))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunFolderError(
+            f"{file} does not fit {_DESCRIPTION} beside it ({error}). Type `lmrec fit-reranker` again"
+        ) from error
+    merge_adapter(adapted)
+    return model
 
 
 def build_reader(

@@ -14,7 +14,7 @@ encoders may share them: `share_weights`.
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -55,7 +55,15 @@ def adapter_weights(encoder: TextEncoder) -> dict[str, Tensor]:
 def put_adapter_weights(encoder: TextEncoder, weights: dict[str, Tensor]) -> None:
     """The other way round. Raises ValueError where names or shapes are not exactly this adapter's."""
     own = dict(encoder.backbone.named_parameters())
-    if different := sorted(set(weights) ^ set(encoder.adapter_names)):
+    put_weights({name: own[name] for name in encoder.adapter_names}, weights)
+    if encoder.allocation is not None:
+        encoder.allocation.settle()
+
+
+@torch.no_grad()
+def put_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Copy values into tensors of the same names. Raises ValueError where names or shapes are not exactly the same."""
+    if different := sorted(set(weights) ^ set(own)):
         raise ValueError(f"'{different[0]}' is in one of the adapter and the file, and not in the other")
     for name, value in weights.items():
         if own[name].shape != value.shape:
@@ -63,8 +71,6 @@ def put_adapter_weights(encoder: TextEncoder, weights: dict[str, Tensor]) -> Non
                 f"'{name}' is {tuple(value.shape)} in the file and {tuple(own[name].shape)} in the adapter"
             )
         own[name].copy_(value)
-    if encoder.allocation is not None:
-        encoder.allocation.settle()
 
 
 @torch.no_grad()
@@ -96,10 +102,12 @@ def share_weights(encoder: TextEncoder) -> TextEncoder:
     return twin
 
 
-def fingerprint_weights(backbone: nn.Module) -> str:
-    """16 hex characters of all weights and their names, wherever they were loaded from."""
+def fingerprint_weights(backbone: nn.Module, without: Collection[str] = ()) -> str:
+    """16 hex characters of all weights and their names, wherever they were loaded from. without: names that do not count."""
     digest = hashlib.sha256()
     for name, value in sorted(backbone.state_dict().items()):
+        if name in without:
+            continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
 from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
 from lmrec.fields import FloatArray, IntArray
-from lmrec.models.adaptation import attach_adapter, merge_adapter
-from lmrec.models.adapters import AdapterConfig
+from lmrec.models.adaptation import merge_adapter
 from lmrec.models.cross_encoder import PairModel, pad_pairs, score_pairs
-from lmrec.models.encoder import EncoderConfig, TextEncoder
+from lmrec.models.encoder import TextEncoder
 from lmrec.models.layers import transformer_layers
+from lmrec.models.pair_adapter import attach_pair_lora, learnt_weights, parts_on_top, put_learnt_weights
 from lmrec.models.precision import autocast
 from lmrec.progress import Bar, progress_bar
 from lmrec.text.pairs import PairTokens
@@ -75,6 +75,7 @@ class PairTrainer:
         self.state_folder, self.fingerprint = state_folder, fingerprint
         self.record, self.should_stop, self.show = record, should_stop, show
         self.state = TrainingState(fingerprint=fingerprint)
+        self.learnt: dict[str, Tensor] | None = None  # where an adapter did: all that is not the base
 
     def run(self, train: LabelledPairs, validation: LabelledPairs | None) -> float | None:
         """Leaves the best weights in the model, on the CPU and in eval. Returns their validation loss, None without one.
@@ -90,7 +91,7 @@ class PairTrainer:
         resumed = self._resumed()
         if resumed is not None:
             self.state = resumed
-            self._load(resumed.weights)
+            put_learnt_weights(self.model, resumed.weights)
             restore_moments(optimizer, resumed.moments)
             assert resumed.rng is not None
             torch.set_rng_state(resumed.rng)
@@ -101,9 +102,10 @@ class PairTrainer:
                 self._run_epoch(train, optimizer, bar)
                 self._end_epoch(validation, optimizer, bar)
         if self.state.best:
-            self._load(self.state.best)
+            put_learnt_weights(self.model, self.state.best)
         self.model.to("cpu").eval()
         if self.adapted is not None:
+            self.learnt = learnt_weights(self.model)
             merge_adapter(self.adapted)
         return None if self.state.best_metric is None else -self.state.best_metric
 
@@ -160,28 +162,19 @@ class PairTrainer:
             "learning_rate": float(optimizer.param_groups[-1]["lr"]),
         }  # fmt: skip
         if validation is None:
-            state.keep_last(self._weights())
+            state.keep_last(learnt_weights(self.model))
         else:
             outputs = torch.from_numpy(self.outputs(validation))
             loss = float(pair_loss(self.config.task, outputs, torch.from_numpy(validation.labels)))
             row["validation_loss"] = loss
-            state.keep_if_better(-loss, self._weights)
+            state.keep_if_better(-loss, lambda: learnt_weights(self.model))
             bar.say(f"val loss {loss:.4f}")
         self.record(row)
         state.next_epoch()
         self._save(optimizer)
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
-
-    def _load(self, weights: dict[str, Tensor]) -> None:
-        own = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in weights.items():
-                own[name].copy_(value)
-
     def _save(self, optimizer: Any) -> None:
-        self.state.weights = self._weights()
+        self.state.weights = learnt_weights(self.model)
         self.state.moments = moments_of(optimizer)
         self.state.rng = torch.get_rng_state()
         save_training_state(self.state_folder, self.state)
@@ -197,18 +190,10 @@ class PairTrainer:
 
 
 def choose_pair_weights(model: PairModel, config: RerankerConfig) -> TextEncoder | None:
-    """Freeze all but what `config.train` names, the head and the pooler below it (BERT type: pretraining may never have used
-    it); the language model as `merge_adapter` wants it, where it has got one. Raises RecipeError where there are fewer layers,
-    or no adapter fits."""
-    pooler = getattr(model.base, "pooler", None)
-    above = [model.head, *([pooler] if isinstance(pooler, nn.Module) else [])]
+    """Freeze all but what `config.train` names and what is on top; the language model as `merge_adapter` wants it, where it has
+    got an adapter. Raises RecipeError where there are fewer layers, or no adapter fits."""
     if config.train == "lora":
-        adapter = AdapterConfig(kind="lora", rank=config.rank)
-        adapted = TextEncoder(model.base, "mean")
-        attach_adapter(adapted, EncoderConfig(name=config.name or "the run's own", train="all", adapter=adapter))
-        for part in above:
-            part.requires_grad_(True)
-        return adapted
+        return attach_pair_lora(model, config.rank, config.name)
     if config.train == "all":
         model.requires_grad_(True)
         return None
@@ -219,7 +204,7 @@ def choose_pair_weights(model: PairModel, config: RerankerConfig) -> TextEncoder
             f"reranker.n_layers is {config.n_layers}, and the model has {len(layers)} layers. Lower it, or set "
             "reranker.train to 'all'"
         )
-    for part in (*layers[-config.n_layers :], *above):
+    for part in (*layers[-config.n_layers :], *parts_on_top(model)):
         part.requires_grad_(True)
     return None
 

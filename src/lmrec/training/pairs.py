@@ -63,7 +63,8 @@ class RerankerConfig(BaseModel):
     )
     train: Literal["all", "last_layers", "lora"] = Field(
         default="all",
-        description="What learns beside the head. lora: small updates, merged in the end; wants a rate of 5e-4.",
+        description="What learns beside the head. lora: small updates, kept alone where `name` says on which model they stand; "
+        "wants a rate of 5e-4.",
     )
     rank: int = Field(default=8, ge=1, description="lora: rank of the updates.")
     n_layers: int = Field(default=2, ge=1, description="How many top layers `last_layers` means.")

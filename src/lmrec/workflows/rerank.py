@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lmrec.artifacts.base import Base
 from lmrec.artifacts.lock import RERANKING, locked
 from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_reranker
@@ -22,6 +24,7 @@ from lmrec.evaluation.calibration import fit_odds
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import PairJudgement, calibrate, judge_pairs
 from lmrec.fields import FloatArray
+from lmrec.models.pair_adapter import fingerprint_base
 from lmrec.models.pruning import holds_pruned
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, load_fitted, recipe_toml
@@ -102,7 +105,8 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
         best = choose_weight(by_case)
         by_weight = {weight: float(values.mean()) for weight, values in by_case.items()}
         model, tokenizer = taught.reranker.loaded
-        saved = save_reranker(run.reranker, model, tokenizer, replace(taught.reranker.description, weight=best))
+        described = replace(taught.reranker.description, weight=best)
+        saved = save_reranker(run.reranker, model, tokenizer, described, taught.learnt)
         fit = RerankerFit(
             saved,
             taught.pairs,
@@ -124,6 +128,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
 class _Taught:
     reranker: Reranker
     pairs: PairJudgement
+    learnt: dict[str, Tensor] | None
     n_pairs: int
     n_cut: int
     epochs: list[dict[str, Any]]
@@ -156,6 +161,7 @@ def _teach(
     held = draw(validation, config.validation_events, 1)
     epochs: list[dict[str, Any]] = []
     n_pairs = n_cut = 0
+    learnt: dict[str, Tensor] | None = None
     if config.form == "likelihood":
         likely = outputs_of(untaught, texts, held)[:, 0]
         center, spread = fit_odds(likely, held.labels > 0)
@@ -184,11 +190,11 @@ def _teach(
         )
         trainer.run(train, held_tokens)
         outputs = trainer.outputs(held_tokens)
-        n_pairs, n_cut = len(train), train.tokens.n_cut
+        n_pairs, n_cut, learnt = len(train), train.tokens.n_cut, trainer.learnt
     calibration = calibrate(config.task, outputs, held.labels)
     judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config))
     description = replace(description, temperature=calibration.temperature, threshold=calibration.threshold)
-    return _Taught(Reranker(description, lambda: (model, tokenizer)), judged, n_pairs, n_cut, epochs)
+    return _Taught(Reranker(description, lambda: (model, tokenizer)), judged, learnt, n_pairs, n_cut, epochs)
 
 
 def _with_user_words(recommender: Recommender, recipe: Recipe) -> Recommender:
@@ -244,6 +250,10 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
     torch.manual_seed(recipe.training.seed)
     dropout = None if config.form == "likelihood" else config.dropout  # which learns nothing
     model = build_reader(location, description, int(tokenizer.pad_token_id or 0), config.name, dropout)
+    # A base of its own name stays what it is; the run's own language model does not, with the next update.
+    if config.name and (config.train == "lora" or config.form == "likelihood"):
+        rank = config.rank if config.form != "likelihood" else 0
+        description = replace(description, base=Base.of(config.name, fingerprint_base(model)), rank=rank)
     return Reranker(description, lambda: (model, tokenizer))
 
 
