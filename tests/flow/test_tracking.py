@@ -11,8 +11,15 @@ from lmrec.training.tracking import TrackingConfig
 from lmrec.workflows import tracking
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.report import report_run
+from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.tracking import check_tracking
 from lmrec.workflows.train import fit_run
+
+FEW_PAIRS = [
+    "reranker.max_tokens=90",
+    "reranker.top_k=6",
+    *(f"reranker.{part}=20" for part in ("n_events", "validation_events", "search_cases", "judge_cases")),
+]
 
 
 def read_events(folder: Path) -> tuple[dict[str, list[float]], dict[str, str]]:
@@ -42,11 +49,14 @@ def test_what_is_tracked(
     run = fit_run(
         world_folder / "items.csv", world_folder / "events.csv", out=tmp_path / "run", overrides=choices, show=False
     ).run
+    epochs = fit_reranker(run.path, FEW_PAIRS, show=False).epochs
     judge_run(run.path, show=False)
     report_run(run.path)
     scalars, texts = read_events(run.tensorboard)
     rows = run.read_metrics()
     frozen = [row for row in rows if row["stage"] == "frozen"]
+    assert [row["validation_loss"] for row in rows if row["stage"] == "reranker"] == [epochs[0]["validation_loss"]]
+    assert scalars["reranker/validation_loss"] == pytest.approx([epochs[0]["validation_loss"]], rel=1e-6)
     assert scalars["frozen/loss"] == pytest.approx([row["loss"] for row in frozen], rel=1e-6)
     assert scalars["frozen/validation"] == pytest.approx([row["validation"] for row in frozen], rel=1e-6)
     assert "frozen_epochs = 2" in texts["recipe"]

@@ -93,7 +93,7 @@ def _curves(run: RunFolder) -> list[dict[str, float]]:
             **({"metric": row["validation"]} if "validation" in row else {}),
         }
         for row in run.read_metrics()
-        if row["stage"] != "refit"
+        if row["stage"] in ("frozen", "tuned")
     ]
 
 

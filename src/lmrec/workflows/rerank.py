@@ -48,6 +48,7 @@ from lmrec.training.pairs import Pairs, read_ratings
 from lmrec.training.trainer import trains_in_bf16
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
+from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
 _CLEAR = 1.64  # standard errors of a gain
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -90,6 +91,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
     """
     run = open_run(path)
     recipe = load_fitted(run.recipe_file, overrides, ["reranker.*"], "after training")
+    check_tracking(recipe.tracking)
     with locked(run.path / RERANKING, "fit-reranker"), stop_on_interrupt() as should_stop:
         started = time.monotonic()
         recommender = _with_user_words(Recommender.load(path), recipe)
@@ -177,18 +179,24 @@ def _teach(
             return LabelledPairs(rows, pairs.labels)
 
         train, held_tokens = tokens_of(draw(split.train, config.n_events, 0)), tokens_of(held)
-        trainer = PairTrainer(
-            model,
-            config,
-            recipe.training.seed,
-            trains_in_bf16(recipe.training),
-            run.reranker_state,
-            _fingerprint(recipe, recommender),
-            epochs.append,
-            should_stop,
-            show,
-        )
-        trainer.run(train, held_tokens)
+        with epoch_recorder(run, recipe.tracking, recipe_toml(recipe)) as write:
+
+            def record(row: dict[str, Any]) -> None:
+                epochs.append(row)
+                write(row)
+
+            trainer = PairTrainer(
+                model,
+                config,
+                recipe.training.seed,
+                trains_in_bf16(recipe.training),
+                run.reranker_state,
+                _fingerprint(recipe, recommender),
+                record,
+                should_stop,
+                show,
+            )
+            trainer.run(train, held_tokens)
         outputs = trainer.outputs(held_tokens)
         n_pairs, n_cut, learnt = len(train), train.tokens.n_cut, trainer.learnt
     calibration = calibrate(config.task, outputs, held.labels)
