@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from lmrec.data.dataset import Dataset
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models import runtime as runtimes
 from lmrec.models.encoder import EncoderConfig
+from lmrec.progress import Progress
 from lmrec.recipe import load_recipe
 from lmrec.text.template import Template
 from lmrec.workflows import encode
@@ -66,6 +69,23 @@ def test_a_grown_catalog_costs_its_new_texts(world: Dataset, tiny_bert: Path, en
     np.testing.assert_array_equal(both[:20], first)
     np.testing.assert_array_equal(vectors_of(whole), both)
     assert sum(encoded) == n_unique(whole)  # nothing more
+
+
+def test_the_bar_counts_texts_and_ends_at_all(
+    world: Dataset, tiny_bert: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches go by length: the last row of one says nothing of how many are done."""
+    seen: list[tuple[int, int]] = []
+
+    @contextmanager
+    def watched(label: str, show: bool) -> Iterator[Progress]:
+        yield lambda done, total: seen.append((done, total))
+
+    monkeypatch.setattr(encode, "progress_bar", watched)
+    source = source_of(world, tiny_bert, 32, batch_tokens=24)
+    vectors_of(source)
+    assert len(seen) > 1
+    assert seen == [(done, n_unique(source)) for done in np.cumsum(encoded)]
 
 
 def test_an_interrupted_encoding_goes_on_where_it_was(

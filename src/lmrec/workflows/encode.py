@@ -96,9 +96,11 @@ def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) ->
             runtime = held_runtime(name, encoder.to(device), folder, texts)
             if runtime is None:
                 continue
+            done = 0
             with progress_bar("encode catalog", show) as bar:
                 for rows, vectors in encode_batches(runtime, texts, np.arange(len(texts)), config.batch_tokens):
                     cache.append([keys[missing[row]] for row in rows], vectors)
-                    bar(int(rows[-1]) + 1, len(texts))
+                    done += len(rows)  # batches go by length, not by row
+                    bar(done, len(texts))
         return torch.from_numpy(cache.read(cache.find(keys))[place])
     raise AssertionError("torch-fp32 is the last candidate and is never refused")
