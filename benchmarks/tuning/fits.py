@@ -116,12 +116,14 @@ def _serves_tuned(run: RunFolder) -> bool:
 
 
 def counted_steps(bench: Bench, row: Row, seed: int, judged: str) -> list[Steps]:
-    """For a result that does not say it: what the row's fit, or its members' fits, must have taken. judged: which model."""
+    """For a result that does not say it: what the row's fit must have taken. judged: which model. Nothing of several fits as
+    one, for which stage each of them serves is not known."""
     if row.name == UNTUNED.name:
         return [NONE]
-    fits = [row.member_at(place, seed) for place in range(len(row.members))] or [row]
-    counted = [steps_by_recipe(bench.recipe(seed, fit.overrides), bench.prepared.split.train) for fit in fits]
-    return [{**one, "judged": 0, "epoch": 0} for one in counted] if judged == FROZEN else counted
+    if row.mix:
+        return []
+    counted = steps_by_recipe(bench.recipe(seed, row.overrides), bench.prepared.split.train)
+    return [{**counted, "judged": 0, "epoch": 0} if judged == FROZEN else counted]
 
 
 def remove_members(bench: Bench, rows: Sequence[Row], seed: int) -> None:

@@ -159,7 +159,7 @@ def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str],
     """The file: how it was made, the table, what its columns are, and what each row sets."""
     results = read_results(bench)
     rerankers = [found for _, _, found in read_rerankers(bench, options.seeds)]
-    stages = {row.name: _stage_of(results[row.name]) for row in ROWS if row.mix and results.get(row.name)}
+    stages = {row.name: _stage_of(row, results[row.name]) for row in ROWS if row.mix and results.get(row.name)}
     lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results, rerankers)}.", ""]
     if bench.n_users is not None:
         n_items = bench.prepared.dataset.catalog.n_items
@@ -177,11 +177,14 @@ def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str],
     return "\n".join([*lines, *what_rows_set((*ROWS, *reranker_rows(bench.shrink)), results)])
 
 
-def _stage_of(found: Mapping[int, Answers]) -> str:
-    """Which stage of several fits, or of their mean, is judged."""
+def _stage_of(row: Row, found: Mapping[int, Answers]) -> str:
+    """Which stage of several fits, or of their mean, is judged, and of a soup how many of the fits are in it, seed by seed."""
     stages = {FROZEN: "first stage", TUNED: "second stage"}
-    told = sorted({stages.get(one.facts["judged"], "each as validation chose") for one in found.values()})
-    return " or ".join(told)
+    told = " or ".join(sorted({stages.get(one.facts["judged"], "each as validation chose") for one in found.values()}))
+    if row.mix != "greedy":
+        return told
+    joined = ", ".join(str(len(found[seed].facts["soup"])) for seed in sorted(found))
+    return f"{told}; {joined} of {len(row.members)} fits"
 
 
 if __name__ == "__main__":

@@ -77,6 +77,19 @@ def test_greedily_it_is_on_validation_no_worse_than_the_best_alone(
     assert again["alone"][0] == pytest.approx(answer["validation"], abs=1e-9)
 
 
+def test_what_a_run_is_worth_does_not_hang_on_its_place(runs: list[Path], tmp_path: Path) -> None:
+    """The second run's language model is as it came, so its vectors are not the first one's, whose was tuned."""
+    one = soup_runs(runs, tmp_path / "one", show=False)
+    other = soup_runs(runs[::-1], tmp_path / "other", show=False)
+    assert one.alone == other.alone[::-1]
+    assert one.metric == other.metric
+    assert one.chosen == tuple(1 - place for place in other.chosen)
+    members = [Recommender.load(path).vectors.text_vec for path in runs]
+    assert not torch.allclose(members[0], members[1], atol=1e-4)
+    if len(one.chosen) == 1:
+        torch.testing.assert_close(Recommender.load(one.run.path).vectors.text_vec, members[one.chosen[0]])
+
+
 def test_what_makes_no_soup_is_refused_with_the_reason(
     invoke: Invoke, runs: list[Path], world_folder: Path, quick_choices: list[str], tmp_path: Path
 ) -> None:

@@ -123,16 +123,17 @@ def calibrate(task: Task, outputs: FloatArray, labels: FloatArray) -> Calibratio
 
 
 def judge_pairs(
-    task: Task, outputs: FloatArray, labels: FloatArray, calibration: Calibration, negatives: str
+    task: Task, outputs: FloatArray, labels: FloatArray, calibration: Calibration, negatives: str, spread: float = 1.0
 ) -> PairJudgement:
-    """outputs: (P, C) of the model. labels: (P,) 0/1, a class, or a value in the outputs' units."""
+    """outputs: (P, C) of the model. labels: (P,) 0/1, a class, or a value in the outputs' units. spread: how many ratings one
+    of these units is, so that RMSE and MAE are in ratings (stars); R2 has no unit."""
     if task == "regression":
-        error = outputs[:, 0] - labels
-        spread = float(np.mean((labels - labels.mean()) ** 2))
+        error = spread * (outputs[:, 0] - labels)
+        variance = float(np.mean((spread * (labels - labels.mean())) ** 2))
         metrics = {
             "rmse": float(np.sqrt(np.mean(error**2))),
             "mae": float(np.abs(error).mean()),
-            "r2": float(1.0 - np.mean(error**2) / max(spread, 1e-12)),
+            "r2": float(1.0 - np.mean(error**2) / max(variance, 1e-12)),
         }
         return PairJudgement(task, len(labels), negatives, calibration, metrics)
     classes = labels.astype(np.int64)

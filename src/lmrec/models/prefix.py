@@ -1,7 +1,8 @@
 """Prefix tuning: each layer's attention also sees a few keys and values that are learnt and belong to no token.
 
 Source: Li and Liang 2021, https://arxiv.org/abs/2101.00190; the numbers are held by peft's `PrefixEncoder`, without its
-reparametrisation. They start at zero: a prefix then draws attention away evenly, and says nothing. It is not the identity.
+reparametrisation. Values start at zero, so a prefix says nothing at first, though it draws attention away: it is not the
+identity. Keys start at random, for rows that start alike learn alike and stay one.
 Tokens keep their places: a prefix has none of its own.
 """
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from lmrec.models.layers import transformer_layers
 
 _CACHE = ("cache", "past_key_values")  # what transformers calls keys and values given from outside, newest name first
+
+_KEY_STD = 0.5  # half that of words' keys (MiniLM: 0.8 to 1.2): far enough from each other, and no louder than words
 
 
 class PrefixedBackbone(nn.Module):
@@ -40,7 +43,9 @@ class PrefixedBackbone(nn.Module):
             num_layers=self.n_layers,
         )
         self.prefix = PrefixEncoder(numbers).to(next(backbone.parameters()).device)  # type: ignore[no-untyped-call]
-        nn.init.zeros_(self.prefix.embedding.weight)
+        with torch.no_grad():
+            parts = self._parts(nn.init.normal_(self.prefix.embedding.weight, std=_KEY_STD))
+            parts[:, 1] = 0.0  # values
 
     def get_input_embeddings(self) -> nn.Module:
         """What makes words of ids."""
@@ -54,17 +59,20 @@ class PrefixedBackbone(nn.Module):
         from transformers import DynamicCache
 
         n_texts = len(attention_mask)
-        learnt = self.prefix.embedding.weight  # (P, layers * 2 * heads * head width)
+        learnt = self.prefix.embedding.weight
         n_tokens = len(learnt)
-        parts = learnt.view(n_tokens, self.n_layers, 2, self.n_heads, self.head_width).permute(1, 2, 3, 0, 4)
         cache = DynamicCache()
-        for place, (keys, values) in enumerate(parts):
+        for place, (keys, values) in enumerate(self._parts(learnt)):
             cache.update(keys.expand(n_texts, -1, -1, -1), values.expand(n_texts, -1, -1, -1), place)
         mask = torch.cat([attention_mask.new_ones(n_texts, n_tokens), attention_mask], dim=1)
         read = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         return self.base_layer(
             **read, attention_mask=mask, position_ids=self.places(attention_mask), **{self._argument: cache}
         )
+
+    def _parts(self, learnt: Tensor) -> Tensor:
+        """(P, layers * 2 * heads * head width) -> a view of it, (layers, keys or values, heads, P, head width)."""
+        return learnt.view(len(learnt), self.n_layers, 2, self.n_heads, self.head_width).permute(1, 2, 3, 0, 4)
 
     def places(self, mask: Tensor) -> Tensor:
         """(N, L) positions as the model counts without a prefix; RoBERTa-type models begin after their padding id."""

@@ -200,7 +200,7 @@ def _teach(
         outputs = trainer.outputs(held_tokens)
         n_pairs, n_cut, learnt = len(train), train.tokens.n_cut, trainer.learnt
     calibration = calibrate(config.task, outputs, held.labels)
-    judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config))
+    judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config), description.spread)
     description = replace(description, temperature=calibration.temperature, threshold=calibration.threshold)
     return _Taught(Reranker(description, lambda: (model, tokenizer)), judged, learnt, n_pairs, n_cut, epochs)
 

@@ -100,7 +100,7 @@ def judge_test_pairs(
     )
     outputs = outputs_of(reranker, recommender.texts, pairs)
     calibration = Calibration(described.temperature, described.threshold)
-    return judge_pairs(described.task, outputs, pairs.labels, calibration, negatives_in_words(config))
+    return judge_pairs(described.task, outputs, pairs.labels, calibration, negatives_in_words(config), described.spread)
 
 
 def outputs_of(reranker: Reranker, texts: list[str], pairs: Pairs) -> FloatArray:

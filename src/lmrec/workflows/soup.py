@@ -48,13 +48,14 @@ _ONLY_TRAINS = {"dropout", "item_dropout", "id_dropout"}  # leave no trace in a 
 
 @dataclass(frozen=True, eq=False)
 class Ingredient:
-    """A run's weights: towers as they are served and as they were validated, its language model's, and what the popularity
-    counted beside which the towers have learnt, if they did."""
+    """A run's weights: towers as they are served and as they were validated, its language model's and what that makes of the
+    catalog, and what the popularity counted beside which the towers have learnt, if they did."""
 
     name: str
     served: Weights
     validated: Weights
     encoder: Weights
+    text_vec: Tensor  # (N, Dt)
     is_tuned: bool
     trend_weight: float
 
@@ -214,7 +215,13 @@ def _ingredient(run: RunFolder, member: Recommender) -> Ingredient:
             checkpoint.load_tuned_stage()[0] if is_tuned else checkpoint.load_towers(frozen_stage=True)
         ).state_dict()
     return Ingredient(
-        run.path.name, served, validated, checkpoint.load_encoder().state_dict(), is_tuned, learnt_weight(run)
+        name=run.path.name,
+        served=served,
+        validated=validated,
+        encoder=checkpoint.load_encoder().state_dict(),
+        text_vec=member.vectors.text_vec,
+        is_tuned=is_tuned,
+        trend_weight=learnt_weight(run),
     )
 
 
@@ -236,8 +243,10 @@ class _Kitchen:
     def text_vec(self, places: tuple[int, ...]) -> Tensor:
         """(N, Dt) by the mean of these language models."""
         key = tuple(sorted(places))
-        if not self.is_tuned(key):  # then all language models are what they were, and so are their vectors
-            return self.first.vectors.text_vec
+        if len(key) == 1 or not self.is_tuned(
+            key
+        ):  # all language models of these are what they were: so are their vectors
+            return self.ingredients[key[0]].text_vec
         if key not in self._text_vec:
             self.put_encoder(key)
             checkpoint = self.first.checkpoint

@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from lmrec.evaluation.calibration import fit_temperature, log_loss, probabilities, reliability
 from lmrec.evaluation.charts import draw_reliability
-from lmrec.evaluation.pairs import PairJudgement, best_threshold, calibrate, f1_score, judge_pairs, roc_auc
+from lmrec.evaluation.pairs import Calibration, PairJudgement, best_threshold, calibrate, f1_score, judge_pairs, roc_auc
 from lmrec.fields import FloatArray
 
 RNG = np.random.default_rng(0)
@@ -58,6 +58,10 @@ def test_a_regression_has_errors_and_no_probabilities() -> None:
     judged = judge_pairs("regression", outputs, labels, calibrate("regression", outputs, labels), "")
     assert judged.metrics["rmse"] == pytest.approx(0.5, rel=1e-3)
     assert judged.metrics["mae"] == pytest.approx(0.5, rel=1e-3)
+    in_stars = judge_pairs("regression", outputs, labels, Calibration(), "", spread=1.2)
+    assert in_stars.metrics["rmse"] == pytest.approx(1.2 * judged.metrics["rmse"])
+    assert in_stars.metrics["mae"] == pytest.approx(1.2 * judged.metrics["mae"])
+    assert in_stars.metrics["r2"] == pytest.approx(judged.metrics["r2"])
     assert judged.bins == ()
 
 

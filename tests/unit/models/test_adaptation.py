@@ -117,6 +117,24 @@ def test_a_prefix_is_seen_by_every_layer_and_moves_no_token(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CACHED)
+def test_tokens_of_a_prefix_learn_each_its_own(name: str) -> None:
+    """Rows that started alike would get the same gradient, and be one token however many were asked for."""
+    encoder = adapted(name, config_of("prefix", prefix_tokens=4))
+    ((_, prefix),) = learning(encoder)
+    before = prefix.detach().clone()
+    target = torch.randn(len(TOKENS), encoder.width, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW([prefix], lr=1e-2)
+    for _ in range(20):
+        ((_, found),) = WholeReader(encoder, TOKENS, Way(4096, CPU)).encode_rows(np.arange(len(TOKENS)))
+        torch.autograd.backward((found - target).square().mean())
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = (prefix - before).detach().view(4, 2, 2, -1).permute(1, 2, 0, 3)  # (layers, keys or values, P, D)
+    sizes = torch.linalg.svdvals(moved)
+    assert (sizes[..., 1] > 0.01 * sizes[..., 0]).all()
+
+
+@pytest.mark.parametrize("name", CACHED)
 def test_beside_a_prefix_tokens_keep_their_places(name: str) -> None:
     backbone = adapted(name, config_of("prefix")).backbone
     assert isinstance(backbone, PrefixedBackbone)
