@@ -36,16 +36,12 @@ from lmrec.artifacts.run import describe_environment
 from lmrec.models.adaptation import adapter_weights
 from lmrec.recipe import Recipe
 from lmrec.retrieval.recommender import Recommender
-from lmrec.text.template import build_template
-from lmrec.training.auxiliary import read_categories
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
 from lmrec.training.trainer import Stage, Trainer, plan_stages
-from lmrec.workflows.augment import untuned_variants, vary_texts
-from lmrec.workflows.encode import begin_tuning, read_texts
 from lmrec.workflows.list_times import time_reading
 from lmrec.workflows.rerank import fit_reranker
-from lmrec.workflows.train import Words, batch_source, build_learner, fit_run
+from lmrec.workflows.train import batch_source, begin_learning, fit_run
 
 _N_WARM, _N_MOST, _SECONDS = 2, 20, 4.0  # first stage: batches before it is measured, and then, and about how long
 # What a reranker has learnt does not change how long it reads.
@@ -60,15 +56,8 @@ class Measured(Exception):
 def measure_fit(bench: Bench, row: Row) -> dict[str, Any]:
     """Processor seconds of an epoch of each stage that the row has, and the size of what is kept of the language model."""
     recipe, prepared = bench.recipe(0, row.overrides), bench.prepared
-    catalog = prepared.dataset.catalog
-    template = build_template(recipe.template, catalog)
-    source = read_texts(catalog, template, recipe.encoder)
-    encoder, text_vec = begin_tuning(source, 0, show=False)
-    varied = vary_texts(source, recipe.augment.words, 0, show=False)
-    variants = untuned_variants(varied, catalog.n_items, encoder, show=False) if varied is not None else None
-    categories = read_categories(catalog, recipe.objective.auxiliary)
-    words = Words(encoder, source, template)
-    learner = build_learner(recipe, text_vec, prepared.split.train, words, variants, categories)
+    begun = begin_learning(recipe, prepared, show=False)
+    learner, encoder = begun.learner, begun.words.encoder
     batches = batch_source(recipe, prepared.split.train)
     found: dict[str, Any] = {}
     stages = plan_stages(recipe.training, can_tune=any(p.requires_grad for p in encoder.parameters()))

@@ -17,7 +17,7 @@ from torch import Tensor
 from lmrec.artifacts.checkpoint import read_checkpoint
 from lmrec.data.dataset import Dataset
 from lmrec.data.history import HistoryIndex
-from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
+from lmrec.errors import Interrupted, RecipeError, RunFolderError
 from lmrec.feedback.events import Event
 from lmrec.feedback.store import Store
 from lmrec.models.encoder import TextEncoder, encode_tokens
@@ -289,9 +289,13 @@ def test_stopped_and_resumed_it_ends_with_equal_weights(
     assert all(torch.equal(again[key], value) for key, value in whole.items())
 
 
-def test_adalora_with_too_few_steps_is_refused_before_anything_is_trained(fit_adapted: FitAdapted) -> None:
-    with pytest.raises(TrainingError, match=r"AdaLoRA needs at least 3 steps of the language model, and .* has 1"):
-        fit_adapted("adalora", "training.tuned_epochs=1", "training.tuned_batch_events=100000")
+def test_adalora_with_too_few_steps_is_refused_before_anything_is_trained(
+    fit_adapted: FitAdapted, tmp_path: Path
+) -> None:
+    once = ("training.tuned_epochs=1", "training.tuned_batch_events=100000")
+    with pytest.raises(RecipeError, match=r"AdaLoRA needs at least 3 steps of the language model, and .* has 1"):
+        fit_adapted("adalora", *once, out=tmp_path / "run")
+    assert fit_adapted("lora", *once, out=tmp_path / "run") == tmp_path / "run"  # takes the corrected command
 
 
 def test_what_a_language_model_cannot_have_is_refused_and_leaves_no_folder(

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lmrec.recipe import load_recipe
+from lmrec.workflows.find_rate import Part, find_rate
+from lmrec.workflows.prepare import prepare
+
 from .conftest import Invoke
 
 
@@ -40,3 +44,33 @@ def test_what_cannot_be_swept_is_refused(invoke: Invoke, world_folder: Path, qui
     assert "tunes no language model" in " ".join(said.split())
     assert "towers or language-model" in " ".join(invoke("find-rate", *tables, "--part", "both", code=2).output.split())
     assert "a .png" in " ".join(invoke("find-rate", *tables, *settings, "--out", "x.gif", code=2).output.split())
+
+
+@pytest.mark.parametrize(
+    ("part", "choice"),
+    [
+        ("towers", "augment.words.delete=0.5"),
+        ("towers", "objective.auxiliary.column=topic"),
+        ("language-model", "augment.words.delete=0.5"),
+        ("language-model", "training.accumulate=2"),
+    ],
+)
+def test_it_hears_what_a_fit_hears(part: Part, choice: str, world_folder: Path, quick_choices: list[str]) -> None:
+    found = []
+    for choices in (quick_choices, [*quick_choices, choice]):
+        recipe = load_recipe(overrides=choices)
+        prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+        found.append(find_rate(prepared, recipe, part, n_steps=5, show=False).sweep.losses)
+    assert found[0] != found[1]
+
+
+def test_a_model_that_reads_histories_steps_each_time(world_folder: Path, quick_choices: list[str]) -> None:
+    """Whatever `training.encoder_interval` says, as in a fit."""
+    found = []
+    for interval in (1, 4):
+        recipe = load_recipe(
+            overrides=[*quick_choices, "user_model.kind=text", f"training.encoder_interval={interval}"]
+        )
+        prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+        found.append(find_rate(prepared, recipe, "language-model", n_steps=5, show=False).sweep.losses)
+    assert found[0] == found[1]

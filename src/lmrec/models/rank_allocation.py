@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmrec.errors import TrainingError
+from lmrec.errors import RecipeError
 
 _FIRST, _LAST = 0.1, 0.33  # shares of the steps before ranks are taken away, and after
 _FEWEST = 3
@@ -40,12 +40,12 @@ class RankAllocation(nn.Module):
     def begin(self, n_steps: int) -> None:
         """n_steps: how often the language model will step. Ranks that were fixed in an earlier training stay so.
 
-        Raises TrainingError where there are too few steps to take ranks away in.
+        Raises RecipeError where there are too few steps to take ranks away in.
         """
         if self.settled:
             return
         if n_steps < _FEWEST:
-            raise TrainingError(
+            raise RecipeError(
                 f"AdaLoRA needs at least {_FEWEST} steps of the language model, and this training has {n_steps}. Raise "
                 "training.tuned_epochs, lower training.encoder_interval or training.tuned_batch_events, or choose "
                 "encoder.adapter.kind 'lora'"

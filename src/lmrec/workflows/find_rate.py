@@ -14,15 +14,13 @@ from lmrec.errors import InputError
 from lmrec.evaluation.rate_chart import draw_rates
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe
-from lmrec.text.template import build_template
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
 from lmrec.training.optimizer import build_optimizer, layer_rates, parameter_groups, set_learning_rate
 from lmrec.training.rate_finder import RateSweep, sweep_rates
 from lmrec.training.trainer import Stage, Trainer
-from lmrec.workflows.encode import begin_tuning, read_texts
 from lmrec.workflows.prepare import Prepared
-from lmrec.workflows.train import Words, batch_source, build_learner
+from lmrec.workflows.train import batch_source, begin_learning
 
 Part: TypeAlias = Literal["towers", "language-model"]
 
@@ -68,8 +66,8 @@ def find_rate(
     """Sweep the rate of one part on the training events; nothing that is learnt is kept.
 
     The towers start fresh, as a fit's do. The language model is asked after the towers have learnt for some epochs, and
-    alone: each of its steps gathers the gradient of `training.encoder_interval` batches, as in a fit. Raises InputError
-    where there is nothing to sweep.
+    alone: each of its steps gathers the gradient of as many batches as in a fit. Raises InputError where there is nothing to
+    sweep.
     """
     if picture is not None and picture.suffix != ".png":
         raise InputError(f"--out {picture}: the picture is a .png")
@@ -77,11 +75,7 @@ def find_rate(
         raise InputError(
             "this recipe tunes no language model (training.tuned_epochs, encoder.train, item.source): there is no rate to find"
         )
-    catalog = prepared.dataset.catalog
-    template = build_template(recipe.template, catalog)
-    source = read_texts(catalog, template, recipe.encoder)
-    encoder, text_vec = begin_tuning(source, recipe.training.seed, show, recipe.training.layer_decay)
-    learner = build_learner(recipe, text_vec, prepared.split.train, Words(encoder, source, template))
+    learner = begin_learning(recipe, prepared, show).learner
     batches = batch_source(recipe, prepared.split.train, prepared.dataset.impressions)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -152,14 +146,16 @@ def encoder_step(
     stage = 1 if config.frozen_epochs else 0
     learnt, probes = stream(batches, stage), held_back(batches, stage)
     draws = count()
+    # Of the towers' steps; a language model that histories are read with steps each time.
+    interval = 1 if learner.towers.user_model is None else config.encoder_interval
 
     def step(rate: float) -> float:
         learner.train()
         learner.regime = "tuned"
         set_learning_rate(optimizer.param_groups, rate)
-        for batch in islice(learnt, config.encoder_interval):
+        for batch in islice(learnt, interval * config.accumulate):
             for loss in learner.losses(batch.to(learner.text_vec.device), np.random.default_rng(next(draws))):
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss / config.accumulate)
         for surrogate in learner.pass_on(np.random.default_rng(next(draws))):
             torch.autograd.backward(surrogate)
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), config.max_grad_norm)

@@ -24,7 +24,7 @@ from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split
 from lmrec.data.users import ProfileVocabulary, UserTable
-from lmrec.errors import InputError, RecipeError, RunFolderError
+from lmrec.errors import InputError, RecipeError, RunFolderError, TrainingError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import Calibration, judge_pairs
 from lmrec.fields import IntArray, Ragged
@@ -122,7 +122,7 @@ def fit_run(
     notes = [*prepared.notes, *idle, *untracked]
     try:
         report = _train(run, recipe, prepared, resume, show, notes, watch)
-    except InputError:
+    except (InputError, TrainingError):
         # Nothing was learnt, and the same --out must take the corrected command. `_open` found the folder empty.
         if not run.training_state.exists():
             shutil.rmtree(run.path)
@@ -185,18 +185,16 @@ def _train(
 ) -> TrainingReport:
     laps = Laps()
     catalog, split = prepared.dataset.catalog, prepared.split
-    template = build_template(recipe.template, catalog)
-    source = read_texts(catalog, template, recipe.encoder)
+    begun = begin_learning(recipe, prepared, show)
+    learner, encoder, template, source = begun.learner, begun.words.encoder, begun.words.template, begun.words.source
+    variants, categories = begun.variants, begun.categories
     if source.tokens.n_cut:
         notes.append(
             f"{source.tokens.n_cut:,} of {catalog.n_items:,} item texts are longer than {recipe.encoder.max_tokens} tokens "
             "and were cut (encoder.max_tokens)"
         )
-    encoder, text_vec = begin_tuning(source, recipe.training.seed, show, recipe.training.layer_decay)
     can_tune = any(p.requires_grad for p in encoder.parameters()) and recipe.item.source != "id"
-    varied = vary_texts(source, recipe.augment.words, recipe.training.seed, show)
-    notes += describe_augmentation(recipe.augment, source, varied)
-    variants = untuned_variants(varied, catalog.n_items, encoder, show) if varied is not None else None
+    notes += describe_augmentation(recipe.augment, source, begun.varied)
     if recipe.training.snapshots and can_tune and recipe.training.tuned_epochs and not len(split.validation):
         raise RecipeError(
             "training.snapshots are of towers on fixed text vectors, and without a validation part what is served comes from "
@@ -204,12 +202,8 @@ def _train(
         )
     laps.end("encode texts")
     profiles = split.train.profiles
-    check_user_words(source, template.of_users, prepared.dataset.users)
     vocabulary = ProfileVocabulary() if profiles is None else profiles.vocabulary
     configs = ModelConfigs(recipe.encoder, recipe.item, recipe.user_model, recipe.head, vocabulary)
-    categories = read_categories(catalog, recipe.objective.auxiliary)
-    words = Words(encoder, source, template)
-    learner = build_learner(recipe, text_vec, split.train, words, variants, categories)
     trend = trend_of(learner.objective)
     if trend is not None and trend.past.note is not None:
         notes.append(trend.past.note)
@@ -248,13 +242,13 @@ def _train(
                 should_stop=should_stop,
                 show=show,
             )
-            begun = resume and (run.refit_state / "state.json").exists()
+            goes_on = resume and (run.refit_state / "state.json").exists()
             batches = batch_source(recipe, split.train_and_validation, prepared.dataset.impressions)
             if variants is not None and report.best_stage == "tuned":
                 variants = tuned_variants(variants, encoder, recipe.encoder.batch_tokens, show)
             whole = split.train_and_validation
             fresh = build_learner(recipe, learner.text_vec, whole, variants=variants, categories=categories)
-            final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, begun)
+            final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, goes_on)
             laps.end("train again with validation")
     weights, fused_metric = weights_by_recipe(trained_scorer("validation", learner, recipe), split, recipe, show)
     laps.end("weigh what is fused")
@@ -344,6 +338,33 @@ class Words:
     encoder: TextEncoder
     source: PretrainedText
     template: Template
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A learner before its first step, and what it was made of. varied: other wordings of the items, as they were drawn;
+    variants: the same as the learner reads them."""
+
+    learner: Learner
+    words: Words
+    varied: PretrainedText | None
+    variants: TextVariants | None
+    categories: Categories | None
+
+
+def begin_learning(recipe: Recipe, prepared: Prepared, show: bool) -> Begun:
+    """All that a fit learns with, on the training part. Raises RecipeError for what this data or language model cannot do."""
+    catalog, split = prepared.dataset.catalog, prepared.split
+    template = build_template(recipe.template, catalog)
+    source = read_texts(catalog, template, recipe.encoder)
+    check_user_words(source, template.of_users, prepared.dataset.users)
+    encoder, text_vec = begin_tuning(source, recipe.training.seed, show, recipe.training.layer_decay)
+    varied = vary_texts(source, recipe.augment.words, recipe.training.seed, show)
+    variants = untuned_variants(varied, catalog.n_items, encoder, show) if varied is not None else None
+    categories = read_categories(catalog, recipe.objective.auxiliary)
+    words = Words(encoder, source, template)
+    learner = build_learner(recipe, text_vec, split.train, words, variants, categories)
+    return Begun(learner, words, varied, variants, categories)
 
 
 def build_learner(

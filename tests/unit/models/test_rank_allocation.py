@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmrec.errors import TrainingError
+from lmrec.errors import RecipeError
 from lmrec.models.adaptation import adapter_weights, attach_adapter, put_adapter_weights
 from lmrec.models.encoder import EncoderConfig, TextEncoder, load_encoder
 from lmrec.models.rank_allocation import RankAllocation
@@ -98,7 +98,7 @@ def test_in_a_later_training_ranks_stay_as_they_are(tiny_bert: Path) -> None:
 @pytest.mark.parametrize("n_steps", [0, 1, 2])
 def test_too_few_steps_are_refused_with_ways_out(n_steps: int, tiny_bert: Path) -> None:
     _, allocation = start(tiny_bert)
-    with pytest.raises(TrainingError, match=r"needs at least 3 steps.*Raise training.tuned_epochs.*or choose .*'lora'"):
+    with pytest.raises(RecipeError, match=r"needs at least 3 steps.*Raise training.tuned_epochs.*or choose .*'lora'"):
         allocation.begin(n_steps)
 
 
