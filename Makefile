@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 TORCH := 2.13.0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint torture bench-movielens bench-speed bench-arc bench-news bench-peers bench-peers-setup bench-tuning bench-check bench-soak clean
+.PHONY: demo test lint torture bench-movielens bench-speed bench-arc bench-news bench-peers bench-peers-setup bench-rates bench-tuning bench-check bench-soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -58,12 +58,18 @@ bench-news: $(VENV)/.demo
 # What each technique of docs/tuning costs, one row a technique, then the same question with fewer labels: hours. What each fit found is kept in
 # benchmarks/tuning/results, so the same command goes on where it was stopped, on any machine. SMALL=1: every row on a part of
 # the users, in about 25 minutes. DATASET=amazon-scientific SEEDS=3 SEED=1 (this one alone) ROW="fgm" (that row and plain alone)
-# MINUTES=60 (begin no fit after that) TABLE=1 (fit nothing: table and picture of what is there)
-TUNING_ON = $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
+# MINUTES=60 (begin no fit after that) TABLE=1 (fit nothing: table and picture of what is there). Without DATASET MovieLens and, where
+# LMREC_DATA has it, Scientific; SMALL=1 MovieLens alone
+TUNED := $(or $(DATASET),movielens-100k $(if $(SMALL),,$(notdir $(wildcard $(or $(LMREC_DATA),../shared/data)/amazon-scientific))))
+TUNING_ON = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES))
 bench-tuning: $(VENV)/.dev
-	$(if $(ROW)$(TABLE)$(SMALL),,$(BIN)/python -m benchmarks.tuning.costs $(if $(DATASET),--dataset $(DATASET)))
-	$(BIN)/python -m benchmarks.tuning.run $(TUNING_ON) $(if $(ROW),--only "$(ROW)") $(if $(TABLE),--table)
-	$(if $(ROW),,$(BIN)/python -m benchmarks.tuning.fewer_labels $(TUNING_ON) $(if $(TABLE),--chart))
+	$(foreach data,$(TUNED),$(if $(ROW)$(TABLE)$(SMALL),,$(BIN)/python -m benchmarks.tuning.costs --dataset $(data) &&) \
+	  $(BIN)/python -m benchmarks.tuning.run --dataset $(data) $(TUNING_ON) $(if $(ROW),--only "$(ROW)") $(if $(TABLE),--table) && \
+	  $(if $(ROW),,$(BIN)/python -m benchmarks.tuning.fewer_labels --dataset $(data) $(TUNING_ON) $(if $(TABLE),--chart) &&)) true
+
+# What validation says of the language model's learning rate, 1e-6 to 1e-3, with its picture: a fit for each rate and seed.
+bench-rates: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.tuning.learning_rates $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SMALL),--small)
 
 # A small part again, against benchmarks/expected.toml: counts, vectors of words and a short fit, in minutes. MovieLens is fetched; of
 # LMREC_DATA what is not there is skipped, said at the end. Exit 0: all that was measured is as expected.

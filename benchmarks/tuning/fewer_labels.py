@@ -71,7 +71,8 @@ def main() -> None:
     until = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     bench = Bench.open(options.dataset, options.small)
     if not options.chart:
-        measure(bench, options.shares, range(options.seeds) if options.seed is None else [options.seed], until)
+        n_seeds = 1 if options.small else options.seeds
+        measure(bench, options.shares, range(n_seeds) if options.seed is None else [options.seed], until)
     found = read_all(bench, options.shares, options.seeds)
     facts = summary(found)
     print("\n".join(lines_of(facts)))

@@ -1,6 +1,6 @@
 """How sensitive tuning is to the language model's learning rate: validation after the second stage at rates 1e-6 to 1e-3.
 
-    python -m benchmarks.tuning.learning_rates [--seeds 2] [--rates 1e-6 1e-5 ...] [--small] [--set KEY=VALUE]
+    python -m benchmarks.tuning.learning_rates [--seeds 3] [--rates 1e-6 1e-5 ...] [--small] [--set KEY=VALUE]
 
 A fit for each rate and seed on MovieLens-100K, which all go on from one first stage (benchmarks/tuning/first_stage.py). An
 interrupted call goes on where it was.
@@ -36,7 +36,7 @@ SMALL = ("training.frozen_epochs=4", "training.tuned_epochs=1", "training.valida
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "bench-learning-rates")

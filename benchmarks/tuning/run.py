@@ -43,7 +43,7 @@ from lmrec.workflows.judge import FROZEN, TUNED
 ROWS = (
     *(PLAIN, UNTUNED, *what_trains.LONGER),
     *(*what_trains.FREEZING, *what_trains.RATES, *what_trains.ADAPTERS),
-    *(*how_it_trains.REGULARISERS, *words.AUGMENTATION, *words.PRETRAINED),
+    *(*how_it_trains.REGULARISERS, *words.AUGMENTATION, *words.BACK_TRANSLATED, *words.PRETRAINED),
     *(*how_it_trains.ADVERSARIAL, *how_it_trains.OPTIMIZERS, *how_it_trains.MIXED, *what_trains.MODELS),
     *words.LONG_TEXTS,
 )

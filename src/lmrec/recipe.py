@@ -55,6 +55,10 @@ class BaselinesConfig(BaseModel):
     )
 
 
+# Parts of a recipe that one command alone hears, before there is a run.
+_OF_ONE_COMMAND: Mapping[str, str] = {"pretrain": "lmrec pretrain", "tune": "lmrec tune"}
+
+
 class AugmentConfig(BaseModel):
     """What training reads in other words and other shapes; judging and serving never do."""
 
@@ -209,16 +213,24 @@ class Recipe(BaseModel):
 
 
 def load_recipe(
-    path: Path | str | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+    path: Path | str | Recipe | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    command: str = "",
 ) -> Recipe:
-    """A recipe from a TOML file, `key=value` overrides and nested values, the later ones winning.
+    """A recipe from a TOML file (or one that was made), `key=value` overrides and nested values, the later ones winning.
 
     >>> load_recipe(overrides=["encoder.max_tokens=32"]).encoder.max_tokens
     32
 
-    Raises RecipeError, naming the key, its value, the rule and the nearest right name; also for a choice that would change
-    nothing beside the others: `lmrec.idle.REFUSED`.
+    command: who asks, where overrides are a person's. Raises RecipeError, naming the key, its value, the rule and the nearest
+    right name; also for a choice that would change nothing beside the others (`lmrec.idle.REFUSED`), and for an override
+    that another command alone hears: a file may be that one's, too.
     """
+    for key in _said(overrides) if command else ():
+        owner = _OF_ONE_COMMAND.get(key.partition(".")[0], command)
+        if owner != command:
+            raise RecipeError(f"--set {key} is heard by `{owner}` and not by `{command}`. Leave it out")
     recipe = _read_recipe(path, overrides, values)
     _refuse_idle(recipe)
     return recipe
@@ -262,14 +274,18 @@ def _found(tree: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     return (value,)
 
 
-def _read_recipe(path: Path | str | None, overrides: Sequence[str], values: Mapping[str, Any] | None = None) -> Recipe:
+def _read_recipe(
+    path: Path | str | Recipe | None, overrides: Sequence[str], values: Mapping[str, Any] | None = None
+) -> Recipe:
     return _checked(_read_tree(path, overrides, values))
 
 
 def _read_tree(
-    path: Path | str | None, overrides: Sequence[str], values: Mapping[str, Any] | None = None
+    path: Path | str | Recipe | None, overrides: Sequence[str], values: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    tree: dict[str, Any] = _read_toml(Path(path)) if path is not None else {}
+    tree: dict[str, Any] = {}
+    if path is not None:
+        tree = path.model_dump() if isinstance(path, Recipe) else _read_toml(Path(path))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from typer.testing import Result
 from lmrec.errors import RecipeError
 from lmrec.recipe import load_recipe
 from lmrec.text.template import build_template
+from lmrec.text.translate import draw_tokens, load_translator
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.prepare import prepare
 from lmrec.workflows.show_augmented import show_histories
@@ -190,6 +192,25 @@ def translators(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -
         tiny_tokenizer.save_pretrained(folder)
         folders.append(folder)
     return folders
+
+
+def test_a_text_is_translated_alike_whatever_stands_beside_it(translators: list[Path]) -> None:
+    """What `lmrec augment` shows of five items is what a fit reads of all."""
+    translator = load_translator(translators[0], 12)
+    texts = ["a quiet river", "the loud fish of the deep sea", "", "rain", "a funny tale of a tiger and a happy moon"]
+    together = translator.translate(texts, 3)
+    assert together == [translator.translate([text], 3)[0] for text in texts]
+    assert together == translator.translate(texts[::-1], 3)[::-1]
+    assert together != translator.translate(texts, 4)
+    assert together[2] == ""
+    assert len(set(together)) == len(texts)
+
+
+def test_a_token_is_drawn_as_likely_as_the_model_finds_it() -> None:
+    scores = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
+    rngs = [np.random.default_rng((1, row)) for row in range(len(scores))]
+    found = np.bincount(draw_tokens(rngs, torch.zeros(0), scores).argmax(1), minlength=4) / len(scores)
+    np.testing.assert_allclose(found, [0.5, 0.3, 0.15, 0.05], atol=0.03)
 
 
 def test_texts_are_translated_there_and_back_once(

@@ -234,3 +234,20 @@ def test_what_lies_within_a_key_that_is_heard_or_holds_a_part_is_heard_too() -> 
     assert (recipe.data.columns, recipe.pretrain.objective, unheard) == ({"item_id": "asin"}, "simcse", ())
     with pytest.raises(RecipeError, match="--set data.language is not heard by this"):
         load_heard(None, [*said, "data.language=en"], {}, lambda _: ["data.columns", "pretrain.*"], "this")
+
+
+def test_an_override_that_another_command_alone_hears_is_refused(tmp_path: Path) -> None:
+    """A file may be that command's, too."""
+    file = tmp_path / "recipe.toml"
+    file.write_text("tune.trials = 7\npretrain.epochs = 2\n")
+    assert load_recipe(file, ["training.seed=3"], command="lmrec fit").tune.trials == 7
+    for override, owner in (("tune.trials=8", "lmrec tune"), ("pretrain.epochs=9", "lmrec pretrain")):
+        with pytest.raises(RecipeError, match=rf"--set .* is heard by `{owner}` and not by `lmrec fit`"):
+            load_recipe(file, [override], command="lmrec fit")
+    assert load_recipe(file, ["tune.trials=8"], command="lmrec tune").tune.trials == 8
+
+
+def test_a_recipe_that_was_made_takes_overrides() -> None:
+    made = load_recipe(overrides=["training.seed=3", "encoder.max_tokens=32"])
+    again = load_recipe(made, ["encoder.max_tokens=48"])
+    assert (again.training.seed, again.encoder.max_tokens) == (3, 48)

@@ -115,7 +115,9 @@ def prepare(
     from lmrec.cli.tables import Input
     from lmrec.workflows.prepare import save_prepared
 
-    prepared = Input(items, interactions, users, source, path).prepare(_recipe(recipe, set_, split, map_))
+    prepared = Input(items, interactions, users, source, path).prepare(
+        _recipe(recipe, set_, split, map_, "lmrec prepare")
+    )
     if out is not None:
         save_prepared(prepared, out)
     if as_json:
@@ -161,7 +163,7 @@ def fit(
     data.check()
     from lmrec.workflows.train import fit_run  # slow: only for a command line that makes sense
 
-    chosen = _recipe(recipe, set_, split, map_)
+    chosen = _recipe(recipe, set_, split, map_, "lmrec fit")
     prepared = data.prepare(chosen)
     if not as_json:
         print_data(prepared)
@@ -425,13 +427,15 @@ def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> No
         say(f"Report: {page}")
 
 
-def _recipe(path: Path | None, overrides: list[str] | None, split: str | None, column_map: list[str] | None) -> Any:
+def _recipe(
+    path: Path | None, overrides: list[str] | None, split: str | None, column_map: list[str] | None, command: str
+) -> Any:
     from lmrec.cli.tables import parse_column_map
     from lmrec.recipe import load_recipe
 
     values: dict[str, Any] = {} if split is None else {"split.kind": split}
     values |= parse_column_map(column_map or [])
-    return load_recipe(path, overrides or (), values)
+    return load_recipe(path, overrides or (), values, command)
 
 
 def run() -> None:

@@ -50,7 +50,7 @@ def find_rate_command(
         raise InputError(f"--part {part}: it is towers or language-model")
     data = Input(items, interactions, None, source, path)
     data.check()
-    chosen = load_recipe(recipe, set_ or ())
+    chosen = load_recipe(recipe, set_ or (), command="lmrec find-rate")
     print_notes([] if as_json else idle_notes(chosen.idle))
     found = find_rate(
         data.prepare(chosen),

@@ -52,7 +52,7 @@ def tune(
 
     values = {"split.kind": split, "tune.trials": trials}
     given = {key: value for key, value in values.items() if value is not None}
-    chosen = load_recipe(recipe, set_ or (), {**given, **parse_column_map(map_ or [])})
+    chosen = load_recipe(recipe, set_ or (), {**given, **parse_column_map(map_ or [])}, command="lmrec tune")
     prepared = Input(items, interactions, users, source, path).prepare(chosen)
     print_notes([] if as_json else idle_notes(chosen.idle))
     found = tune_recipe(prepared, chosen, out, confirm, show=not quiet)

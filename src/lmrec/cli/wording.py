@@ -59,7 +59,7 @@ def augment(
     from lmrec.recipe import load_recipe
     from lmrec.workflows.show_augmented import show_histories, show_texts
 
-    chosen = load_recipe(recipe, set_ or ())
+    chosen = load_recipe(recipe, set_ or (), command="lmrec augment")
     words, histories = chosen.augment.words.any, bool(chosen.augment.history.kinds)
     if not (words or histories):
         raise InputError(

@@ -71,7 +71,7 @@ class TextAugmenter:
     def _variant(self, texts: Sequence[str], number: int) -> list[str]:
         said = self.translate(texts, self.seed + number) if self.translate is not None else texts
         # Drawn from the text itself, so that a variant does not depend on what else the catalog holds.
-        return [self._change(text, _rng_of(text, self.seed, number)) for text in said]
+        return [self._change(text, rng_of(text, self.seed, number)) for text in said]
 
     def _change(self, text: str, rng: np.random.Generator) -> str:
         config = self.config
@@ -148,6 +148,7 @@ def _in_case_of(word: str, other: str) -> str:
     return other[:1].upper() + other[1:] if word[:1].isupper() else other
 
 
-def _rng_of(text: str, seed: int, number: int) -> np.random.Generator:
+def rng_of(text: str, *numbers: int) -> np.random.Generator:
+    """What is drawn for a text, whatever other texts there are."""
     digest = int.from_bytes(sha256(text.encode()).digest()[:8], "little")
-    return np.random.default_rng((seed, number, digest))
+    return np.random.default_rng((*numbers, digest))

@@ -24,6 +24,7 @@ from lmrec.training.variants import TextVariants
 from lmrec.workflows.encode import PretrainedText, untuned_vectors
 
 _MAX_TRANSLATED_TOKENS = 256
+_DRAWN = "by text"  # how words are sampled: what was kept of another way is not used
 
 
 def load_augmenter(config: WordAugmentConfig, seed: int, max_tokens: int, show: bool = True) -> TextAugmenter:
@@ -114,4 +115,4 @@ def _back_translation(there: str, back: str, max_tokens: int, show: bool) -> Tra
 def _translation_name(models: tuple[str, str], texts: Sequence[str], seed: int, max_tokens: int) -> str:
     weights = [sorted(Path(model).glob("*.safetensors")) for model in models]
     made_by = [fingerprint_files(*files) if files else model for files, model in zip(weights, models, strict=True)]
-    return hashlib.sha256(json.dumps([made_by, list(texts), seed, max_tokens]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_DRAWN, made_by, list(texts), seed, max_tokens]).encode()).hexdigest()[:32]

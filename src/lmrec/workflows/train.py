@@ -91,7 +91,8 @@ def fit_run(
     Ctrl-C saves and raises Interrupted; the same call with `resume` goes on and ends with the same weights as if it had
     never stopped. Raises DataError, RecipeError, RunFolderError for what cannot be used.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if overrides or not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides, command="lmrec fit")
     prepared = prepared or prepare(items, interactions, users, recipe)
     # The run keeps the split that was made, which the log may have decided: later the judge must split alike.
     split = recipe.split.model_copy(update={"kind": prepared.split.kind})
