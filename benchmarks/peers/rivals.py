@@ -25,6 +25,7 @@ from lmrec.models.collaborative import (
 from lmrec.models.content import ContentKNN, ContentKNNConfig
 from lmrec.models.ease import EASE, EASEConfig
 from lmrec.models.transitions import ItemTransitions, ItemTransitionsConfig
+from lmrec.workflows.fuse import FITS, PAIRS
 
 
 class Fittable(Protocol):
@@ -45,7 +46,8 @@ class Inside:
     """A rival that the product has. `asked`: settings that change only the question, so they need no new fit.
 
     `make`: settings, seed and the catalog's text vectors (N, Dt), or None, -> an unfitted rival. `judge`: what the product's
-    own judge tries, where that may be more than the space. `protocols`: where it is asked; none named: everywhere.
+    own judge tries, and `fusion` what the product tries of it before it fuses it, where that may be more than the space.
+    `protocols`: where it is asked; none named: everywhere.
     """
 
     title: str
@@ -55,13 +57,15 @@ class Inside:
     is_seeded: bool = False
     needs_times: bool = False
     judge: Callable[[], Sequence[Fittable]] = tuple
+    fusion: Sequence[Any] = ()
     protocols: tuple[str, ...] = ()
 
     @property
-    def fits_of_judge(self) -> list[Settings]:
-        """Of what the product's own judge tries that which makes a fit, each once."""
+    def fits_of_product(self) -> list[Settings]:
+        """Of what the product itself tries that which makes a fit, each once."""
         keys = [key for key in self.space if key not in self.asked]
-        every = [{key: getattr(scorer.config, key) for key in keys} for scorer in self.judge()]
+        configs = [*(scorer.config for scorer in self.judge()), *self.fusion]
+        every = [{key: getattr(config, key) for key in keys} for config in configs]
         return [fit for place, fit in enumerate(every) if fit not in every[:place]]
 
     def is_asked(self, protocol: str) -> bool:
@@ -136,6 +140,7 @@ INSIDE: dict[str, Inside] = {
         lambda settings, seed, text: BM25KNN(BM25KNNConfig(**settings)),
         ("max_history",),
         judge=BM25KNN.candidates,
+        fusion=FITS["bm25_knn"],
     ),
     "als": Inside(
         "ALS (implicit)",
@@ -144,6 +149,7 @@ INSIDE: dict[str, Inside] = {
         ("max_history",),
         is_seeded=True,
         judge=ALS.candidates,
+        fusion=FITS["als"],
     ),
     "ease": Inside(
         "EASE",
@@ -151,6 +157,7 @@ INSIDE: dict[str, Inside] = {
         lambda settings, seed, text: EASE(EASEConfig(**settings)),
         ("n_last",),
         judge=EASE.candidates,
+        fusion=FITS["ease"],
     ),
     "transitions": Inside(
         "item transitions",
@@ -158,6 +165,7 @@ INSIDE: dict[str, Inside] = {
         lambda settings, seed, text: ItemTransitions(ItemTransitionsConfig(**settings)),
         ("n_last", "history_decay"),
         judge=ItemTransitions.candidates,
+        fusion=PAIRS,
     ),
 }
 

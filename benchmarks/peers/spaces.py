@@ -1,8 +1,8 @@
 """What a search may choose from, and the draw: as many fits for every rival that counts, all of them stated here.
 
-A draw is without repetition and the same for a seed; a space with fewer fits is searched whole. What `lmrec fit`'s own judge
-tries of a rival is tried as well, so that no rival is weaker here than there. Settings that change only the question cost
-no fit, so a fit is asked in every way that there is.
+A draw is without repetition and the same for a seed; a space with fewer fits is searched whole. What `lmrec fit` itself
+tries of a rival, to judge by it or to fuse it, is tried as well, so that no rival is weaker here than there. Settings that
+change only the question cost no fit, so a fit is asked in every way that there is.
 """
 
 import itertools
@@ -33,14 +33,14 @@ ALS: Space = {
     "alpha": (1.0, 5.0, 10.0, 40.0),
     "max_history": (3, 8, None),
 }
-EASE: Space = {"regularization": (50.0, 100.0, 200.0, 400.0), "n_last": (1, 3, 5, 8, None)}
+EASE: Space = {"regularization": (50.0, 100.0, 200.0, 400.0, 1600.0), "n_last": (1, 3, 5, 8, None)}
 TRANSITIONS: Space = {
-    "window": (1, 3, 5, 10),
-    "window_decay": (0.6, 0.8),
+    "window": (1, 3, 5, 10, 20),
+    "window_decay": (0.6, 0.8, 0.9, 0.95),
     "backward": (0.5, 1.0),
     "shrinkage": (2.0, 8.0),
     "n_last": (1, 3, 10, 50),
-    "history_decay": (0.6, 0.8, 0.9),
+    "history_decay": (0.6, 0.8, 0.9, 0.95),
 }
 CONTENT: Space = {"n_last": (1, 2, 3, 5, 10, 50), "decay": (0.5, 0.7, 0.9, 1.0)}
 

@@ -76,7 +76,7 @@ def run_inside(place: Place, name: str, effort: Effort) -> None:
     prepared, recipes = prepare_cell(place, effort)
     rival, split, n_items = INSIDE[name], prepared.split, prepared.dataset.catalog.n_items
     text_vec = np.load(place.split / "text_vec.npy")
-    drawn = effort.draw(_space_of(rival, prepared), rival.asked, rival.fits_of_judge)
+    drawn = effort.draw(_space_of(rival, prepared), rival.asked, rival.fits_of_product)
     if not is_searched(place, name, len(drawn)):
         asked = split.validation.sample(effort.search_cases, 0)
         trials = list(try_inside(rival, drawn, text_vec, log_arrays(split.train, n_items), asked, recipes))

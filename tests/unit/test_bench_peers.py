@@ -147,16 +147,20 @@ def test_a_fit_that_is_asked_otherwise_answers_as_a_fit_of_its_own(prepared: Pre
     assert any(not np.allclose(fitted.score(asked), one) for one in answers), "how it is asked makes a difference here"
 
 
-@pytest.mark.parametrize("name", [name for name, rival in INSIDE.items() if rival.fits_of_judge])
-def test_what_the_products_own_judge_tries_of_a_rival_is_tried_here_too(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, rival in INSIDE.items() if rival.fits_of_product])
+def test_what_the_product_tries_of_a_rival_is_tried_here_too(name: str) -> None:
+    """By its judge, and before it fuses it; of what makes an EASE smaller the whole one is tried."""
     rival = INSIDE[name]
-    drawn = Effort(trials=1).draw(rival.space, rival.asked, rival.fits_of_judge)
+    drawn = Effort(trials=1).draw(rival.space, rival.asked, rival.fits_of_product)
     configs = [rival.make(settings, 0, None).config for settings in drawn]
     for scorer in rival.judge():
         config = scorer.config
         if name == "transitions" and config.n_last == 1:  # how a history fades is no matter where one item is asked
             config = config.model_copy(update={"history_decay": configs[0].history_decay})
         assert config in configs
+    fitted = [{key: value for key, value in settings.items() if key not in rival.asked} for settings in drawn]
+    for config in rival.fusion:
+        assert {key: getattr(config, key) for key in rival.space if key not in rival.asked} in fitted
 
 
 def test_rows_of_an_earlier_choice_do_not_stand_for_a_search(place: Place, prepared: Prepared, tmp_path: Path) -> None:
@@ -178,7 +182,7 @@ def test_a_rival_is_searched_on_validation_and_leaves_a_row_for_each_form(
     search = read_json(place.search(name))
     fits = [{k: v for k, v in one["settings"].items() if k not in INSIDE[name].asked} for one in search["trials"]]
     assert search["n_trials"] == len(fits)
-    assert len({json.dumps(one, sort_keys=True) for one in fits}) <= EFFORT.trials + len(INSIDE[name].fits_of_judge)
+    assert len({json.dumps(one, sort_keys=True) for one in fits}) <= EFFORT.trials + len(INSIDE[name].fits_of_product)
     for form in ("x", "i"):
         best = max(trial["validation"][form] for trial in search["trials"])
         assert search["best"][form]["validation"][form] == best

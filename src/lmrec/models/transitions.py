@@ -49,10 +49,14 @@ class ItemTransitions:
     @classmethod
     def candidates(cls) -> "tuple[ItemTransitions, ...]":
         return tuple(
-            cls(ItemTransitionsConfig(window=window, shrinkage=shrinkage, n_last=n_last, history_decay=decay))
-            for window in (1, 5, 20)
+            cls(
+                ItemTransitionsConfig(
+                    window=window, window_decay=fades, shrinkage=shrinkage, n_last=n_last, history_decay=decay
+                )
+            )
+            for window, fades in ((1, 0.8), (5, 0.8), (20, 0.9), (20, 0.95))
             for shrinkage in (2.0, 8.0)
-            for n_last, decay in ((1, 1.0), (3, 0.6), (10, 0.8), (50, 0.9))
+            for n_last, decay in ((1, 1.0), (3, 0.6), (10, 0.8), (50, 0.9), (50, 0.95))
         )
 
     def fit(self, log: LogArrays) -> Self:

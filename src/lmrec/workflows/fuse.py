@@ -36,7 +36,8 @@ from lmrec.workflows.pools import pool_scores
 
 Change = Mapping[str, object]
 
-_PAIRS = (
+# What is tried of each, for whoever is to try no less.
+PAIRS = (
     ItemTransitionsConfig(),
     ItemTransitionsConfig(window=20, window_decay=0.9),
     ItemTransitionsConfig(window=20, window_decay=0.95, n_last=50, history_decay=0.95),
@@ -45,7 +46,7 @@ _MOST_PAIRS = 20_000_000  # that are counted to find out whether a wider window 
 _FIRST_TRANSITIONS = (10.0, 40.0, 160.0)  # at which they are compared
 _TRANSITIONS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 _N_LAST = (3, 8, 100)  # how much of a history is asked
-_FITS: Mapping[Collaborative, tuple[Settings, ...]] = {
+FITS: Mapping[Collaborative, tuple[Settings, ...]] = {
     "ease": tuple(
         EASEConfig(regularization=strength, n_last=n_last, n_neighbours=200)
         for strength in (50.0, 200.0, 800.0)
@@ -171,7 +172,7 @@ class _Search:
         kinds = _searched_kinds(self.config)
         return (
             sum(map(len, (*self._first_grids, *self._last_grids, _REPEATS * self._repeats)))
-            + sum(len(_FIRST_BEST) * len(_FITS[kind]) + len(_BEST) for kind in kinds)
+            + sum(len(_FIRST_BEST) * len(FITS[kind]) + len(_BEST) for kind in kinds)
             + (len(self._parts) * len(_AGAIN) if kinds else 0)
         )
 
@@ -230,7 +231,7 @@ class _Search:
 
     def _best_pairs(self) -> tuple[Counted, ItemTransitionsConfig]:
         """The transitions that beside the towers, or alone, do best at one of three weights."""
-        tried = [pairs for pairs in _PAIRS if pairs.window * self.train.n_events <= _MOST_PAIRS] or [_PAIRS[0]]
+        tried = [pairs for pairs in PAIRS if pairs.window * self.train.n_events <= _MOST_PAIRS] or [PAIRS[0]]
         made = ((self.counted.having("transitions", pairs), pairs) for pairs in tried)
         if len(tried) == 1:
             return next(made)
@@ -261,7 +262,7 @@ class _Search:
     def _ways(self, kind: Collaborative) -> Iterator[tuple[Settings, Counted]]:
         """Ways that differ in how much of a history is asked share a fit."""
         fitted: tuple[Settings, Counted] | None = None
-        for settings in _FITS[kind]:
+        for settings in FITS[kind]:
             whole = asking_all(settings)
             if fitted is None or fitted[0] != whole:
                 fitted = whole, self.counted.having(kind, whole)
@@ -367,7 +368,7 @@ class _Search:
 
 def _searched_kinds(config: FusionConfig) -> tuple[Collaborative, ...]:
     """Those that are counted in several ways; transitions have a search of their own."""
-    return tuple(kind for kind in config.collaborative if kind in _FITS)
+    return tuple(kind for kind in config.collaborative if kind in FITS)
 
 
 def _unit(counted: Counted, kind: Collaborative, histories: Ragged) -> float:
