@@ -237,19 +237,24 @@ def _version_of(package: str) -> str:
         return "not installed"
 
 
+# What decides a result; tables of results that a measurement writes itself are no change of what is measured.
+_CODE = (":(top)src", ":(top)recipes", ":(top)benchmarks/*.py", ":(top)pyproject.toml", ":(top)constraints.txt")
+
+
 def _commit() -> str:
-    """The commit of lmrec's own checkout, with "+changes" where files differ; "" for an installed package."""
-    here = Path(__file__).resolve().parent
+    """The commit of lmrec's own checkout, with "+changes" where code differs; "" for an installed package."""
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", __file__],
-            cwd=here, capture_output=True, timeout=10, check=False,
-        )  # fmt: skip
+        found = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+        tracked = _git("ls-files", "--error-unmatch", __file__)
+        changed = _git("diff", "--quiet", "HEAD", "--", *_CODE)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     # lmrec may be installed inside somebody else's repository, whose commit says nothing about it.
-    return found.stdout.strip() if found.returncode == 0 and tracked.returncode == 0 else ""
+    if found.returncode or tracked.returncode:
+        return ""
+    return found.stdout.strip() + ("+changes" if changed.returncode else "")
+
+
+def _git(*words: str) -> "subprocess.CompletedProcess[str]":
+    here = Path(__file__).resolve().parent
+    return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=False)

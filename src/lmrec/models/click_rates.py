@@ -43,13 +43,14 @@ class ClickRateConfig(BaseModel):
 
 
 class ClickRate:
-    """score = (clicks + prior * r) / (shows + prior), both counted live and fading; r the average rate of the log."""
+    """score = (clicks + prior * r) / (shows + prior), both counted live and fading; r an average rate that was known before."""
 
     name = "click rate so far"
 
     def __init__(self, config: ClickRateConfig | None = None) -> None:
         self.config = config or ClickRateConfig()
         self._counts: LiveCounts | None = None
+        self._rate = 0.0
 
     @classmethod
     def candidates(cls) -> "tuple[ClickRate, ...]":
@@ -59,8 +60,9 @@ class ClickRate:
             for prior in (5.0, 20.0, 80.0)
         )
 
-    def fit(self, log: ShownLog) -> Self:
-        self._counts = LiveCounts(log, self.config.half_life_hours)
+    def fit(self, log: ShownLog, rate: float) -> Self:
+        """log: to count live in; rate: the share of shows that were clicked, of a time before what is asked."""
+        self._counts, self._rate = LiveCounts(log, self.config.half_life_hours), rate
         return self
 
     def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
@@ -68,7 +70,7 @@ class ClickRate:
         if self._counts is None:
             raise LmrecError(f"'{self.name}' was asked before it was fitted. Call fit(log) first.")
         shows, clicks = self._counts.before(candidates, time_ts)
-        return click_rate(shows, clicks, self._counts.rate, self.config)
+        return click_rate(shows, clicks, self._rate, self.config)
 
 
 class ClicksSoFar:
@@ -133,7 +135,6 @@ class LiveCounts:
         clicked = log.clicked[order]
         self._shows = np.concatenate([[0.0], np.cumsum(worth)])
         self._clicks = np.concatenate([[0.0], np.cumsum(worth * clicked)])
-        self.rate = float(clicked.mean()) if len(clicked) else 0.0
 
     def before(self, candidates: Ragged, time_ts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(n_shown,) shows and clicks of each candidate strictly before its list's instant."""

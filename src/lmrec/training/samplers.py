@@ -9,9 +9,11 @@ Draws are with replacement, so that the sum over the catalog is estimated withou
 | uniform    | 1 / N                                         | the plainest; needs many draws                        |
 | popularity | (events + 1)^a                                | popular items are the likely mistakes (word2vec: .75) |
 | in_batch   | events: the batch's other targets             | costs no extra item; never asks items without events  |
-| mixed      | a share of in_batch, the rest uniform         | in_batch, but cold items get their say (Yang 2020)    |
+| mixed      | a share of in_batch, the rest uniform         | in_batch, but rare items get their say (Yang 2020)    |
 | hard       | what some users of the batch score highly now | fewest draws for the same accuracy; costs a few rows  |
 | shown      | what was shown beside a click, not clicked    | impressions; a softmax over the list (`ShownSampler`) |
+
+Items without events are drawn only where `objective.candidates` is "all"; else (`losses.AmongChosen`) none is asked.
 """
 
 from typing import Annotated, Final, Literal, Protocol

@@ -46,7 +46,7 @@ from lmrec.retrieval.recommender import Recommender
 from lmrec.training.clicks import ClickLists, ClickTrainingConfig, fit_clicks, score_lists
 from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.encode import read_texts, untuned_vectors
-from lmrec.workflows.list_stack import Parts, StackedLists, best_click_rate, rate_before, split_lists, stack_lists
+from lmrec.workflows.list_stack import Parts, StackedLists, best_click_rate, split_lists, stack_lists
 
 NRMS_NAME = "NRMS on the same vectors"
 STACKED = "lmrec + live counts"
@@ -132,7 +132,7 @@ def judge_impressions(
     ]
     models = own()
     together = _stack_rivals(plain, parts.validation)
-    live_only = stack_lists(None, parts, rate, rate_before(parts.shown, split.cut_ts[0]))
+    live_only = stack_lists(None, parts, rate)
     logged = LoggedCounts(parts.shown, rate.config.half_life_hours)
     without = StackedLists(STACKED_WITHOUT, live_only, logged)
     with_ours: list[tuple[ListScorer, ListScorer]] = []

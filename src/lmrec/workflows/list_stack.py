@@ -26,12 +26,14 @@ AnyListScorer = TypeVar("AnyListScorer", bound=ListScorer)
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The lists of each part of the split, and everything that was shown, for counting live."""
+    """The lists of each part of the split, and everything that was shown, for counting live. rate: the share of shows before
+    validation that were clicked."""
 
     train: ShownLists
     validation: ShownLists
     test: ShownLists
     shown: ShownLog
+    rate: float
     n_left_out: int
 
 
@@ -72,12 +74,15 @@ def split_lists(
         return ShownLists(found.user_idx, found.time_ts, before, found.candidates, found.clicked)
 
     validation_ts, test_ts = cut_ts
-    shown = impressions.candidates
+    candidates = impressions.candidates
+    when_ts = impressions.time_ts[candidates.row_of_value]
+    shown = ShownLog(candidates.values, when_ts, impressions.clicked, n_items)
     return Parts(
         train=ask(-np.inf, validation_ts),
         validation=ask(validation_ts, test_ts),
         test=ask(test_ts, np.inf),
-        shown=ShownLog(shown.values, impressions.time_ts[shown.row_of_value], impressions.clicked, n_items),
+        shown=shown,
+        rate=rate_before(shown, validation_ts),
         n_left_out=len(impressions) - len(usable),
     )
 
@@ -101,14 +106,14 @@ def fit_list_stack(
     if not len(parts.validation):
         return None
     own = best_scorer([CatalogScorer(name, scorer, n_items) for name, scorer in before.items()], parts)
-    stack = stack_lists(own, parts, best_click_rate(parts), rate_before(parts.shown, cuts[0]))
+    stack = stack_lists(own, parts, best_click_rate(parts))
     counts = counts_at_end(parts.shown, item_ids, stack.click_rate.half_life_hours)
     return ListStack(stack, counts.items, float(parts.shown.time_ts.max()))
 
 
 def best_click_rate(parts: Parts) -> ClickRate:
     """The way to count it that orders validation lists best."""
-    return best_scorer([one.fit(parts.shown) for one in ClickRate.candidates()], parts)
+    return best_scorer([one.fit(parts.shown, parts.rate) for one in ClickRate.candidates()], parts)
 
 
 def best_scorer(scorers: Sequence[AnyListScorer], parts: Parts) -> AnyListScorer:
@@ -122,9 +127,9 @@ def rate_before(shown: ShownLog, first_ts: float) -> float:
     return float(earlier.mean()) if len(earlier) else 0.0
 
 
-def stack_lists(own: ListScorer | None, parts: Parts, counted: ClickRate, rate: float) -> LiveStack:
+def stack_lists(own: ListScorer | None, parts: Parts, counted: ClickRate) -> LiveStack:
     """Weights from the validation lists. own: the model, under a name of `OWN_PARTS`; None for a stack without it."""
     lists = parts.validation
     scores = {} if own is None else {own.name: own.score_shown(lists.history, lists.candidates, lists.time_ts)}
     fared = LoggedCounts(parts.shown, counted.config.half_life_hours).before(lists.candidates, lists.time_ts)
-    return fit_live_stack(scores, fared, counted.config, rate, lists.candidates, lists.clicked)
+    return fit_live_stack(scores, fared, counted.config, parts.rate, lists.candidates, lists.clicked)

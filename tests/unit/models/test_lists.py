@@ -28,13 +28,13 @@ def one(item: int, hours: float) -> tuple[Ragged, Ragged, np.ndarray]:
     [(0, 1.0, 0, 0), (0, 1.5, 1, 1), (0, 2.5, 2, 1), (1, 5.0, 2, 0), (1, 5.5, 3, 1), (2, 9.0, 0, 0)],
 )
 def test_live_counts_are_of_what_came_strictly_before(item: int, hours: float, shows: int, clicks: int) -> None:
-    rate = ClickRate(ClickRateConfig(prior_shows=10.0)).fit(LOG)
+    rate = ClickRate(ClickRateConfig(prior_shows=10.0)).fit(LOG, LOG.clicked.mean())
     assert rate.score_shown(*one(item, hours))[0] == pytest.approx((clicks + 10 * 0.4) / (shows + 10))
     assert ClicksSoFar(LOG).score_shown(*one(item, hours))[0] == pytest.approx(np.log1p(clicks))
 
 
 def test_counts_fade_by_half_in_their_half_life() -> None:
-    rate = ClickRate(ClickRateConfig(half_life_hours=2.0, prior_shows=1.0)).fit(LOG)
+    rate = ClickRate(ClickRateConfig(half_life_hours=2.0, prior_shows=1.0)).fit(LOG, LOG.clicked.mean())
     shows, clicks = 2.0**-1.5 + 2.0**-1.0, 2.0**-1.5  # three and two hours ago
     assert rate.score_shown(*one(0, 4.0))[0] == pytest.approx((clicks + 0.4) / (shows + 1.0))
 

@@ -84,7 +84,8 @@ def cancel_returned_kinds(table: Table, weighing: Weighing, time: str) -> Table:
         kept = kept.with_columns(pl.col(LEFT).cast(pl.Float32).alias(WEIGHT))
     in_vain = f"; {n_in_vain:,} found nothing to take back" if n_in_vain else ""
     return replace(table, frame=kept.drop(LEFT, GONE, TAKEN)).note(
-        f"{n_returns:,} returns took back {n_gone:,} earlier events; both were left out{in_vain}"
+        f"{n_returns:,} returns took back {n_gone:,} earlier events; both were left out{in_vain}. This looks "
+        "ahead of any cut in time, alike for every model"
     )
 
 
