@@ -44,11 +44,11 @@ bench-soak: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.speed.serve.soak
 
 # lmrec beside its rivals (benchmarks/peers). Hours; what was found is kept in benchmarks/peers/results, so the same command goes
-# on where it was stopped, on any machine. Choices: DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 SMALL=1
+# on where it was stopped, on any machine. Choices: DATASET=amazon-scientific PROTOCOL=P1 SYSTEMS=rivals SEEDS=3 TRIALS=6 OUTSIDE_TRIALS=6 EPOCHS=15 SMALL=1
 # MINUTES=8 SET="training.tuned_epochs=0" RESULTS=DIR (an empty folder: everything anew)
 bench-peers: $(VENV)/.demo bench-peers-setup
 	$(BIN)/python -m benchmarks.peers $(if $(DATASET),--dataset $(DATASET)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) \
-	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) \
+	  $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(OUTSIDE_TRIALS),--outside-trials $(OUTSIDE_TRIALS)) $(if $(EPOCHS),--epochs $(EPOCHS)) \
 	  $(if $(SMALL),--small) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RESULTS),--results $(RESULTS)) $(foreach choice,$(SET),--set $(choice))
 
 # The order of what was shown (P3), MIND in English and in Chinese, several seeds: ten minutes of a core each. LANGUAGE=zh SEEDS=1
