@@ -195,6 +195,53 @@ def test_answers_are_the_same_again_and_from_a_copy_elsewhere(recommender: Recom
         assert_alike(alone, expected)
 
 
+def test_words_are_answered_in_order_or_as_a_newcomers(recommender: Recommender, tmp_path: Path) -> None:
+    """By who reads words; of others it is the list of somebody of whom nothing is known, and says so."""
+    found = recommender.recommend_for_text("a funny tale of a reef", k=5)
+    assert len(found.items) == 5
+    assert_in_order(found.items)
+    if not recommender.reads_words:
+        assert found.basis == "nothing"
+        assert_alike(found, recommender.recommend(histories=[[]], k=5)[0])
+    copy = Recommender.load(shutil.copytree(recommender.run.path, tmp_path / "copy"))
+    assert_alike(copy.recommend_for_text("a funny tale of a reef", k=5), found)
+    allowed = ["film1", "film7", "film20", "film30"]
+    assert set(ids_of(recommender.recommend_for_text("a reef", k=5, filter=allowed))) == set(allowed)
+
+
+def test_what_is_like_an_item_or_words_is_told_by_what_they_say(recommender: Recommender, tmp_path: Path) -> None:
+    near = recommender.similar("film3", k=5)
+    assert_in_order(near)
+    assert (len(near), "film3" in {one.item_id for one in near}) == (5, False)
+    said = recommender.similar(text=recommender.texts[3], k=1)
+    assert len(said) == 1
+    copy = Recommender.load(shutil.copytree(recommender.run.path, tmp_path / "copy"))
+    assert [one.item_id for one in copy.similar("film3", k=5)] == [one.item_id for one in near]
+    with pytest.raises(UnknownIdError, match="film99"):
+        recommender.similar("film99")
+
+
+def test_the_audience_of_an_item_is_in_order_and_refused_of_ranks(recommender: Recommender) -> None:
+    if recommender.by_ranks:
+        with pytest.raises(InputError, match="an audience compares users by"):
+            recommender.audience(item="film3")
+        return
+    found = recommender.audience(item="film3", k=5)
+    scores = [user.score for user in found]
+    assert len(found) == 5
+    assert scores == sorted(scores, reverse=True)
+    assert {user.user_id for user in found} <= set(recommender.interactions.user_ids)
+
+
+def test_added_items_stand_in_lists_and_change_no_old_ones_words(recommender: Recommender) -> None:
+    more = recommender.add_items(pl.DataFrame([NEW]))
+    assert more.catalog.ids == [*recommender.catalog.ids, "new"]
+    for history, answer in zip(HISTORIES, more.recommend(histories=HISTORIES, k=N_ITEMS + 1), strict=True):
+        assert set(ids_of(answer)) == {*recommender.catalog.ids, "new"} - set(history)
+    assert [one.item_id for one in more.similar("film3", k=N_ITEMS)].count("new") == 1
+    assert len(recommender.recommend(histories=[[]], k=N_ITEMS + 1)[0].items) == N_ITEMS  # which is as it was
+
+
 def test_what_was_saved_is_what_counting_again_makes(recommender: Recommender) -> None:
     if recommender.ensemble is not None:
         members = [member.list_scorer for member in recommender.ensemble.members]
