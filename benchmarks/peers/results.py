@@ -12,7 +12,7 @@ from benchmarks.peers import own
 from benchmarks.peers.cells import Cell, choose_cells
 from benchmarks.peers.kept import load_row, read_facts
 from benchmarks.peers.known import Facts, Known, ratios, results_file
-from benchmarks.peers.rivals import OUTSIDE, TITLES
+from benchmarks.peers.rivals import TITLES
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.work import Effort, Place, trials_of
 from lmrec.artifacts.files import read_json, write_json
@@ -150,7 +150,8 @@ def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
     lines = [
         f"### {cell.data.name}, {name}",
         "",
-        f"{table.form.sentence} `{_command(cell, name, systems)}`; data fingerprint "
+        f"{table.form.sentence} `{_command(cell, name, systems)}` goes on with it (how many trials and "
+        f"seeds a row had stands in it); data fingerprint "
         f"{found['data_fingerprint']}; commits {', '.join(commits)}; {'; '.join(machines)}.",
         "",
         _cells(header),
@@ -180,15 +181,10 @@ def render(cell: Cell, form: str, found: Mapping[str, Any]) -> str:
 
 
 def _command(cell: Cell, name: str, systems: Mapping[str, Mapping[str, Any]]) -> str:
-    """What makes these rows: with what was set beside lmrec's recipe, and as many trials of RecTools' models as they had."""
-    said = [f"make bench-peers DATASET={cell.data.name} PROTOCOL={name}"]
+    """What goes on with these rows: with what was set beside lmrec's recipe, for a row of another recipe is made anew."""
+    said = f"make bench-peers DATASET={cell.data.name} PROTOCOL={name}"
     chosen = systems.get(own.OWN, {}).get("settings", {}).get("set", ())
-    if chosen:
-        said.append(f'SET="{" ".join(chosen)}"')
-    tried = {facts["trials"] for system, facts in systems.items() if system in OUTSIDE and facts["trials"]}
-    if tried:
-        said.append(f"OUTSIDE_TRIALS={min(tried)}")
-    return " ".join(said)
+    return f'{said} SET="{" ".join(chosen)}"' if chosen else said
 
 
 def _cells(values: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """What a search may choose from, and the draw: as many fits for every rival that counts, all of them stated here.
 
-A draw is without repetition and the same for a seed; a space with fewer fits is searched whole. What `lmrec fit` itself
-tries of a rival, to judge by it or to fuse it, is tried as well, so that no rival is weaker here than there. Settings that
-change only the question cost no fit, so a fit is asked in every way that there is.
+A draw is without repetition and the same for a seed; a space with fewer fits is searched whole. Every fit
+that `lmrec fit` itself tries of a rival, to judge by it or to fuse it, is tried as well. Settings that change only the
+question cost no fit, so a fit is asked in every way of the space.
 """
 
 import itertools

@@ -1,5 +1,7 @@
 """What the table is made on: a data set, the common recipe, and the folders of what is kept and of what only passes by."""
 
+import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -75,8 +77,12 @@ class Bench:
         return 10 if self.small else 1
 
     def recipe(self, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
-        """In overrides CATEGORY stands for the data set's column of categories."""
-        named = (override.replace("CATEGORY", _CATEGORY[self.data.name]) for override in overrides)
+        """In overrides CATEGORY stands for the data set's column of categories, TRANSLATORS for one's own two models."""
+        models = json.dumps([name for name in os.environ.get("LMREC_TRANSLATORS", "").split(",") if name])
+        named = (
+            override.replace("CATEGORY", _CATEGORY[self.data.name]).replace("TRANSLATORS", models)
+            for override in overrides
+        )
         said = (*self.common, f"training.seed={seed}", *named)
         return load_recipe(ROOT / "recipes" / f"{self.data.recipe}.toml", said)
 

@@ -43,7 +43,7 @@ from lmrec.workflows.judge import FROZEN, TUNED
 ROWS = (
     *(PLAIN, UNTUNED, *what_trains.LONGER),
     *(*what_trains.FREEZING, *what_trains.RATES, *what_trains.ADAPTERS),
-    *(*how_it_trains.REGULARISERS, *words.AUGMENTATION, *words.BACK_TRANSLATED, *words.PRETRAINED),
+    *(*how_it_trains.REGULARISERS, *words.AUGMENTATION, words.BACK_TRANSLATION, *words.PRETRAINED),
     *(*how_it_trains.ADVERSARIAL, *how_it_trains.OPTIMIZERS, *how_it_trains.MIXED, *what_trains.MODELS),
     *words.LONG_TEXTS,
 )
@@ -61,8 +61,13 @@ def main() -> None:
     options = parser.parse_args()
     until = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     bench = Bench.open(options.dataset, options.small)
-    same = {row.name: PLAIN.name for row in ROWS if same_as_plain(bench, row)}
-    every = (*ROWS, *reranker_rows(bench.shrink))
+    if len(words.TRANSLATORS) not in (0, 2):
+        sys.exit(
+            f"LMREC_TRANSLATORS names {len(words.TRANSLATORS)} models: it is two, there and back, with a comma between"
+        )
+    able = [row for row in ROWS if words.TRANSLATORS or row is not words.BACK_TRANSLATION]
+    same = {row.name: PLAIN.name for row in able if same_as_plain(bench, row)}
+    every = (*able, *reranker_rows(bench.shrink))
     chosen = [row for row in every if not options.only or row.name in (*options.only, PLAIN.name)]
     seeds = [options.seed] if options.seed is not None else range(1 if options.small else options.seeds)
     refused = {} if options.table else measure(bench, chosen, seeds, same, until)

@@ -3,7 +3,6 @@
 Rows that only change a recipe are in ROWS; those in PRETRAINED begin from a language model that read on first.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -78,18 +77,16 @@ PRETRAINED = (
     ),
 )
 # Two models of one's own, there and back: folders or hub names with a comma between.
-_TRANSLATORS = [name for name in os.environ.get("LMREC_TRANSLATORS", "").split(",") if name]
-BACK_TRANSLATED = (
-    Row(
-        "back-translation",
-        (f"augment.words.back_translate={json.dumps(_TRANSLATORS)}",),
-        "into another language and back, words drawn (Sennrich et al. 2016, Edunov et al. 2018)",
-    ),
-)[: len(_TRANSLATORS)]
+TRANSLATORS = tuple(name for name in os.environ.get("LMREC_TRANSLATORS", "").split(",") if name)
+BACK_TRANSLATION = Row(
+    "back-translation",
+    ("augment.words.back_translate=TRANSLATORS",),
+    "into another language and back, words drawn (Sennrich et al. 2016, Edunov et al. 2018)",
+)
 NOT_MEASURED = (
     "Back-translation (`augment.words.back_translate`): two sequence-to-sequence translation models are needed, and none can "
     "be had where this table is made. With two: `LMREC_TRANSLATORS=THERE,BACK make bench-tuning ROW=back-translation`.",
-)[len(BACK_TRANSLATED) :]
+)
 
 
 def encoder_folder(bench: Bench, row: Row) -> Path:

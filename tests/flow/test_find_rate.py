@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmrec.recipe import load_recipe
-from lmrec.workflows.find_rate import Part, find_rate
+from lmrec.workflows.find_rate import Part, find_rate, tower_step
 from lmrec.workflows.prepare import prepare
+from lmrec.workflows.train import batch_source, begin_learning
 
 from .conftest import Invoke
 
@@ -74,3 +76,13 @@ def test_a_model_that_reads_histories_steps_each_time(world_folder: Path, quick_
         prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
         found.append(find_rate(prepared, recipe, "language-model", n_steps=5, show=False).sweep.losses)
     assert found[0] == found[1]
+
+
+def test_a_second_task_learns_as_the_towers_do(world_folder: Path, quick_choices: list[str]) -> None:
+    recipe = load_recipe(overrides=[*quick_choices, "objective.auxiliary.column=topic"])
+    prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+    learner = begin_learning(recipe, prepared, False).learner
+    before = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    tower_step(learner, recipe, batch_source(recipe, prepared.split.train))(1e-2)
+    moved = {name for name, p in learner.named_parameters() if not torch.equal(p, before[name])}
+    assert {name.partition(".")[0] for name in moved} == {"towers", "objective"}

@@ -201,6 +201,18 @@ def test_a_language_model_that_writes_says_how_likely_words_are(run: Path, tiny_
     if fit.description.spread:
         np.testing.assert_allclose(together, alone, atol=0.05)  # bf16, where this machine has it
     assert len(recommender.recommend(users=["user0"], k=5)[0].items) == 5
+    set_weight(run, 0.0)
+    elsewhere = json.loads((run / "reranker" / "reranker.json").read_text())
+    elsewhere["base"].update(name="gone", location="gone")
+    (run / "reranker" / "reranker.json").write_text(json.dumps(elsewhere))
+    live = LiveRecommender.load(run)
+    live.warm_up()  # a reranker without weight reads nothing, so nobody misses its language model
+    assert live.recommend([LiveQuery(history=tuple(recommender.catalog.ids[:3]), k=5)])[0].items
+    set_weight(run, 0.9)
+    with pytest.raises(
+        RunFolderError, match=r"reranker in .* needs its base, and .* It was fitted with the one in gone"
+    ):
+        LiveRecommender.load(run).warm_up()
     for choice, words in {
         "reranker.epochs=3": "reranker.epochs is 3, and nothing would come of it without a reranker.form that learns",
         "reranker.task=classes": "says chosen or not: set reranker.task to 'binary'",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from lmrec.artifacts.base import Base
 from lmrec.artifacts.files import read_json, write_json
-from lmrec.errors import RecipeError, RunFolderError
+from lmrec.errors import RunFolderError
 from lmrec.models.adaptation import (
     adapter_weights,
     attach_adapter,
@@ -78,13 +78,12 @@ def _base(file: Path, config: EncoderConfig, purpose: Purpose) -> TextEncoder:
         held = _bases.get(base.fingerprint)
         if held is not None and purpose == "answer":
             return held
-        try:
-            encoder = load_encoder(base.find(), config)
-        except RecipeError as error:
-            raise RunFolderError(
-                f"the adapter in {file.parent} needs its base, and {error}. It was fitted with the one in {base.location}"
-            ) from error
-        base.check(fingerprint_weights(encoder.backbone), f"the adapter in {file.parent}", "fit again")
+        encoder = base.load(
+            lambda where: load_encoder(where, config),
+            lambda found: fingerprint_weights(found.backbone),
+            f"the adapter in {file.parent}",
+            "fit again",
+        )
         if purpose == "answer":
             _bases[base.fingerprint] = encoder
         return encoder

@@ -3,12 +3,15 @@
 Whoever reads what was learnt brings the base, and one with other weights is refused.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from lmrec.artifacts.pretrained import locate_pretrained
-from lmrec.errors import RunFolderError
+from lmrec.errors import RecipeError, RunFolderError
+
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,26 @@ class Base:
         """Raises KeyError or TypeError where this is no base."""
         return cls(*(str(values[name]) for name in ("name", "location", "fingerprint")))
 
-    def find(self) -> Path | str:
-        """Where the name leads now, else where it led before."""
-        found = locate_pretrained(self.name)
-        return found if isinstance(found, Path) or not Path(self.location).is_dir() else Path(self.location)
+    def load(
+        self, read: Callable[[Path | str], Model], fingerprint_of: Callable[[Model], str], needed: str, again: str
+    ) -> Model:
+        """The base: where the name leads now, else where it led before.
 
-    def check(self, fingerprint: str, learnt: str, again: str) -> None:
-        """Raises RunFolderError where the weights that were found are others. learnt: what needs the base, and where it lies;
-        again: what makes it anew."""
-        if fingerprint != self.fingerprint:
+        needed: what needs it, and where that lies; again: what makes that anew. Raises RunFolderError where there is none, or
+        its weights are others.
+        """
+        found = locate_pretrained(self.name)
+        where = found if isinstance(found, Path) or not Path(self.location).is_dir() else Path(self.location)
+        try:
+            model = read(where)
+        except RecipeError as error:
             raise RunFolderError(
-                f"{learnt} was learnt on a language model with the fingerprint {self.fingerprint}, and '{self.name}' now has "
-                f"{fingerprint}. Put the model back that it was fitted with ({self.location}), or {again}"
+                f"{needed} needs its base, and {error}. It was fitted with the one in {self.location}"
+            ) from error
+        has = fingerprint_of(model)
+        if has != self.fingerprint:
+            raise RunFolderError(
+                f"{needed} was learnt on a language model with the fingerprint {self.fingerprint}, and '{self.name}' now has "
+                f"{has}. Put the model back that it was fitted with ({self.location}), or {again}"
             )
+        return model

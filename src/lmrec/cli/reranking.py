@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from lmrec.cli.show import print_json, print_rich, print_rows, say
+from lmrec.cli.show import print_json, print_notes, print_rich, print_rows, say
 
 if TYPE_CHECKING:
     from lmrec.evaluation.pairs import RerankJudgement
@@ -22,7 +22,9 @@ def fit_reranker_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A fitted run folder.")],
     set_: Annotated[
         Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="One choice of reranker.*, see `lmrec recipe`. Repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A choice of reranker.* or tracking.*, see `lmrec recipe`. Repeatable."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -47,6 +49,7 @@ def fit_reranker_command(
     if as_json:
         print_json({"run": str(run), **fit.as_dict()})
         return
+    print_notes(fit.notes)
     print_rows("Reranker", _facts(fit))
     print_rich(fit.pairs.rich())
     say(f"Done. Next: lmrec evaluate {run}")

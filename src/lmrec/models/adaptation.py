@@ -64,11 +64,11 @@ def put_adapter_weights(encoder: TextEncoder, weights: dict[str, Tensor]) -> Non
 def put_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Copy values into tensors of the same names. Raises ValueError where names or shapes are not exactly the same."""
     if different := sorted(set(weights) ^ set(own)):
-        raise ValueError(f"'{different[0]}' is in one of the adapter and the file, and not in the other")
+        raise ValueError(f"'{different[0]}' is in one of the model and what was kept, and not in the other")
     for name, value in weights.items():
         if own[name].shape != value.shape:
             raise ValueError(
-                f"'{name}' is {tuple(value.shape)} in the file and {tuple(own[name].shape)} in the adapter"
+                f"'{name}' is {tuple(value.shape)} in what was kept and {tuple(own[name].shape)} in the model"
             )
         own[name].copy_(value)
 

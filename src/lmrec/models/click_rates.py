@@ -68,7 +68,7 @@ class ClickRate:
     def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
         """(n_shown,)."""
         if self._counts is None:
-            raise LmrecError(f"'{self.name}' was asked before it was fitted. Call fit(log) first.")
+            raise LmrecError(f"'{self.name}' was asked before it was fitted. Call fit(log, rate) first.")
         shows, clicks = self._counts.before(candidates, time_ts)
         return click_rate(shows, clicks, self._rate, self.config)
 

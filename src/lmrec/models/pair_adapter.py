@@ -19,10 +19,12 @@ def parts_on_top(model: PairModel) -> list[nn.Module]:
 
 
 def attach_pair_lora(model: PairModel, rank: int, name: str) -> TextEncoder:
-    """LoRA in every layer; the base is frozen. Returns the language model as `merge_adapter` wants it.
+    """LoRA in every layer; all but that and what is on top is frozen, also an output layer of its own. Returns the language
+    model as `merge_adapter` wants it.
 
     name: of the language model, for errors. Raises RecipeError where its layers cannot have it.
     """
+    model.requires_grad_(False)
     adapted = TextEncoder(model.base, "mean")
     adapter = AdapterConfig(kind="lora", rank=rank)
     attach_adapter(adapted, EncoderConfig(name=name or "the run's own", train="all", adapter=adapter))

@@ -69,7 +69,7 @@ class LiveRecommender:
         stack = recommender.list_stack
         self.counts: RunningCounts | None = None if stack is None else stack.counts()
         live_order = None if stack is None or self.counts is None else LiveOrder(stack.stack, self.counts)
-        self._lists = ListMaker(self.scorer, recommender.reranker, live_order)
+        self._lists = ListMaker(self.scorer, recommender.heard_reranker, live_order)
         self._rules: Mapping[str, Rule] = dict(rules or {})
         self._review = Review()
         self._versions: dict[ItemId, int] = {}
@@ -127,13 +127,14 @@ class LiveRecommender:
                 self._publish(self._catalog.put_codes(*found))
         if self.recommender.checkpoint.configs.item.source != "id":
             self._catalog.encode_texts(["words"])
-        if self.recommender.reranker is not None:
-            self.recommender.reranker.score([["words"]], [["words"]])
+        reranker = self.recommender.heard_reranker
+        if reranker is not None:
+            reranker.score([["words"]], [["words"]])
 
     @property
     def reads(self) -> bool:
         """Whether a language model reads each history or the best of each list: then no answer is quick."""
-        return self.recommender.towers.user_model is None or self.recommender.reranker is not None
+        return self.recommender.towers.user_model is None or self.recommender.heard_reranker is not None
 
     def read_of(self, wish: Wish) -> str | None:
         """What of a wish lists are of; None where it wants nothing, or nothing that counts reads words."""

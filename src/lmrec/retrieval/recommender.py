@@ -298,6 +298,11 @@ class Recommender:
         return Recommendation(None, "text", 0, items)
 
     @property
+    def heard_reranker(self) -> Reranker | None:
+        """The reranker where it has a weight; one without reads no list, and its language model is not needed."""
+        return self.reranker if self.reranker is not None and self.reranker.description.weight else None
+
+    @property
     def reads_words(self) -> bool:
         """Whether a list for words is of these words."""
         return self.parts_scorer.reads_words

@@ -194,10 +194,11 @@ def choose_pair_weights(model: PairModel, config: RerankerConfig) -> TextEncoder
     got an adapter. Raises RecipeError where there are fewer layers, or no adapter fits."""
     if config.train == "lora":
         return attach_pair_lora(model, config.rank, config.name)
-    if config.train == "all":
-        model.requires_grad_(True)
-        return None
     model.requires_grad_(False)
+    if config.train == "all":
+        for part in (model.base, *parts_on_top(model)):
+            part.requires_grad_(True)
+        return None
     layers = transformer_layers(model)
     if config.n_layers > len(layers):
         raise RecipeError(

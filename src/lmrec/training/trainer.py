@@ -190,6 +190,12 @@ def trains_in_bf16(config: TrainingConfig) -> bool:
     return has_fast_bf16() if config.precision == "auto" else config.precision == "bf16"
 
 
+def beside_encoder(learner: Learner) -> list[torch.nn.Parameter]:
+    """What learns in both stages: the towers, and what an objective has of its own, such as a second task's head."""
+    own = learner.objective.parameters() if isinstance(learner.objective, torch.nn.Module) else ()
+    return [*learner.towers.parameters(), *own]
+
+
 class Trainer:
     """Trains a learner in place.
 
@@ -377,9 +383,7 @@ class Trainer:
         self._save(optimizer)
 
     def _build_optimizer(self, stage: Stage) -> torch.optim.Optimizer:
-        parts = [(list(self.learner.towers.parameters()), stage.learning_rate)]
-        if isinstance(self.learner.objective, torch.nn.Module):  # a second task has a head of its own
-            parts.append((list(self.learner.objective.parameters()), stage.learning_rate))
+        parts = [(beside_encoder(self.learner), stage.learning_rate)]
         if stage.regime == "tuned" and self.learner.encoder is not None:
             rates = layer_rates(self.learner.encoder, stage.encoder_learning_rate, self.config.layer_decay)
             parts = [*rates, *parts]

@@ -18,7 +18,7 @@ from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
 from lmrec.training.optimizer import build_optimizer, layer_rates, parameter_groups, set_learning_rate
 from lmrec.training.rate_finder import RateSweep, sweep_rates
-from lmrec.training.trainer import Stage, Trainer
+from lmrec.training.trainer import Stage, Trainer, beside_encoder
 from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import batch_source, begin_learning
 
@@ -116,7 +116,7 @@ def tower_step(
     config = recipe.training
     optimizer = build_optimizer(
         config.optimizer,
-        parameter_groups([(list(learner.towers.parameters()), 1.0)], config.weight_decay),
+        parameter_groups([(beside_encoder(learner), 1.0)], config.weight_decay),
         config.momentum,
     )
     learnt, probes = stream(batches, 0), held_back(batches, 0)
@@ -127,7 +127,7 @@ def tower_step(
         for number, batch in enumerate(islice(learnt, config.accumulate)):
             for loss in learner.losses(batch.to(learner.text_vec.device), np.random.default_rng(number)):
                 torch.autograd.backward(loss / config.accumulate)
-        torch.nn.utils.clip_grad_norm_(learner.towers.parameters(), config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(beside_encoder(learner), config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return probe_loss(learner, probes)

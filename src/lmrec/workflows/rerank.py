@@ -67,6 +67,7 @@ class RerankerFit:
     n_cut: int
     epochs: list[dict[str, Any]]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -79,19 +80,20 @@ class RerankerFit:
             "n_cut": self.n_cut,
             "epochs": self.epochs,
             "seconds": self.seconds,
+            "notes": list(self.notes),
         }
 
 
 def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = True) -> RerankerFit:
     """Teach a fitted run a reranker, in RUN/reranker/, in place of one that it has.
 
-    overrides: `reranker.*` settings. Ctrl-C saves and raises Interrupted; the same call then goes on. The reranker learns from
-    the training part alone. Raises InputError where there is no validation part to choose its weight on, or no ratings where
-    the task needs them.
+    overrides: `reranker.*` settings, and `tracking.*`. Ctrl-C saves and raises Interrupted; the same call then goes on. The
+    reranker learns from the training part alone. Raises InputError where there is no validation part to choose its weight on,
+    or no ratings where the task needs them.
     """
     run = open_run(path)
-    recipe = load_fitted(run.recipe_file, overrides, ["reranker.*"], "after training")
-    check_tracking(recipe.tracking)
+    recipe = load_fitted(run.recipe_file, overrides, ["reranker.*", "tracking.*"], "after training")
+    notes = check_tracking(recipe.tracking) if recipe.reranker.form != "likelihood" else []
     with locked(run.path / RERANKING, "fit-reranker"), stop_on_interrupt() as should_stop:
         started = time.monotonic()
         recommender = _with_user_words(Recommender.load(path), recipe)
@@ -118,6 +120,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
             taught.n_cut,
             taught.epochs,
             round(time.monotonic() - started, 1),
+            tuple(notes),
         )
         run.reranking_file.unlink(missing_ok=True)  # it told of the reranker before
         run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")

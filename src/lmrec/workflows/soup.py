@@ -243,9 +243,7 @@ class _Kitchen:
     def text_vec(self, places: tuple[int, ...]) -> Tensor:
         """(N, Dt) by the mean of these language models."""
         key = tuple(sorted(places))
-        if len(key) == 1 or not self.is_tuned(
-            key
-        ):  # all language models of these are what they were: so are their vectors
+        if len(key) == 1 or not self.is_tuned(key):  # all language models of these are as they were
             return self.ingredients[key[0]].text_vec
         if key not in self._text_vec:
             self.put_encoder(key)

