@@ -57,7 +57,7 @@ bench-news: $(VENV)/.demo
 
 # What each technique of docs/tuning costs, one row a technique, then the same question with fewer labels: hours. What each fit found is kept in
 # benchmarks/tuning/results, so the same command goes on where it was stopped, on any machine. SMALL=1: every row on a part of
-# the users, in about 25 minutes. DATASET=amazon-scientific SEEDS=3 SEED=1 (this one alone) ROW="fgm" (that row and plain alone)
+# the users, in about 15 minutes of two quick cores. DATASET=amazon-scientific SEEDS=3 SEED=1 (this one alone) ROW="fgm" (that row and plain alone)
 # MINUTES=60 (each of its commands begins no fit after that) TABLE=1 (fit nothing: table and picture of what is there). Without DATASET MovieLens and, where
 # LMREC_DATA has it, Scientific; SMALL=1 MovieLens alone
 TUNED := $(or $(DATASET),movielens-100k $(if $(SMALL),,$(notdir $(wildcard $(or $(LMREC_DATA),../shared/data)/amazon-scientific))))

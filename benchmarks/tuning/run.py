@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="fit this one alone: two checkouts can share the work")
     parser.add_argument("--minutes", type=float, default=None, help="begin no fit after so many")
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="this row alone, and plain")
-    parser.add_argument("--small", action="store_true", help="every row on a part of the users, in about 25 minutes")
+    parser.add_argument("--small", action="store_true", help="every row on a part of the users, in about 15 minutes")
     parser.add_argument("--table", action="store_true", help="fit nothing: the table of what is there")
     options = parser.parse_args()
     until = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
