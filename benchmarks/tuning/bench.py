@@ -1,7 +1,9 @@
 """What the table is made on: a data set, the common recipe, and the folders of what is kept and of what only passes by."""
 
+import argparse
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -33,6 +35,8 @@ SMALL = (
     "training.tuned_batch_events=500",
 )
 _CATEGORY = {"movielens-100k": "genres", "amazon-scientific": "categories"}
+# Two models of one's own, there and back: folders or hub names with a comma between.
+TRANSLATORS = [name for name in os.environ.get("LMREC_TRANSLATORS", "").split(",") if name]
 _SMALL_USERS = 60
 # A part of a data set whose rows would take days for three seeds; its whole catalog is ranked all the same.
 _USERS = {"amazon-scientific": 2500}
@@ -78,16 +82,22 @@ class Bench:
 
     def recipe(self, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
         """In overrides CATEGORY stands for the data set's column of categories, TRANSLATORS for one's own two models."""
-        models = json.dumps([name for name in os.environ.get("LMREC_TRANSLATORS", "").split(",") if name])
-        named = (
-            override.replace("CATEGORY", _CATEGORY[self.data.name]).replace("TRANSLATORS", models)
-            for override in overrides
-        )
+        words = {"CATEGORY": _CATEGORY[self.data.name], "TRANSLATORS": json.dumps(TRANSLATORS)}
+        named = list(overrides)
+        for word, value in words.items():
+            named = [override.replace(word, value) for override in named]
         said = (*self.common, f"training.seed={seed}", *named)
         return load_recipe(ROOT / "recipes" / f"{self.data.recipe}.toml", said)
 
     def question(self, row: str, seed: int, overrides: tuple[str, ...]) -> Question:
         return Question(row, seed, (*self.common, *overrides), self.prepared.dataset.fingerprint)
+
+
+def seeds_asked(options: argparse.Namespace) -> Sequence[int]:
+    """Which seeds a command is to fit: one alone, or the first so many; of `--small` the first."""
+    if options.seed is not None:
+        return [options.seed]
+    return range(1 if options.small else options.seeds)
 
 
 def few_users(prepared: Prepared, recipe: Recipe, n: int) -> Prepared:

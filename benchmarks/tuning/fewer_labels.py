@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.tuning.bench import FOLDER, PLAIN, Bench
+from benchmarks.tuning.bench import FOLDER, PLAIN, Bench, seeds_asked
 from benchmarks.tuning.fits import UNTUNED, read_row
 from benchmarks.tuning.results import METRICS, Answers, Question, average, read_answer
 from benchmarks.tuning.what_trains import HEAD_ONLY, LAST_TWO_LONGER
@@ -71,8 +71,7 @@ def main() -> None:
     until = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     bench = Bench.open(options.dataset, options.small)
     if not options.chart:
-        n_seeds = 1 if options.small else options.seeds
-        measure(bench, options.shares, range(n_seeds) if options.seed is None else [options.seed], until)
+        measure(bench, options.shares, seeds_asked(options), until)
     found = read_all(bench, options.shares, options.seeds)
     facts = summary(found)
     print("\n".join(lines_of(facts)))

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.tuning import how_it_trains, what_trains, words
-from benchmarks.tuning.bench import FOLDER, PLAIN, Bench
+from benchmarks.tuning.bench import FOLDER, PLAIN, TRANSLATORS, Bench, seeds_asked
 from benchmarks.tuning.costs import read_costs
 from benchmarks.tuning.fits import (
     UNTUNED,
@@ -61,16 +61,13 @@ def main() -> None:
     options = parser.parse_args()
     until = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     bench = Bench.open(options.dataset, options.small)
-    if len(words.TRANSLATORS) not in (0, 2):
-        sys.exit(
-            f"LMREC_TRANSLATORS names {len(words.TRANSLATORS)} models: it is two, there and back, with a comma between"
-        )
-    able = [row for row in ROWS if words.TRANSLATORS or row is not words.BACK_TRANSLATION]
+    if len(TRANSLATORS) not in (0, 2):
+        sys.exit(f"LMREC_TRANSLATORS names {len(TRANSLATORS)} models: it is two, there and back, with a comma between")
+    able = [row for row in ROWS if TRANSLATORS or row is not words.BACK_TRANSLATION]
     same = {row.name: PLAIN.name for row in able if same_as_plain(bench, row)}
     every = (*able, *reranker_rows(bench.shrink))
     chosen = [row for row in every if not options.only or row.name in (*options.only, PLAIN.name)]
-    seeds = [options.seed] if options.seed is not None else range(1 if options.small else options.seeds)
-    refused = {} if options.table else measure(bench, chosen, seeds, same, until)
+    refused = {} if options.table else measure(bench, chosen, seeds_asked(options), same, until)
     text = whole_table(bench, options, same, refused)
     print(f"\n{text}")
     if not options.small:

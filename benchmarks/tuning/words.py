@@ -3,7 +3,6 @@
 Rows that only change a recipe are in ROWS; those in PRETRAINED begin from a language model that read on first.
 """
 
-import os
 from pathlib import Path
 
 from benchmarks.tuning.bench import Bench
@@ -76,8 +75,6 @@ PRETRAINED = (
         beside="SmolLM2-135M, head only",
     ),
 )
-# Two models of one's own, there and back: folders or hub names with a comma between.
-TRANSLATORS = tuple(name for name in os.environ.get("LMREC_TRANSLATORS", "").split(",") if name)
 BACK_TRANSLATION = Row(
     "back-translation",
     ("augment.words.back_translate=TRANSLATORS",),
