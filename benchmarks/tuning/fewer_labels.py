@@ -36,6 +36,7 @@ from lmrec.evaluation.charts import render_png
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
 from lmrec.evaluation.evaluator import Evaluation, evaluate
 from lmrec.models.collaborative import ALS, Popularity
+from lmrec.models.shared_states import sharing_states
 from lmrec.models.transitions import ItemTransitions
 from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.idonly import train_id_only
@@ -94,6 +95,7 @@ def thin(split: Split, share: float, seed: int) -> Split:
     return replace(split, train=few, train_and_validation=few)
 
 
+@sharing_states()
 def measure(bench: Bench, shares: list[float], seeds: Iterable[int], until: float) -> None:
     """What is not there yet, the smallest share first, for it is the cheapest."""
     for seed in seeds:

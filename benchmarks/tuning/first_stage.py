@@ -59,7 +59,7 @@ class KeepFirstStage:
             return
         with replaced_folder(self.place) as fresh:
             shutil.copytree(self.run.training_state, fresh, dirs_exist_ok=True)
-            write_json(fresh / "epochs.json", [one for one in self.run.read_metrics() if one["stage"] == "frozen"])
+            write_json(fresh / "epochs.json", [one for one in self.run.curves.read() if one["stage"] == "frozen"])
 
 
 def is_kept(place: Path, plain: Recipe, prepared: Prepared) -> bool:
@@ -86,6 +86,6 @@ def begin_from(place: Path, run: Path, recipe: Recipe, prepared: Prepared) -> No
     begun = replace(state, fingerprint=fingerprint, weights=with_own(state.weights), best=with_own(state.best))
     folder = create_run(run, resume=False)
     for row in read_json(place / "epochs.json"):
-        folder.append_metrics(row)
+        folder.curves.append(row)
     save_training_state(folder.training_state, begun)
     folder.update_record(status="training")

@@ -25,6 +25,7 @@ from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.data.sources.movielens import read_movielens_100k
 from lmrec.data.sources.registry import fetch_dataset
 from lmrec.evaluation.rate_chart import draw_rates
+from lmrec.models.shared_states import sharing_states
 from lmrec.recipe import Recipe, load_recipe, with_choices
 from lmrec.workflows.prepare import Prepared, prepare_dataset
 from lmrec.workflows.train import fit_run, training_fingerprint
@@ -34,6 +35,7 @@ RATES = (1e-6, 1e-5, 2e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 SMALL = ("training.frozen_epochs=4", "training.tuned_epochs=1", "training.validation_cases=500")
 
 
+@sharing_states()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -57,7 +59,7 @@ def main() -> None:
         for rate, points in found.items():
             recipe = with_choices(plain, {"training.encoder_learning_rate": rate})
             name = f"{'small-' if options.small else ''}{rate:g}-seed-{seed}"
-            points.append(validation_of(fit_rate(options.runs / name, place, recipe, prepared).read_metrics()))
+            points.append(validation_of(fit_rate(options.runs / name, place, recipe, prepared).curves.read()))
     means = {rate: float(np.mean([one["tuned"] for one in all_seeds])) for rate, all_seeds in found.items()}
     before = float(np.mean([one["frozen"] for all_seeds in found.values() for one in all_seeds]))
     options.out.mkdir(parents=True, exist_ok=True)

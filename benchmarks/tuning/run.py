@@ -37,6 +37,7 @@ from benchmarks.tuning.results import Answers
 from benchmarks.tuning.rows import Row, slug
 from benchmarks.tuning.table import BESIDE, LEGEND, beside_controls, made_from, table, what_rows_set
 from lmrec.errors import Interrupted, LmrecError
+from lmrec.models.shared_states import sharing_states
 from lmrec.workflows.judge import FROZEN, TUNED
 
 # What shares the plain fit's first stage comes first: it is the cheapest to know.
@@ -76,6 +77,7 @@ def main() -> None:
         sys.exit(f"{len(refused)} rows do not run: {', '.join(refused)}")
 
 
+@sharing_states()
 def measure(
     bench: Bench, rows: Sequence[Row], seeds: Iterable[int], same: Collection[str], until: float = float("inf")
 ) -> dict[str, str]:

@@ -31,7 +31,7 @@ NONE: Steps = {"taken": 0, "judged": 0, "epochs": 0, "epoch": 0}
 
 def steps_of(run: RunFolder, judges_tuned: bool = True) -> Steps:
     """What a run's epochs say of its second stage. What is judged is its best epoch, or else the first stage's."""
-    epochs: dict[int, dict[str, Any]] = {row["epoch"]: row for row in run.read_metrics() if row["stage"] == "tuned"}
+    epochs: dict[int, dict[str, Any]] = {row["epoch"]: row for row in run.curves.read() if row["stage"] == "tuned"}
     if not epochs:
         return NONE
     stands = load_fitted(run.recipe_file).training.encoder_learning_rate <= STILL

@@ -27,17 +27,19 @@ AUGMENTATION = (
 )
 
 # At 64 tokens, so that what is kept matters; "head, 48 words" is what the other two are to be compared with.
+# Where the common recipe reads less (benchmarks.tuning.bench), so many words would be cut again.
+_READ = ("encoder.max_tokens=64",)
 LONG_TEXTS = (
-    Row("head, 48 words", ("template.max_words=48",), "the longest column cut after its first words"),
+    Row("head, 48 words", (*_READ, "template.max_words=48"), "the longest column cut after its first words"),
     Row(
         "sentences, 48 words",
-        ("template.max_words=48", "template.shorten=sentences"),
+        (*_READ, "template.max_words=48", "template.shorten=sentences"),
         "its most central sentences (TextRank, Mihalcea and Tarau 2004)",
         beside="head, 48 words",
     ),
     Row(
         "keywords, 48 words",
-        ("template.max_words=48", "template.shorten=keywords"),
+        (*_READ, "template.max_words=48", "template.shorten=keywords"),
         "its most central words (TextRank, Mihalcea and Tarau 2004)",
         beside="head, 48 words",
     ),

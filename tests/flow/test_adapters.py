@@ -317,7 +317,7 @@ def test_a_prefix_is_there_from_the_first_stage_on(
     run, tables = tmp_path / "run", (world_folder / "items.csv", world_folder / "events.csv")
     choices = [*quick_choices, "encoder.train=all", "encoder.adapter.kind=prefix", "encoder.adapter.prefix_tokens=2"]
     fitted = fit_run(*tables, out=run, overrides=choices, show=False)
-    assert [row["stage"] for row in fitted.run.read_metrics()] == ["frozen", "tuned", "refit"]
+    assert [row["stage"] for row in fitted.run.curves.read()] == ["frozen", "tuned", "refit"]
     recommender = Recommender.load(run)
     found = recommender.encode_texts(texts_of(recommender))
     torch.testing.assert_close(found, recommender.vectors.text_vec, atol=1e-5, rtol=0)

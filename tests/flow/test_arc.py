@@ -89,11 +89,11 @@ def test_the_run_folder_describes_itself(learnt: Any) -> None:
     assert record["status"] == "trained"
     assert {"versions", "commit", "seed", "data_fingerprint", "summary", "proof", "training"} <= set(record)
     assert all(fact["holds"] for fact in record["proof"]["facts"])
-    stages = [row["stage"] for row in run.read_metrics()]
+    stages = [row["stage"] for row in run.curves.read()]
     assert stages.count("tuned") == 1
     assert stages.count("frozen") == 12
     assert stages.count("refit") == record["training"]["refit_epochs"] > 0
-    assert [row["step"] for row in run.read_metrics()] == list(range(1, len(stages) + 1))
+    assert [row["step"] for row in run.curves.read()] == list(range(1, len(stages) + 1))
     for name in (
         "recipe.toml",
         "data/catalog.parquet",

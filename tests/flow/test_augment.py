@@ -64,7 +64,7 @@ def test_training_sees_other_words_and_histories_and_judging_does_not(fit: Calla
 @pytest.mark.parametrize("kind", ["attention", "mean", "text"])
 def test_changed_histories_suit_every_user_model(fit: Callable[..., Any], kind: str) -> None:
     fitted = fit(kind, *HISTORY, f"user_model.kind={kind}")
-    assert {row["stage"] for row in fitted.run.read_metrics()} >= {"frozen", "tuned"}
+    assert {row["stage"] for row in fitted.run.curves.read()} >= {"frozen", "tuned"}
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_fit_from_the_shared_first_stage_ends_with_the_weights_of_a_whole_fit(
     begin_from(kept, tmp_path / "shared", recipe, prepared)
     shared = fit_run(None, None, out=tmp_path / "shared", recipe=recipe, prepared=prepared, show=False, resume=True).run
     learnt = [
-        [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in run.read_metrics()]
+        [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in run.curves.read()]
         for run in (whole, shared)
     ]
     assert learnt[0] == learnt[1]
@@ -129,7 +129,7 @@ def test_longer_tuning_and_its_control_step_the_towers_alike_and_the_control_lea
         assert (told["taken"], told["epochs"]) == (counted["taken"], 2)
         assert steps_of(run, judges_tuned=False)["judged"] == 0
         assert (told["taken"] == 0) == (row is LONGER[0])
-        epochs.append(run.read_metrics())
+        epochs.append(run.curves.read())
     assert moved[0] < 1e-25 < 1e-4 < moved[1]
     assert [row["learning_rate"] for row in epochs[0]] == [row["learning_rate"] for row in epochs[1]]
     assert epochs[0][-1]["loss"] != epochs[0][-2]["loss"]  # the control's towers learn on

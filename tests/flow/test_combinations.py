@@ -91,10 +91,10 @@ def test_it_fits_and_answers_or_is_refused(
         return
     items, events = world_folder / "items.csv", world_folder / "events.csv"
     fitted = fit_run(items, events, out=tmp_path / "run", overrides=choices, show=False)
-    stages = [row["stage"] for row in fitted.run.read_metrics()]
+    stages = [row["stage"] for row in fitted.run.curves.read()]
     tuned = [] if train == "none" or source == "id" else ["tuned"]
     assert stages == ["frozen", *tuned, *([] if kind == "text" else ["refit"])]
-    assert all(np.isfinite(row["loss"]) for row in fitted.run.read_metrics())
+    assert all(np.isfinite(row["loss"]) for row in fitted.run.curves.read())
     recommender = Recommender.load(tmp_path / "run")
     known, newcomer = recommender.recommend(users=["user0", "stranger"], k=5)
     assert len(known.items) == len(newcomer.items) == 5
@@ -145,7 +145,7 @@ def test_what_trains_is_what_answers(
     ]
     items, events = world_folder / "items.csv", world_folder / "events.csv"
     run = fit_run(items, events, out=tmp_path / "run", overrides=choices, show=False).run
-    assert all(np.isfinite(row["loss"]) for row in run.read_metrics())
+    assert all(np.isfinite(row["loss"]) for row in run.curves.read())
     record = run.read_record()
     assert record["training"]["costs"]["tuned"]["encoder_parameters"] > 0
     assert list(record["laps"])[:2] == ["encode texts", "train"]

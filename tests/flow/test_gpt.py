@@ -23,7 +23,7 @@ def test_it_fits_tunes_and_answers(
     fitted = fit_run(
         world_folder / "items.csv", world_folder / "events.csv", out=tmp_path / "run", overrides=choices, show=False
     )
-    assert "tuned" in [row["stage"] for row in fitted.run.read_metrics()]
+    assert "tuned" in [row["stage"] for row in fitted.run.curves.read()]
     recommender = Recommender.load(tmp_path / "run")
     known, newcomer = recommender.recommend(users=["user0", "stranger"], k=5)
     assert len(known.items) == len(newcomer.items) == 5
@@ -43,7 +43,7 @@ def test_dropout_inside_a_llama_is_felt_while_it_is_tuned(
     }.items():
         choices = [*quick_choices, f"encoder.name={tiny_llama}", *text, *more, "training.validation_cases=20"]
         tables = world_folder / "items.csv", world_folder / "events.csv"
-        (row,) = fit_run(*tables, out=tmp_path / name, overrides=choices, show=False).run.read_metrics()
+        (row,) = fit_run(*tables, out=tmp_path / name, overrides=choices, show=False).run.curves.read()
         losses[name] = row["loss"]
     assert losses["half"] != losses["none"]
     assert losses["half, r-drop"] > losses["half"] + 1e-3

@@ -14,6 +14,7 @@ from transformers.models.bert.modeling_bert import BertIntermediate
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from typer.testing import Result
 
+from lmrec.artifacts.curves import Curves
 from lmrec.errors import Interrupted, RunFolderError
 from lmrec.models.encoder import EncoderConfig, load_encoder
 from lmrec.recipe import load_recipe
@@ -161,9 +162,8 @@ def test_a_choice_that_no_pretraining_hears_is_refused(
 ) -> None:
     result = invoke(*words(masked_bert, objective, choice), "--out", tmp_path / "out", code=2)
     told = " ".join(result.stderr.split())
-    assert (
-        f"--set {choice.partition('=')[0]} is not heard by lmrec pretrain, which hears pretrain.*, encoder.name" in told
-    )
+    heard = "which hears pretrain.*, tracking.*, encoder.name"
+    assert f"--set {choice.partition('=')[0]} is not heard by lmrec pretrain, {heard}" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -255,6 +255,13 @@ def test_a_stopped_pretraining_can_be_used_and_the_same_call_ends_with_the_weigh
     assert (done.before, done.after, done.n_steps) == (whole.before, whole.after, whole.n_steps)
     assert not (tmp_path / "out" / "training_state").exists()
     check_same_weights(tmp_path / "whole", tmp_path / "out")
+    told, told_whole = (
+        [{name: value for name, value in row.items() if name != "seconds"} for row in Curves(tmp_path / name).read()]
+        for name in ("out", "whole")
+    )
+    assert told == told_whole, "epochs are told once, however often it was stopped"
+    measured = [row[whole.measure] for row in told if row["stage"] == "pretrain"]
+    assert (len(measured), measured[0], measured[-1]) == (1 + 3, whole.before, whole.after)
 
 
 def test_a_killed_pretraining_goes_on_from_the_last_epochs_end(

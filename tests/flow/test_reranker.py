@@ -124,8 +124,19 @@ def test_it_is_served_with_items_that_came_later(taught: Path) -> None:
     assert [item.item_id for item in live_with_new.items] == [item.item_id for item in with_new.items]
 
 
-def test_it_is_distilled_into_a_retriever_of_its_own(taught: Path, fitted: Path, tmp_path: Path) -> None:
-    found = distil_run(taught, tmp_path / "run", ["distil.n_events=40", "distil.epochs=1"], show=False)
+def test_it_is_distilled_into_a_retriever_of_its_own(
+    taught: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    followed = 'tracking.to=["tensorboard", "wandb"]'
+    found = distil_run(taught, tmp_path / "run", ["distil.n_events=40", "distil.epochs=1", followed], show=False)
+    told = [row["validation"] for row in found.run.curves.read() if row["stage"] == "distil"]
+    assert told == list(found.metrics)
+    assert {path.name for path in found.run.curves.paths if path.exists()} == {
+        path.name for path in found.run.curves.paths
+    }
+    with pytest.raises(RunFolderError, match="exists and is not empty"):
+        distil_run(taught, tmp_path / "run", show=False)
     assert found.n_lists == 40
     assert len(found.metrics) == 2
     assert found.metrics[found.epoch] == max(found.metrics)

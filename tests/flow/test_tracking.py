@@ -52,8 +52,8 @@ def test_what_is_tracked(
     epochs = fit_reranker(run.path, FEW_PAIRS, show=False).epochs
     judge_run(run.path, show=False)
     report_run(run.path)
-    scalars, texts = read_events(run.tensorboard)
-    rows = run.read_metrics()
+    scalars, texts = read_events(run.curves.tensorboard)
+    rows = run.curves.read()
     frozen = [row for row in rows if row["stage"] == "frozen"]
     assert [row["validation_loss"] for row in rows if row["stage"] == "reranker"] == [epochs[0]["validation_loss"]]
     assert scalars["reranker/validation_loss"] == pytest.approx([epochs[0]["validation_loss"]], rel=1e-6)
@@ -67,7 +67,7 @@ def test_what_is_tracked(
         assert word in kept
     # offline-run-INSTANT-ID, and -1 behind it where another began in the same second
     folders = {file.parent.name.split("-")[3] for file in (run.path / "wandb").rglob("*.wandb")}
-    assert folders == {run.read_record()["wandb_id"]}, "training and judging are one run"
+    assert folders == {run.curves.wandb_id()}, "training and judging are one run"
 
 
 def test_wandb_without_a_key_or_without_its_package_is_refused_before_any_work(

@@ -114,7 +114,7 @@ def test_every_pair_of_choices_trains_both_stages_and_answers(
     tables = world_folder / "items.csv", world_folder / "events.csv"
     more = ["training.batch_events=400", "training.validation_cases=20", "fusion.transitions=false"]
     run = fit_run(*tables, out=tmp_path / "run", overrides=[*choices, *more], show=False).run
-    rows = run.read_metrics()
+    rows = run.curves.read()
     n_first = {"second alone": 0, "snapshots": 2}.get(next(iter({"second alone", "snapshots"} & {*chosen}), ""), 1)
     assert [row["stage"] for row in rows].count("frozen") == n_first
     assert [row["stage"] for row in rows].count("tuned") == 1

@@ -6,7 +6,7 @@ data/               catalog.parquet, interactions.parquet, users.parquet, quaran
 checkpoint/         the model, see checkpoint.py
 vectors/            text and item vectors, with the fingerprints of what made them
 index/              codes to search a large catalog by, see lmrec.retrieval.index; none where it is small
-metrics.jsonl       one line an epoch           tensorboard/   the same for TensorBoard
+metrics.jsonl       one line an epoch, as tensorboard/ and wandb/ have it, see curves.py
 training_state/     there while a training can be resumed, as is refit_state/
 evaluation.json     the judge's table           report.html    the same with pictures
 cases.parquet       where the relevant items of each judged case stood, for every row of that table
@@ -20,15 +20,17 @@ shown.parquet       what each of these lists was worth, for every row of that ta
 compression.json    what `lmrec compress` tried, where it made this run, and compression.png
 """
 
-import json
 import platform
 import subprocess
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lmrec.artifacts.files import read_json, write_json, write_text
+from lmrec.artifacts.curves import Curves
+from lmrec.artifacts.files import read_json, write_json
 from lmrec.cores import free_cores
 from lmrec.errors import RunFolderError
 
@@ -82,12 +84,9 @@ class RunFolder:
         return self.path / "refit_state"
 
     @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
+    def curves(self) -> Curves:
+        """What its trainings tell of themselves."""
+        return Curves(self.path)
 
     @property
     def evaluation_file(self) -> Path:
@@ -157,15 +156,6 @@ class RunFolder:
         record = read_json(self.record_file) if self.record_file.exists() else {"format": RUN_FORMAT}
         write_json(self.record_file, {**record, **values})
 
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        # Written anew each time (a line an epoch): a kill can then leave no half line for the next one to be glued to.
-        write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in [*self.read_metrics(), row]))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        if not self.metrics_file.exists():
-            return []
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines() if line]
-
 
 def open_run(path: Path | str, *, trained: bool = True) -> RunFolder:
     """A run folder that exists; with `trained`, one whose training has finished."""
@@ -199,6 +189,17 @@ def check_new(path: Path | str) -> None:
         raise RunFolderError(
             f"'{path}' exists and is not empty. Choose another --out, remove it, or continue it with --resume"
         )
+
+
+def describe_made(source: RunFolder, note: str, without: Collection[str] = ()) -> dict[str, Any]:
+    """What run.json of a run that was made of another one says first: what that one's does, but for `without`."""
+    kept = {name: value for name, value in source.read_record().items() if name not in without}
+    return {**kept, "created": instant(), "notes": [note], **describe_environment()}
+
+
+def instant() -> str:
+    """Now, in UTC, as run.json has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def describe_environment() -> dict[str, Any]:

@@ -60,7 +60,9 @@ def distil_command(
     out: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
     set_: Annotated[
         Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="One choice of distil.*, see `lmrec recipe`. Repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One choice of distil.* or tracking.*, see `lmrec recipe`. Repeatable."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -74,9 +76,10 @@ def distil_command(
 
     found = distil_run(run, out, set_ or (), not quiet)
     if as_json:
-        told = {name: getattr(found, name) for name in ("metric", "metrics", "epoch", "n_lists", "seconds")}
+        told = {name: getattr(found, name) for name in ("metric", "metrics", "epoch", "n_lists", "seconds", "notes")}
         print_json({"run": str(out), **told})
         return
+    print_notes(found.notes)
     steps = ", ".join(f"{value:.4f}" for value in found.metrics)
     print_rows(
         "Distilled",

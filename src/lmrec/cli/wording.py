@@ -158,6 +158,7 @@ def pretrain(
     if done.new_words:
         shown = ", ".join(new.word for new in done.new_words[:12])
         rows.append((f"{len(done.new_words)} new words", shown + (", ..." if len(done.new_words) > 12 else "")))
+    print_notes(done.notes)
     print_rows(f"Pretrained, {done.objective}", rows)
     say(f"Done. Next: lmrec fit --set encoder.name={out} ...")
 

@@ -2,7 +2,8 @@
 
 `WholeReader` runs all layers. `UpperReader` runs the lowest layers once: where only layers above them learn, what they
 make of a text never changes, so the hidden states that go into the first layer that learns are kept for every unique
-text (bf16, no padding, spilled to a file above a limit) and each later pass costs the upper layers alone.
+text (bf16, no padding, spilled to a file above a limit) and each later pass costs the upper layers alone. The fits of one
+search hand them on: `lmrec.models.shared_states`.
 """
 
 import copy
@@ -29,6 +30,7 @@ from lmrec.models.encoder import (
     unique_rows,
 )
 from lmrec.models.layers import parameter_parts, transformer_layers
+from lmrec.models.shared_states import shared_states
 from lmrec.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +50,13 @@ class Way:
         """The context of a forward pass."""
         with self.autocast(), attention_for_learning(self.device):
             yield
+
+    @property
+    def precision(self) -> str:
+        """What is multiplied in."""
+        kind = self.device.type
+        with self.autocast():
+            return str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "as the weights are"
 
 
 class TextReader(Protocol):
@@ -96,8 +105,8 @@ class UpperReader:
         self.tokens = tokens.take(unique[by_length])  # (M,) texts, shortest first: batches lie together
         self.place = np.argsort(by_length)[place]  # (N,) where each row's text is among them
         self._every_token = np.arange(len(self.tokens.values))
-        self.states = empty_states(len(self.tokens.values), cut.encoder.width, limit_mb, folder)
-        self._fill()
+        decides = (cut.n_lower, way.batch_tokens, way.device, way.precision)
+        self.states = shared_states(cut.lower_part, self.tokens, decides, lambda: self._states(limit_mb, folder))
 
     def encode_rows(self, rows: IntArray) -> Iterator[tuple[IntArray, Tensor]]:
         place = self.place[rows]
@@ -128,14 +137,16 @@ class UpperReader:
             return self.cut.upper(ids.to(device), mask.to(device), hidden.to(device))
 
     @torch.no_grad()
-    def _fill(self) -> None:
+    def _states(self, limit_mb: int, folder: Path | None) -> Tensor:
+        states = empty_states(len(self.tokens.values), self.cut.encoder.width, limit_mb, folder)
         with evaluating(self.cut.encoder):
             for batch in self._all_batches():
                 ids, mask = pad_tokens(self.tokens.take(batch))
                 with self.way.run():
                     hidden = self.cut.lower(ids.to(self.way.device), mask.to(self.way.device)).cpu()
                 first, last = self.tokens.offsets[batch[0]], self.tokens.offsets[batch[-1] + 1]
-                self.states[first:last] = hidden[mask].to(self.states.dtype)
+                states[first:last] = hidden[mask].to(states.dtype)
+        return states
 
     def _all_batches(self) -> Iterator[IntArray]:
         return token_batches(self.tokens, np.arange(len(self.tokens)), self.way.batch_tokens)
@@ -152,7 +163,7 @@ class CutEncoder:
         layers = transformer_layers(encoder)
         self.encoder, self.n_lower = encoder, n_lower
         self._last_lower, self._first_upper = layers[n_lower - 1], layers[n_lower]
-        self._lower = with_layers(encoder.backbone, layers[:n_lower])
+        self.lower_part = with_layers(encoder.backbone, layers[:n_lower])
         self._upper = with_layers(encoder.backbone, layers[n_lower:])
 
     def lower(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
@@ -164,7 +175,7 @@ class CutEncoder:
 
         handle = self._last_lower.register_forward_hook(keep)
         try:
-            self._lower(input_ids=token_ids, attention_mask=token_mask.long())
+            self.lower_part(input_ids=token_ids, attention_mask=token_mask.long())
         finally:
             handle.remove()
         return kept[0]

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1503.02531). What was really chosen is learnt on beside it
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,18 +65,21 @@ def distil(
     seed: int,
     mask_seen: bool,
     validate: Callable[[], float],
+    record: Callable[[dict[str, Any]], None],
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> tuple[list[float], int]:
     """Teach the towers in place; what the objective has learnt stays. Returns the validation metric before and after each
-    epoch, and the epoch that is kept: the best, 0 where none beats the start. Raises Interrupted on a stop; then the towers
-    are worth nothing."""
+    epoch, and the epoch that is kept: the best, 0 where none beats the start. Each is told to `record` as a row, the start
+    as epoch 0. Raises Interrupted on a stop; then the towers are worth nothing."""
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(parameter_groups([(towers.parameters(), config.learning_rate)], 0.0), fused=True)
     metrics, best, kept = [validate()], _copy(towers), 0
     n_steps = config.epochs * -(-len(lists) // config.batch_lists)
     step = 0
+    record({"stage": "distil", "epoch": 0, "validation": metrics[0]})
     for epoch in range(config.epochs):
+        losses: list[float] = []
         towers.train()
         for rows in _batches(len(lists), config.batch_lists, (seed, epoch)):
             rng = np.random.default_rng((seed, epoch, step))
@@ -84,12 +88,15 @@ def distil(
             torch.nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            losses.append(float(loss.detach()))
             step += 1
             progress(step, n_steps)
             if should_stop():
                 raise Interrupted("stopped; the run that is distilled is as it was, and nothing is kept. Type it again")
         towers.eval()
         metrics.append(validate())
+        told = {"loss": float(np.mean(losses)), "validation": metrics[-1], "learning_rate": config.learning_rate}
+        record({"stage": "distil", "epoch": epoch + 1, **told})
         if metrics[-1] > metrics[kept]:
             best, kept = _copy(towers), epoch + 1
     towers.load_state_dict(best)

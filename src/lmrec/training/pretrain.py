@@ -20,7 +20,7 @@ perplexity, exp of that; simcse and pairs lose nats a pair (ln P among P pairs t
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -321,11 +321,13 @@ def learn(
     bar: Bar,
     rate_key: str = "pretrain.learning_rate",
     place: Place | None = None,
+    record: Callable[[dict[str, Any]], None] | None = None,
 ) -> bool:
     """Train in place for so many epochs; False where it was asked to stop before.
 
     rate_key: the choice that the rates come from. place: where to go on from, and where to keep (on a stop, after each epoch,
-    every 200 steps) what is enough to end with the same weights as if nothing had happened; None: nothing is kept.
+    every 200 steps) what is enough to end with the same weights as if nothing had happened; None: nothing is kept. record:
+    told each epoch's row once that epoch is kept: its mean loss, and the measure on what is held out.
     Raises TrainingError where the loss is not finite.
     """
     place = place or Place(TrainingState(""), None)
@@ -351,6 +353,7 @@ def learn(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.step = step + 1
+            state.loss_sum += float(loss.detach())
             bar(done + 1, n_steps)
             bar.say(f"loss {losses.add(float(loss.detach())):.3f}")
             if should_stop():
@@ -358,8 +361,11 @@ def learn(
                 return False
             if (done + 1) % _SAVE_EVERY == 0:
                 place.keep(task.module, optimizer)
+        told = {"loss": state.loss_sum / max(1, state.step), "learning_rate": float(optimizer.param_groups[-1]["lr"])}
         state.next_epoch()
         place.keep(task.module, optimizer)
+        if record is not None:
+            record({"epoch": state.epoch, **told, task.measure: task.held_out()})
     return True
 
 

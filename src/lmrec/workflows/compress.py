@@ -22,7 +22,7 @@ from lmrec.artifacts.checkpoint import (
 )
 from lmrec.artifacts.files import share_file, write_json
 from lmrec.artifacts.reranker import share_reranker
-from lmrec.artifacts.run import RunFolder, check_new, create_run, describe_environment, open_run
+from lmrec.artifacts.run import RunFolder, check_new, create_run, describe_made, open_run
 from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError, MissingExtraError, RecipeError
 from lmrec.evaluation.compression import CompressionCurve, CompressionPoint, draw_compression
@@ -197,17 +197,10 @@ def _save(
     save_vectors(run.vectors_file, vectors, checkpoint, recommender.catalog.fingerprint)
     scorer = Scorer("index", narrow, build_bank(narrow, student.text_vec), configs.user_model.max_history)
     save_index(run, scorer.fused(fusion), recommender.interactions, recipe.index, checkpoint.fingerprint)
-    first = source.read_record()
-    run.update_record(
-        **{
-            **{name: value for name, value in first.items() if name != "auxiliary"},
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "notes": [f"{source.path}, compressed: {chosen.name}"],
-            "training": {**first["training"], "best_stage": "tuned", "best_metric": chosen.metric},
-            "compressed": {"from": str(source.path), "point": chosen.name, "validation": chosen.metric},
-            **describe_environment(),
-        }
-    )
+    made = describe_made(source, f"{source.path}, compressed: {chosen.name}", without=("auxiliary",))
+    made["training"] = {**made["training"], "best_stage": "tuned", "best_metric": chosen.metric}
+    compressed = {"from": str(source.path), "point": chosen.name, "validation": chosen.metric}
+    run.update_record(**{**made, "compressed": compressed})
 
 
 def _save_curve(run: RunFolder, curve: CompressionCurve) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmrec.artifacts.checkpoint import compute_item_vectors, replace_towers, save_vectors
 from lmrec.artifacts.files import share_file
-from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run
+from lmrec.artifacts.run import RunFolder, create_run, describe_made, open_run
 from lmrec.data.history import HistoryIndex
 from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
@@ -31,6 +31,7 @@ from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.live_order import learn_live_order
 from lmrec.workflows.teachable import require_teachable
+from lmrec.workflows.tracking import check_tracking, epoch_recorder
 from lmrec.workflows.train import learnt_weight, objective_over
 
 _BLOCK = 16  # histories read between two steps of the bar
@@ -46,19 +47,37 @@ class Distilled:
     epoch: int
     n_lists: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (), show: bool = True) -> Distilled:
     """A new run at `out` whose towers have learnt from lists that the reranker of `path` has read.
 
-    overrides: `distil.*` settings. The towers start from those that have learnt the training part alone and stay so: they are
-    not taught again with validation. Raises InputError where there is no reranker, or validation gave it no weight.
+    overrides: `distil.*` settings, and `tracking.*`. The towers start from those that have learnt the training part alone and
+    stay so: they are not taught again with validation. Raises InputError where there is no reranker, or validation gave it no
+    weight.
     """
     started = time.monotonic()
     source = open_run(path)
-    recipe = load_fitted(source.recipe_file, overrides, ["distil.*"])
+    recipe = load_fitted(source.recipe_file, overrides, ["distil.*", "tracking.*"])
+    notes = check_tracking(recipe.tracking)
     recommender = Recommender.load(path)
     reranker = _checked(recommender, str(path))
+    run = create_run(out, resume=False)
+    try:
+        metrics, epoch, n_lists = _teach(run, source, recipe, recommender, reranker, show)
+        learn_live_order(run)
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
+        raise
+    seconds = round(time.monotonic() - started, 1)
+    return Distilled(run, recipe.evaluation.metric, tuple(metrics), epoch, n_lists, seconds, tuple(notes))
+
+
+def _teach(
+    run: RunFolder, source: RunFolder, recipe: Recipe, recommender: Recommender, reranker: Reranker, show: bool
+) -> tuple[list[float], int, int]:
+    """Fill the folder `run`: (the metric before and after each epoch, the epoch kept, lists read)."""
     split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
     retriever = training_scorer(recommender, split)
     assert isinstance(retriever, Scorer)
@@ -77,7 +96,8 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
             return judged.aggregate[recipe.evaluation.metric]
 
         objective = objective_over(split.train, recommender.catalog.n_items, recipe)
-        with progress_bar("distil", show) as bar:
+        following = epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe))
+        with progress_bar("distil", show) as bar, following as record:
             metrics, epoch = distil(
                 towers,
                 recommender.vectors.text_vec,
@@ -87,19 +107,12 @@ def distil_run(path: Path | str, out: Path | str, overrides: Sequence[str] = (),
                 recipe.training.seed,
                 recipe.masks_seen,
                 validate,
+                record,
                 bar,
                 should_stop,
             )
-    run = create_run(out, resume=False)
-    try:
-        _save(run, source, recipe, recommender, towers, metrics, epoch)
-        learn_live_order(run)
-    except BaseException:
-        shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
-        raise
-    return Distilled(
-        run, recipe.evaluation.metric, tuple(metrics), epoch, len(lists), round(time.monotonic() - started, 1)
-    )
+    _save(run, source, recipe, recommender, towers, metrics, epoch)
+    return metrics, epoch, len(lists)
 
 
 def _checked(recommender: Recommender, path: str) -> Reranker:
@@ -185,14 +198,7 @@ def _save(
     fusion = fit_fusion(checkpoint.fusion, recommender.interactions, recommender.catalog.n_items)
     served = replace(recommender.towers_scorer, towers=towers, bank=build_bank(towers, vectors.text_vec)).fused(fusion)
     save_index(run, served, recommender.interactions, recipe.index, checkpoint.fingerprint)
-    first = source.read_record()
-    run.update_record(
-        **{
-            **{name: value for name, value in first.items() if name not in ("reranker", "auxiliary")},
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "notes": [f"the retriever of {source.path}, taught by its reranker (epoch {epoch} kept)"],
-            "training": {**first["training"], "refit_epochs": 0, "best_metric": metrics[epoch]},
-            "distilled": {"metrics": metrics, "epoch": epoch},
-            **describe_environment(),
-        }
-    )
+    note = f"the retriever of {source.path}, taught by its reranker (epoch {epoch} kept)"
+    made = describe_made(source, note, without=("reranker", "auxiliary"))
+    made["training"] = {**made["training"], "refit_epochs": 0, "best_metric": metrics[epoch]}
+    run.update_record(**{**made, "distilled": {"metrics": metrics, "epoch": epoch}})

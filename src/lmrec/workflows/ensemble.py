@@ -1,14 +1,13 @@
 """Ensemble: several fitted runs as one run folder, by scores or by ranks, equal or with weights learnt on validation."""
 
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lmrec.artifacts.ensemble import EnsembleDescription, EnsembleKind, save_ensemble
-from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run
+from lmrec.artifacts.run import RunFolder, create_run, describe_made, open_run
 from lmrec.data.history import HistoryIndex
 from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
@@ -50,15 +49,7 @@ def ensemble_runs(
         shutil.copy2(runs[0].recipe_file, run.recipe_file)
         names = tuple(path.path.name for path in runs)
         save_ensemble(run, [one.path for one in runs], EnsembleDescription(by, names, weights, learn))
-        first = runs[0].read_record()
-        run.update_record(
-            **{
-                **first,
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "notes": [f"an ensemble by {by} of {', '.join(str(path) for path in paths)}"],
-                **describe_environment(),
-            }
-        )
+        run.update_record(**describe_made(runs[0], f"an ensemble by {by} of {', '.join(str(path) for path in paths)}"))
         learn_live_order(run)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty

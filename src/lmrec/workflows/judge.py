@@ -333,7 +333,7 @@ def tuned_scorer(recommender: Recommender) -> Scorer:
 
 def _unserved_stage(run: RunFolder) -> tuple[str, ...]:
     """What to say of a second stage that validation did not choose."""
-    tuned = [row["validation"] for row in run.read_metrics() if row["stage"] == "tuned" and "validation" in row]
+    tuned = [row["validation"] for row in run.curves.read() if row["stage"] == "tuned" and "validation" in row]
     training = run.read_record()["training"]
     if training["best_stage"] == "tuned" or not tuned:
         return ()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lmrec.artifacts.curves import Curves
 from lmrec.artifacts.files import read_json, replaced_folder, write_json
 from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.artifacts.run import describe_environment
@@ -33,7 +34,7 @@ from lmrec.models.precision import autocast
 from lmrec.models.pruning import holds_pruned
 from lmrec.models.reading import Way, checkpoint_layers
 from lmrec.progress import progress_bar
-from lmrec.recipe import Recipe
+from lmrec.recipe import Recipe, recipe_toml
 from lmrec.text.template import build_template
 from lmrec.text.tokens import load_tokenizer, tokenize_texts
 from lmrec.text.vocabulary import NewWord, add_new_words, choose_new_words
@@ -51,6 +52,7 @@ from lmrec.training.pretrain import (
     steps_an_epoch,
 )
 from lmrec.training.trainer import trains_in_bf16
+from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,6 +76,7 @@ class Pretraining:
     head_was_made: bool
     finished: bool
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def heard_keys(recipe: Recipe, from_source: bool) -> tuple[str, ...]:
@@ -82,6 +85,7 @@ def heard_keys(recipe: Recipe, from_source: bool) -> tuple[str, ...]:
     texts = "columns item_columns text_columns max_bad_share max_text_chars"
     return (
         "pretrain.*",
+        "tracking.*",
         *(f"encoder.{name}" for name in ("name", "max_tokens", "checkpointing")),
         *(("encoder.pooling",) if objective in ("simcse", "pairs") else ()),
         "training.seed",
@@ -106,6 +110,7 @@ def pretrain_encoder(
     begun = _check_out(folder, fingerprint := _fingerprint(catalog, recipe, train))
     if config.objective == "pairs" and train is None:
         raise InputError("pretrain.objective 'pairs' needs the log of what users did. Give --interactions")
+    untracked = check_tracking(recipe.tracking)
     location = locate_pretrained(recipe.encoder.name)
     if holds_pruned(location):
         raise InputError(
@@ -124,9 +129,10 @@ def pretrain_encoder(
         task, encoder = _word_task(location, tokenizer, reading, recipe, grow)
     else:
         task, encoder = _pair_task(location, reading, recipe, grow, train)
-    with stop_on_interrupt() as should_stop:
+    following = epoch_recorder(Curves(folder), recipe.tracking, recipe_toml(recipe))
+    with following as record, stop_on_interrupt() as should_stop:
         place = Place(begun or TrainingState(fingerprint), folder / _STATE)
-        before, n_steps, finished = _learn(task, reading, recipe, place, should_stop, show)
+        before, n_steps, finished = _learn(task, reading, recipe, place, record, should_stop, show)
     after = task.held_out()
     done = Pretraining(
         folder=folder,
@@ -140,6 +146,7 @@ def pretrain_encoder(
         head_was_made=isinstance(task, WordTask) and task.language.head_is_new,
         finished=finished,
         seconds=round(time.monotonic() - started, 1),
+        notes=tuple(untracked),
     )
     _save(done, encoder(), tokenizer, recipe, catalog)
     if not finished:
@@ -151,8 +158,9 @@ def pretrain_encoder(
 
 
 def _check_out(folder: Path, fingerprint: str) -> TrainingState | None:
-    """None for a new or empty folder; where a pretraining by the same choices stopped, for one that it left."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    """None for a new or empty folder, or one that a pretraining was killed in before it kept anything; what it kept, for one
+    by the same choices that stopped."""
+    if not folder.exists() or (folder.is_dir() and {*folder.iterdir()} <= {*Curves(folder).paths}):
         return None
     kept = folder / _STATE / "state.json"
     if not kept.exists():
@@ -263,7 +271,13 @@ def _backbone(encoder: TextEncoder) -> nn.Module:
 
 
 def _learn(
-    task: Task, reading: Reading, recipe: Recipe, place: Place, should_stop: StopWish, show: bool
+    task: Task,
+    reading: Reading,
+    recipe: Recipe,
+    place: Place,
+    record: Callable[[dict[str, Any]], None],
+    should_stop: StopWish,
+    show: bool,
 ) -> tuple[float, int, bool]:
     """(the measure before, steps made, whether all of them were). A fresh head first learns alone, so that "before" is
     what the published model knows and not that its head is new."""
@@ -276,17 +290,24 @@ def _learn(
         base = task.language.base.requires_grad_(False)
         with progress_bar("pretrain, head alone", show) as bar:
             part = [(task.module, 10 * config.learning_rate)]
-            finished = learn(task, part, n_head, seed, should_stop, bar, place=place)
+            told = partial(_record_as, record, "pretrain, head alone")
+            finished = learn(task, part, n_head, seed, should_stop, bar, place=place, record=told)
         base.requires_grad_(True)
     if state.stage < 1 and finished:
         state.start_stage(1)
         state.frozen_metric = task.held_out()  # what it knows while nothing but a head has learnt
+        record({"stage": "pretrain", "epoch": 0, task.measure: state.frozen_metric})
     if state.stage == 1:
         with progress_bar(f"pretrain, {config.objective}", show) as bar:
             part = [(task.module, config.learning_rate)]
-            finished = learn(task, part, config.epochs, seed, should_stop, bar, place=place)
+            told = partial(_record_as, record, "pretrain")
+            finished = learn(task, part, config.epochs, seed, should_stop, bar, place=place, record=told)
     n_steps = (n_head if state.stage == 1 else 0) * per_epoch + state.epoch * per_epoch + state.step
     return state.frozen_metric if state.frozen_metric is not None else task.held_out(), n_steps, finished
+
+
+def _record_as(record: Callable[[dict[str, Any]], None], stage: str, row: dict[str, Any]) -> None:
+    record({"stage": stage, **row})
 
 
 def _save(
@@ -308,5 +329,6 @@ def _save(
                 **describe_environment(),
             },
         )
+        Curves(done.folder).share(fresh)
         if not done.finished:
             shutil.copytree(done.folder / _STATE, fresh / _STATE)

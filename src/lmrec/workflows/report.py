@@ -63,7 +63,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
             reranking=read_reranking(run) if run.reranker.exists() else None,
         ),
     )
-    record_judgement(run, recipe.tracking, _plain_table(table), _samples(examples))
+    record_judgement(run.curves, recipe.tracking, _plain_table(table), _samples(examples))
     return page
 
 
@@ -92,7 +92,7 @@ def _curves(run: RunFolder) -> list[dict[str, float]]:
             "lr": row["learning_rate"],
             **({"metric": row["validation"]} if "validation" in row else {}),
         }
-        for row in run.read_metrics()
+        for row in run.curves.read()
         if row["stage"] in ("frozen", "tuned")
     ]
 

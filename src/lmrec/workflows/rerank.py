@@ -182,7 +182,7 @@ def _teach(
             return LabelledPairs(rows, pairs.labels)
 
         train, held_tokens = tokens_of(draw(split.train, config.n_events, 0)), tokens_of(held)
-        with epoch_recorder(run, recipe.tracking, recipe_toml(recipe)) as write:
+        with epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe)) as write:
 
             def record(row: dict[str, Any]) -> None:
                 epochs.append(row)

@@ -8,7 +8,6 @@ were before they learnt from validation; what is served is the mean of what they
 """
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lmrec.artifacts.checkpoint import build_towers, compute_item_vectors, save_checkpoint, save_vectors
-from lmrec.artifacts.run import RunFolder, create_run, describe_environment, open_run
+from lmrec.artifacts.run import RunFolder, create_run, describe_made, open_run
 from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
 from lmrec.evaluation.evaluator import evaluate
@@ -132,21 +131,15 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
     run = create_run(out, resume=False)
     try:
         _save(run, runs[chosen[0]], members[chosen[0]], kitchen, chosen, show)
-        run.update_record(
-            **{
-                **runs[chosen[0]].read_record(),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "notes": [f"a {kind} soup of {', '.join(ingredients[place].name for place in chosen)}"],
-                "soup": {
-                    "kind": kind,
-                    "runs": [str(path) for path in paths],
-                    "alone": alone,
-                    "chosen": list(chosen),
-                    "validation": metric,
-                },
-                **describe_environment(),
-            }
-        )
+        note = f"a {kind} soup of {', '.join(ingredients[place].name for place in chosen)}"
+        soup = {
+            "kind": kind,
+            "runs": [str(path) for path in paths],
+            "alone": alone,
+            "chosen": list(chosen),
+            "validation": metric,
+        }
+        run.update_record(**{**describe_made(runs[chosen[0]], note), "soup": soup})
         if kitchen.is_tuned(chosen):
             run.update_record(training={**run.read_record()["training"], "best_stage": "tuned"})
         if kitchen.past is not None:

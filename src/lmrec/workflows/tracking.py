@@ -1,18 +1,18 @@
 """Where the numbers of a training go: metrics.jsonl always, and the trackers that the recipe names, through accelerate.
 
-TensorBoard's files lie in the run folder. Weights & Biases takes its key from the environment alone; its run goes on under
-one id from training to judging, and `WANDB_MODE=offline` keeps it in the run folder until `wandb sync`.
+TensorBoard's files lie in the folder that is made. Weights & Biases takes its key from the environment alone; its run goes on
+under one id from training to judging, and `WANDB_MODE=offline` keeps it in that folder until `wandb sync`.
 """
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from lmrec.artifacts.run import RunFolder
+from lmrec.artifacts.curves import Curves
 from lmrec.errors import InputError, MissingExtraError
 from lmrec.training.tracking import TrackingConfig
 
@@ -35,36 +35,36 @@ def check_tracking(config: TrackingConfig) -> list[str]:
 
 @contextmanager
 def epoch_recorder(
-    run: RunFolder, config: TrackingConfig, recipe_text: str
+    curves: Curves, config: TrackingConfig, recipe_text: str
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields a function that takes one flat row for each epoch. The recipe is written down first, where the run is new."""
+    """Yields a function that takes one flat row for each epoch. The recipe comes first, where nothing was told yet."""
     started = time.monotonic()
-    n_rows = len(run.read_metrics())
-    with _open_trackers(run, config) as trackers:
+    n_rows = len(curves.read())
+    with _open_trackers(curves, config) as trackers:
         if not n_rows:
             _write_text(trackers, "recipe", f"```toml\n{recipe_text}\n```", 0)
 
         def record(row: dict[str, Any]) -> None:
             nonlocal n_rows
             n_rows += 1
-            run.append_metrics({"step": n_rows, **row, "seconds": round(time.monotonic() - started, 2)})
-            curves = {f"{row['stage']}/{name}": value for name, value in row.items() if isinstance(value, float)}
+            curves.append({"step": n_rows, **row, "seconds": round(time.monotonic() - started, 2)})
+            values = {f"{row['stage']}/{name}": value for name, value in row.items() if isinstance(value, float)}
             for tracker in trackers:
-                tracker.log(curves, step=n_rows)
+                tracker.log(values, step=n_rows)
 
         yield record
 
 
 def record_judgement(
-    run: RunFolder,
+    curves: Curves,
     config: TrackingConfig,
     table: tuple[Sequence[str], Sequence[Sequence[str]]],
     samples: Mapping[str, str],
 ) -> None:
     """The judge's table (names of columns, rows) and samples of recommendations (who -> what), to all trackers."""
-    step = len(run.read_metrics()) + 1
+    step = len(curves.read()) + 1
     columns, rows = table
-    with _open_trackers(run, config) as trackers:
+    with _open_trackers(curves, config) as trackers:
         lines = ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows)]
         _write_text(trackers, "judgement", "\n".join(lines), step)
         shown = "\n\n".join(f"**{who}**: {what}" for who, what in samples.items())
@@ -84,14 +84,14 @@ def _write_text(trackers: Sequence[Any], name: str, text: str, step: int) -> Non
 
 
 @contextmanager
-def _open_trackers(run: RunFolder, config: TrackingConfig) -> Iterator[list[Any]]:
+def _open_trackers(curves: Curves, config: TrackingConfig) -> Iterator[list[Any]]:
     opened: list[Any] = []
     try:
         for name in config.to:
             if name == "wandb":
-                tracker = _wandb_tracker(run, config)
+                tracker = _wandb_tracker(curves, config)
             elif has_tensorboard():
-                tracker = _tensorboard_tracker(run)
+                tracker = _tensorboard_tracker(curves.tensorboard)
             else:
                 continue
             tracker.start()
@@ -102,24 +102,22 @@ def _open_trackers(run: RunFolder, config: TrackingConfig) -> Iterator[list[Any]
             tracker.finish()
 
 
-def _tensorboard_tracker(run: RunFolder) -> Any:
+def _tensorboard_tracker(folder: Path) -> Any:
     from accelerate.tracking import TensorBoardTracker
 
-    return TensorBoardTracker("", run.tensorboard)
+    return TensorBoardTracker("", folder)
 
 
-def _wandb_tracker(run: RunFolder, config: TrackingConfig) -> Any:
+def _wandb_tracker(curves: Curves, config: TrackingConfig) -> Any:
     import wandb
     from accelerate.tracking import WandBTracker
 
-    record = run.read_record()
-    run_id = record.get("wandb_id") or uuid.uuid4().hex[:12]
-    run.update_record(wandb_id=run_id)
+    curves.folder.mkdir(parents=True, exist_ok=True)
     return WandBTracker(
         config.project,
-        id=run_id,
-        name=run.path.name,
+        id=curves.wandb_id(),
+        name=curves.folder.name,
         resume="allow",
-        dir=str(run.path),
+        dir=str(curves.folder),
         settings=wandb.Settings(silent=True, console="off"),
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_checkpoint, save_vectors
 from lmrec.artifacts.list_stack import save_list_stack
-from lmrec.artifacts.run import RunFolder, create_run, describe_environment
+from lmrec.artifacts.run import RunFolder, create_run, describe_environment, instant
 from lmrec.artifacts.snapshots import save_snapshot
 from lmrec.artifacts.training_state import read_counters
 from lmrec.data.history import Cases, HistoryIndex
@@ -109,7 +109,7 @@ def fit_run(
     started = time.monotonic()
     run.update_record(  # first of all: from now on the folder is a run that can be resumed
         status="training",
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=instant(),
         seed=recipe.training.seed,
         source=prepared.dataset.source,
         data_fingerprint=prepared.dataset.fingerprint,
@@ -209,7 +209,7 @@ def _train(
     if trend is not None and trend.past.note is not None:
         notes.append(trend.past.note)
     fingerprint = training_fingerprint(recipe, prepared)
-    with epoch_recorder(run, recipe.tracking, recipe_toml(recipe)) as write, stop_on_interrupt() as should_stop:
+    with epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe)) as write, stop_on_interrupt() as should_stop:
 
         def record(row: dict[str, Any]) -> None:
             write(row)

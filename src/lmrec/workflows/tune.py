@@ -24,6 +24,7 @@ from lmrec.errors import InputError, Interrupted, MissingExtraError, RecipeError
 from lmrec.evaluation.search_charts import TrialPoint, draw_history, draw_importance
 from lmrec.idle import unheard
 from lmrec.models.fusion import COLLABORATIVE
+from lmrec.models.shared_states import sharing_states
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.training.search import Choices, Dimension, TuneConfig
@@ -80,6 +81,7 @@ class Tuning:
     confirmed: Confirmation | None = None
 
 
+@sharing_states()
 def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: int = 0, show: bool = True) -> Tuning:
     """Search recipe.tune.space until recipe.tune.trials are done, also those of earlier calls and of other workers.
 

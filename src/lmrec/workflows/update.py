@@ -35,7 +35,7 @@ from lmrec.artifacts.generation import (
 from lmrec.artifacts.list_stack import save_list_stack
 from lmrec.artifacts.lock import UPDATING, locked
 from lmrec.artifacts.reranker import share_reranker
-from lmrec.artifacts.run import RunFolder, describe_environment, open_run
+from lmrec.artifacts.run import RunFolder, describe_environment, instant, open_run
 from lmrec.data.history import Cases, HistoryIndex
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import build_cases
@@ -276,7 +276,7 @@ def _train(
         config,
         batches=batches,
         validate=None,
-        record=folder.append_metrics,
+        record=folder.curves.append,
         state_folder=folder.training_state,
         fingerprint="",
         should_stop=should_stop,
@@ -344,7 +344,7 @@ def _save(
     write_json(folder.path / REPORT, report)
     folder.update_record(
         status="trained",
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=instant(),
         seed=recipe.training.seed,
         source=parent.get("source", ""),
         data_fingerprint=dataset.fingerprint,

@@ -57,11 +57,11 @@ def test_a_run_of_a_later_format_is_refused(tmp_path: Path) -> None:
 
 def test_metrics_are_lines_in_order(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    assert run.read_metrics() == []
+    assert run.curves.read() == []
     for epoch in (1, 2):
-        run.append_metrics({"epoch": epoch, "loss": 1 / epoch})
-    assert [row["epoch"] for row in run.read_metrics()] == [1, 2]
-    assert len(run.metrics_file.read_text().splitlines()) == 2
+        run.curves.append({"epoch": epoch, "loss": 1 / epoch})
+    assert [row["epoch"] for row in run.curves.read()] == [1, 2]
+    assert len(run.curves.metrics_file.read_text().splitlines()) == 2
 
 
 def test_the_environment_names_what_a_repetition_needs() -> None:

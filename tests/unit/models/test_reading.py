@@ -25,6 +25,7 @@ from lmrec.models.reading import (
     empty_states,
     n_frozen_layers,
 )
+from lmrec.models.shared_states import sharing_states
 
 CPU = torch.device("cpu")
 TOKENS = Ragged.from_rows([[2, 9, 8, 7, 3], [2, 3], [2, 30, 3], [2, 9, 8, 7, 3], [2, 40, 41, 42, 43, 44, 3], [2, 3]])
@@ -231,3 +232,25 @@ def test_layers_that_are_run_again_give_the_same_gradients(name: str, n_layers: 
 def test_a_model_that_cannot_run_its_layers_again_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"models of the kind 'mpnet' cannot do it. Turn it off"):
         checkpoint_layers(family("MPNetModel").backbone)
+
+
+def test_within_a_search_the_lower_layers_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = family("BertModel")
+    runs: list[int] = []
+    lower = CutEncoder.lower
+
+    def counted(cut: CutEncoder, ids: Tensor, mask: Tensor) -> Tensor:
+        runs.append(len(ids))
+        return lower(cut, ids, mask)
+
+    monkeypatch.setattr(CutEncoder, "lower", counted)
+    way = Way(64, CPU)
+    with sharing_states():
+        first, second = (UpperReader(CutEncoder(encoder, 2), TOKENS, way, 8) for _ in range(2))
+        n_once = len(runs)
+        UpperReader(CutEncoder(encoder, 1), TOKENS, way, 8)
+        assert len(runs) > n_once, "another cut has states of its own"
+    assert np.array_equal(first.encode_all(), second.encode_all())
+    alone = UpperReader(CutEncoder(encoder, 2), TOKENS, way, 8)
+    assert np.array_equal(alone.encode_all(), first.encode_all())
+    assert second.states is first.states is not alone.states

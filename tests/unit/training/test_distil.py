@@ -1,5 +1,7 @@
 """Distilling: the divergence of two lists, and towers that take a teacher's order."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -57,10 +59,12 @@ def test_the_towers_take_the_order_and_the_best_epoch_is_kept(towers: TwoTower, 
     text_vec = torch.from_numpy(np.random.default_rng(0).normal(size=(N, 8)).astype(np.float32))
     config = DistilConfig(epochs=30, batch_lists=8, learning_rate=1e-2)
     before = order_kept(towers, text_vec, lists)
+    rows: list[dict[str, Any]] = []
     metrics, kept = distil(
         towers, text_vec, lists, FullSoftmax(), config, 0, False, lambda: order_kept(towers, text_vec, lists),
-        lambda done, total: None, lambda: False,
+        rows.append, lambda done, total: None, lambda: False,
     )  # fmt: skip
+    assert [(row["epoch"], row["validation"]) for row in rows] == list(enumerate(metrics))
     assert metrics[0] == before
     assert metrics[kept] == max(metrics) == order_kept(towers, text_vec, lists) > max(0.8, before)
 
@@ -77,6 +81,7 @@ def test_where_nothing_gets_better_nothing_changes_and_a_stop_is_a_stop(towers: 
         0,
         True,
         lambda: 0.5,
+        lambda row: None,
         lambda d, t: None,
     )
     metrics, kept = distil(*arguments, lambda: False)
