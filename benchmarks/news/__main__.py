@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.news.seeds import is_made, measure
 from benchmarks.news.table import BEGIN, END, Kept, build_section
+from benchmarks.pages import write_between
 from benchmarks.peers.cells import DATA, ROOT
 from benchmarks.peers.steps import in_own_process
-from benchmarks.speed.scaling import between_marks
 from lmrec.errors import LmrecError
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         return error.exit_code
     text = "\n\n".join(filter(None, (build_section(RESULTS, language) for language in LANGUAGES)))
     print(text)
-    PAGE.write_text(between_marks(PAGE.read_text(encoding="utf-8"), text, BEGIN, END), encoding="utf-8")
+    write_between(PAGE, text, BEGIN, END)
     return 0
 
 

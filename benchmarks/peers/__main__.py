@@ -13,10 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.pages import write_between
 from benchmarks.peers.cells import ROOT, choose_cells
 from benchmarks.peers.known import Known
 from benchmarks.peers.own import OWN, is_made, run_own
-from benchmarks.peers.results import build_results, known_results, write_results
+from benchmarks.peers.results import BEGIN, END, build_results, known_results
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.steps import (
     export_split,
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     print(build_results(places, effort))
     if not options.small:
         # RESULTS.md holds every table there is, whatever was asked for in this call and whoever made it.
-        write_results(known_results(kept), options.results / "RESULTS.md")
+        write_between(options.results / "RESULTS.md", known_results(kept), BEGIN, END)
     return 0 if finished else OUT_OF_TIME
 
 

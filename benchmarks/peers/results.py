@@ -197,13 +197,3 @@ def _title(system: str, facts: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None or not np.isfinite(value) else format(value, form)
-
-
-def write_results(text: str, path: Path) -> None:
-    """Put the sections between the two marks of RESULTS.md, which are added at its end where they are missing."""
-    known = path.read_text(encoding="utf-8")
-    if BEGIN not in known:
-        known = f"{known.rstrip()}\n\n## Beside rivals\n\n{BEGIN}\n{END}\n"
-    before, _, rest = known.partition(BEGIN)
-    after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

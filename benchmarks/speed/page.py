@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.pages import write_between
 from benchmarks.speed.figure import Figure, show_number
 from benchmarks.speed.run import ROOT, figure_names, results_folder
-from benchmarks.speed.scaling import between_marks
 
 PAGE: Final = ROOT / "benchmarks" / "RESULTS.md"
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
@@ -41,5 +41,4 @@ def _row(figure: Figure) -> str:
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(between_marks(page, table_of(results_folder(small=False)), BEGIN, END), encoding="utf-8")
+    write_between(PAGE, table_of(results_folder(small=False)), BEGIN, END)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.pages import write_between
 from benchmarks.speed.softmax import measure_here
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -168,13 +169,6 @@ def size_of(n_bytes: float) -> str:
     return f"{n_bytes / 1e12:,.1f} TB" if n_bytes >= 1e12 else f"{n_bytes / 1e9:,.1f} GB"
 
 
-def between_marks(page: str, text: str, begin: str, end: str) -> str:
-    """The page with the text between the two marks, which it must have."""
-    before, rest = page.split(begin)
-    _, after = rest.split(end)
-    return f"{before}{begin}\n{text}\n{end}{after}"
-
-
 def written(unit: Measured) -> str:
     limits = limits_of(unit, 64)
     first = (
@@ -185,4 +179,4 @@ def written(unit: Measured) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(between_marks(PAGE.read_text(encoding="utf-8"), written(measured()), BEGIN, END), encoding="utf-8")
+    write_between(PAGE, written(measured()), BEGIN, END)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -320,3 +321,30 @@ def test_what_cannot_be_done_is_refused_with_the_reason(
         result = invoke(*command, code=2)
         assert told in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("objective", "least"), [("mlm", 2), ("simcse", 4)])
+def test_so_few_texts_are_enough_and_fewer_are_refused(
+    objective: str, least: int, invoke: Invoke, masked_bert: Path, tmp_path: Path
+) -> None:
+    titles = ["red lamp", "blue lamp", "old chair", "new chair"]
+    choices = ["pretrain.epochs=1", 'data.text_columns=["title"]']
+    command = [
+        "pretrain",
+        tmp_path / "items.csv",
+        "--encoder",
+        masked_bert,
+        "--objective",
+        objective,
+        "--json",
+        "--quiet",
+    ]
+    command += [word for choice in choices for word in ("--set", choice)]
+    for n in (least, least - 1):
+        lines = ["item_id,title", *(f"i{at},{title}" for at, title in enumerate(titles[:n]))]
+        (tmp_path / "items.csv").write_text("\n".join(lines) + "\n")
+        result = invoke(*command, "--out", tmp_path / str(n), code=0 if n == least else 2)
+        if n == least:
+            assert all(np.isfinite(json.loads(result.stdout)[when]) for when in ("before", "after"))
+        else:
+            assert f"needs {least} at least" in " ".join(result.stderr.split())

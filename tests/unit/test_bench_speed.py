@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.pages import write_between
 from benchmarks.speed import growth, page, run, scaling, training
 from benchmarks.speed.alone import measure_alone, peak_mb
 from benchmarks.speed.figure import Figure, percentile, show_table
@@ -101,12 +102,13 @@ def test_scaling_multiplies_what_was_measured() -> None:
     assert scaling.limits_of(unit, 64)["events"] == 640e6
 
 
-def test_scaling_writes_between_its_marks() -> None:
-    text = f"before\n{scaling.BEGIN}\nold\n{scaling.END}\nafter"
-    written = scaling.between_marks(text, "new", scaling.BEGIN, scaling.END)
-    assert written == f"before\n{scaling.BEGIN}\nnew\n{scaling.END}\nafter"
+def test_results_are_written_between_their_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<a>\nold\n<b>\nafter", encoding="utf-8")
+    write_between(page, "new", "<a>", "<b>")
+    assert page.read_text(encoding="utf-8") == "before\n<a>\nnew\n<b>\nafter"
     with pytest.raises(ValueError, match="not enough values"):
-        scaling.between_marks("a page without marks", "new", scaling.BEGIN, scaling.END)
+        write_between(page, "new", "<c>", "<d>")
 
 
 def test_the_page_has_a_row_for_each_figure_that_was_measured(tmp_path: Path) -> None:

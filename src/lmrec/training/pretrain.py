@@ -114,14 +114,14 @@ class Reading:
     seed: int
 
 
-def part_rows(n: int, share: float, seed: int) -> tuple[IntArray, IntArray]:
-    """(learnt, measured) rows of `n`; at least one is measured, and at most a thousand.
+def part_rows(n: int, share: float, seed: int, least: int = 1) -> tuple[IntArray, IntArray]:
+    """(learnt, measured) rows of `n`; at least so many are measured, and at most a thousand.
 
     >>> [part.tolist() for part in part_rows(4, 0.25, 0)]
     [[0, 1, 3], [2]]
     """
     order = np.random.default_rng(seed).permutation(n)
-    n_measured = min(max(1, round(share * n)), 1000)
+    n_measured = min(max(least, round(share * n)), 1000)
     return np.sort(order[n_measured:]), np.sort(order[:n_measured])
 
 
@@ -241,7 +241,7 @@ class PairTask:
         parts = [part for part in np.split(self.held, range(size, len(self.held), size)) if len(part) > 1]
         losses = [float(self._loss_of(part)) for part in parts]
         self.module.train()
-        return float(np.mean(losses)) if losses else float("nan")
+        return float(np.mean(losses))
 
     def _loss_of(self, pairs: IntArray) -> Tensor:
         left, right = (self._encode(pairs[:, side]) for side in (0, 1))

@@ -6,11 +6,12 @@ end of the log. Lists of the test part choose nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from lmrec.artifacts.list_stack import ListStack
+from lmrec.artifacts.list_stack import ListStack, save_list_stack
 from lmrec.data.history import HistoryIndex
 from lmrec.data.impressions import Impressions
 from lmrec.data.interactions import Interactions
@@ -85,6 +86,20 @@ def split_lists(
         rate=rate_before(shown, validation_ts),
         n_left_out=len(impressions) - len(usable),
     )
+
+
+def keep_list_stack(
+    folder: Path,
+    before: Mapping[str, Scorer],
+    impressions: Impressions,
+    interactions: Interactions,
+    split: Split,
+    item_ids: Sequence[ItemId],
+) -> None:
+    """Save what `fit_list_stack` finds in a run's folder for it; nothing where it finds nothing."""
+    stack = fit_list_stack(before, impressions, interactions, split, item_ids)
+    if stack is not None:
+        save_list_stack(folder, stack, item_ids)
 
 
 def fit_list_stack(

@@ -1,6 +1,5 @@
 """How a run that was made of others orders candidates: learnt from the lists that were shown, as a fit learns it."""
 
-from lmrec.artifacts.list_stack import save_list_stack
 from lmrec.artifacts.run import RunFolder
 from lmrec.data.impressions import Impressions
 from lmrec.data.split import split_interactions
@@ -9,7 +8,7 @@ from lmrec.recipe import load_fitted
 from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import training_scorer, training_towers
-from lmrec.workflows.list_stack import fit_list_stack
+from lmrec.workflows.list_stack import keep_list_stack
 
 
 def learn_live_order(run: RunFolder) -> None:
@@ -24,6 +23,5 @@ def learn_live_order(run: RunFolder) -> None:
     own: dict[str, AnyScorer] = {OWN: training_scorer(recommender, split)}
     if recommender.ensemble is None and weights.any and weights.towers:
         own[TOWERS] = training_towers(recommender)
-    stack = fit_list_stack(own, Impressions.from_parquet(file), recommender.interactions, split, catalog.ids)
-    if stack is not None:
-        save_list_stack(run.list_stack, stack, catalog.ids)
+    impressions = Impressions.from_parquet(file)
+    keep_list_stack(run.list_stack, own, impressions, recommender.interactions, split, catalog.ids)

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 RECORD = "pretraining.json"
 _STATE = "training_state"  # there while a pretraining can go on
+_LEAST_PAIRS = 2  # one has no other to be told from
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,16 @@ def _fingerprint(catalog: Catalog, recipe: Recipe, train: Interactions | None) -
 
 
 def _reading(texts: list[str], tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> Reading:
-    if len(texts) < 2:
-        raise InputError(f"the catalog says {len(texts)} different text; pretraining needs at least two")
+    objective = recipe.pretrain.objective
+    least = 1 if objective in ("mlm", "clm") else _LEAST_PAIRS
+    if len(texts) < 2 * least:
+        raise InputError(
+            f"the catalog has {len(texts)} different texts, and pretrain.objective '{objective}' needs {2 * least} "
+            "at least: to learn from, and to measure on"
+        )
     tokens = tokenize_texts(tokenizer, texts, recipe.encoder.max_tokens).ids
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learnt, measured = part_rows(len(texts), recipe.pretrain.held_out, recipe.training.seed)
+    learnt, measured = part_rows(len(texts), recipe.pretrain.held_out, recipe.training.seed, least)
     way = Way(recipe.encoder.batch_tokens, device, partial(autocast, device, trains_in_bf16(recipe.training)))
     return Reading(tokens, learnt, measured, recipe.pretrain, way, recipe.training.seed)
 
@@ -252,12 +258,12 @@ def _pair_task(
         return PairTask(encoder, reading, lambda rng: same, held), partial(_backbone, encoder)
     assert train is not None
     pairs = near_pairs(HistoryIndex.from_interactions(train), config.pair_distance)
-    if len(pairs) < 4:
+    if len(pairs) < 2 * _LEAST_PAIRS:
         raise InputError(
             f"the training part of the log holds {len(pairs)} pairs of items near each other, too few to learn from. Give a "
             "longer log, or choose pretrain.objective 'simcse'"
         )
-    learnt, measured = part_rows(len(pairs), config.held_out, reading.seed)
+    learnt, measured = part_rows(len(pairs), config.held_out, reading.seed, _LEAST_PAIRS)
 
     def draw(rng: np.random.Generator) -> IntArray:
         drawn: IntArray = pairs[rng.permutation(learnt)[: config.max_pairs]]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_checkpoint, save_vectors
-from lmrec.artifacts.list_stack import save_list_stack
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment, instant
 from lmrec.artifacts.snapshots import save_snapshot
 from lmrec.artifacts.training_state import read_counters
@@ -54,7 +53,7 @@ from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
-from lmrec.workflows.list_stack import fit_list_stack
+from lmrec.workflows.list_stack import keep_list_stack
 from lmrec.workflows.prepare import Prepared, prepare, save_dataset
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
@@ -299,9 +298,7 @@ def _keep_list_stack(run: RunFolder, before: Scorer, impressions: Impressions, p
     own: dict[str, AnyScorer] = {OWN: answering(before)}
     if before.fusion.weights.any and before.fusion.weights.towers:
         own[TOWERS] = before.fused(Fusion())
-    stack = fit_list_stack(own, impressions, interactions, prepared.split, ids)
-    if stack is not None:
-        save_list_stack(run.list_stack, stack, ids)
+    keep_list_stack(run.list_stack, own, impressions, interactions, prepared.split, ids)
 
 
 def refit_epochs(recipe: Recipe, split: Split, report: TrainingReport) -> int:
