@@ -28,6 +28,7 @@ from lmrec.fields import (
 )
 
 _USER_IDX, _ITEM_IDX = "user_idx", "item_idx"
+_MICROSECOND = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,22 @@ class Interactions:
         near = np.flatnonzero(same[1:] | same[:-1])
         tied = pl.DataFrame({_USER_IDX: self.user_idx[near], TIMESTAMP: self.time_ts[near]}).is_duplicated()
         return float(tied.sum() / self.n_events)
+
+    def in_given_order(self) -> Self:
+        """The same events, no two of a user at one time: of several at one instant each comes a microsecond after the one that
+        was given before it, or less where the user's next instant is near. Numbered times (position) move by as little."""
+        order = stable_order(self.user_idx)
+        users, times = self.user_idx[order], self.time_ts[order]
+        starts = np.flatnonzero(np.append(True, (users[1:] != users[:-1]) | (times[1:] != times[:-1])))
+        sizes = np.diff(np.append(starts, len(users)))
+        following = np.full(len(starts), np.inf)  # the same user's next instant
+        goes_on = users[starts[1:]] == users[starts[:-1]]
+        following[:-1][goes_on] = times[starts[1:]][goes_on]
+        steps = np.minimum(_MICROSECOND, (following - times[starts]) / (sizes + 1))
+        place = np.arange(len(users)) - np.repeat(starts, sizes)
+        moved = np.empty_like(self.time_ts)
+        moved[order] = times + place * np.repeat(steps, sizes)
+        return replace(self, time_ts=moved)._pick(_time_order(moved))
 
     @cached_property
     def fingerprint(self) -> str:

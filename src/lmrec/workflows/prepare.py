@@ -56,15 +56,23 @@ def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepa
     dataset = replace(dataset, interactions=replace(dataset.interactions, profiles=profiles))
     reach = () if dataset.users is None else vocabulary.reach_notes(dataset.users, user_ids)
     config, notes = choose_split(dataset, recipe.split)
+    tie_share = dataset.interactions.tie_share
+    if config.kind in ("last", "last_n") and tie_share:
+        dataset = replace(dataset, interactions=dataset.interactions.in_given_order())
+        notes = (
+            *notes,
+            f"{tie_share:.1%} of events share user and time with another: which is the last, the table's order says",
+        )
     if config.kind == "none" and not recipe.refits:
         config = config.model_copy(update={"validation": 0.0})  # what is held out would never be learnt
     split = split_interactions(dataset.interactions, dataset.catalog.n_items, config)
     if config.kind == "none" and len(split.validation):
         n_newest = len(split.train_and_validation) - len(split.train)
         notes = (*notes, f"the newest {n_newest:,} events choose epochs and weights; then all events are learnt")
-    return Prepared(
-        dataset, split, summarize(dataset, split), (*dataset.notes, *_of_others(recipe.data, source), *reach, *notes)
-    )
+    # Of the log as it was given.
+    split = replace(split, proof=replace(split.proof, tie_share=tie_share))
+    summary = summarize(dataset, split).model_copy(update={"tie_share": tie_share})
+    return Prepared(dataset, split, summary, (*dataset.notes, *_of_others(recipe.data, source), *reach, *notes))
 
 
 def choose_split(dataset: Dataset, config: SplitConfig) -> tuple[SplitConfig, tuple[str, ...]]:
