@@ -14,6 +14,7 @@ from lmrec.errors import LmrecError
 from lmrec.fields import BoolArray, FloatArray, IntArray, Ragged, places_before
 
 SECONDS_AN_HOUR: Final = 3600.0
+_STRETCH: Final = 5.0  # mean lives
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,23 +124,72 @@ def first_shows(log: ShownLog) -> FloatArray:
 
 
 class LiveCounts:
-    """Shows and clicks of every item before any instant, fading by half in `half_life_hours`."""
+    """Shows and clicks of every item before any instant, fading by half in `half_life_hours`.
+
+    After an item's k-th show at t_k: c_k = c_(k-1) 2^(-(t_k - t_(k-1)) / half-life) + 1, and the same of clicks. Sums are
+    taken within stretches of a few half-lives, for over long ones what fades would leave the range of numbers.
+    """
 
     def __init__(self, log: ShownLog, half_life_hours: float | None) -> None:
         order = np.lexsort((log.time_ts, log.item_idx))
         self._time_ts = np.asarray(log.time_ts, np.float64)[order]
         self._offsets = np.concatenate([[0], np.cumsum(np.bincount(log.item_idx, minlength=log.n_items))])
-        self._end_ts = float(self._time_ts.max(initial=0.0))
         self._per_s = 0.0 if half_life_hours is None else np.log(2.0) / (half_life_hours * SECONDS_AN_HOUR)
-        worth = np.exp((self._time_ts - self._end_ts) * self._per_s)
-        clicked = log.clicked[order]
-        self._shows = np.concatenate([[0.0], np.cumsum(worth)])
-        self._clicks = np.concatenate([[0.0], np.cumsum(worth * clicked)])
+        stretches = _Stretches.of(self._time_ts, log.item_idx[order], self._per_s)
+        self._start_ts = stretches.start_ts[stretches.number]
+        self._shows = stretches.sums(np.ones(len(order)))
+        self._clicks = stretches.sums(log.clicked[order].astype(np.float64))
 
     def before(self, candidates: Ragged, time_ts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(n_shown,) shows and clicks of each candidate strictly before its list's instant."""
         items, instants = np.asarray(candidates.values, np.int64), time_ts[candidates.row_of_value]
+        if not len(self._time_ts):
+            return np.zeros(len(items)), np.zeros(len(items))
         first = self._offsets[items]
         place = places_before(self._time_ts, first, self._offsets[items + 1], instants)
-        grown = np.exp((self._end_ts - instants) * self._per_s)
-        return (self._shows[place] - self._shows[first]) * grown, (self._clicks[place] - self._clicks[first]) * grown
+        known, last = place > first, np.maximum(place - 1, 0)
+        since = np.where(known, instants - self._start_ts[last], 0.0)
+        faded = np.where(known, np.exp(-since * self._per_s), 0.0)
+        return self._shows[last] * faded, self._clicks[last] * faded
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretches:
+    """Shows (S,), by item and in time, cut where an item's next one is `_STRETCH` times the mean life behind a stretch's start.
+
+    number: (S,) which stretch each is in. begin: (M,) the first show of each; start_ts: (M,) when that was. rank: (M,) how many
+    stretches of its item come before it.
+    """
+
+    worth: FloatArray  # (S,) of a show in units of its stretch's start: at most e^_STRETCH
+    number: IntArray
+    begin: IntArray
+    start_ts: FloatArray
+    rank: IntArray
+    per_s: float
+
+    @classmethod
+    def of(cls, time_ts: FloatArray, item_idx: IntArray, per_s: float) -> Self:
+        new_item = np.append(True, item_idx[1:] != item_idx[:-1])[: len(item_idx)]
+        item_start = np.flatnonzero(new_item)
+        since_first = time_ts - np.repeat(time_ts[item_start], np.diff(np.append(item_start, len(time_ts))))
+        bucket = np.floor(since_first * per_s / _STRETCH)
+        fresh = new_item | np.append(True, bucket[1:] != bucket[:-1])[: len(bucket)]
+        begin, number = np.flatnonzero(fresh), np.cumsum(fresh) - 1
+        first_of_item = np.flatnonzero(new_item[begin])
+        rank = np.arange(len(begin)) - np.repeat(first_of_item, np.diff(np.append(first_of_item, len(begin))))
+        worth = np.exp((time_ts - time_ts[begin][number]) * per_s)
+        return cls(worth, number, begin, time_ts[begin], rank, per_s)
+
+    def sums(self, counted: FloatArray) -> FloatArray:
+        """(S,) what is counted up to each show and with it, of its item, in units of its stretch's start."""
+        whole = np.append(0.0, np.cumsum(counted * self.worth))
+        within = whole[1:] - whole[self.begin][self.number]
+        total = np.diff(whole[np.append(self.begin, len(counted))])
+        brought = np.zeros(len(self.begin))
+        for rank in range(1, int(self.rank.max(initial=0)) + 1):  # each stretch takes over what its item had before
+            here = np.flatnonzero(self.rank == rank)
+            fades = np.exp((self.start_ts[here - 1] - self.start_ts[here]) * self.per_s)
+            brought[here] = (brought[here - 1] + total[here - 1]) * fades
+        found: FloatArray = within + brought[self.number]
+        return found

@@ -5,7 +5,7 @@ import pytest
 
 from lmrec.errors import InputError
 from lmrec.fields import Ragged
-from lmrec.models.click_rates import ClickRate, ClickRateConfig, ClicksSoFar, Freshness, ShownLog
+from lmrec.models.click_rates import ClickRate, ClickRateConfig, ClicksSoFar, Freshness, LiveCounts, ShownLog
 from lmrec.models.labels import LabelMatch, LabelMatchConfig
 from lmrec.models.live_stack import LIVE_PARTS, OWN, Fared, LoggedCounts, counts_at_end, fit_live_stack
 from lmrec.models.stacking import fit_stack
@@ -143,3 +143,32 @@ def test_a_live_stack_finds_who_clicks_by_what() -> None:
         )
     )
     assert without.score(None, fared) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("half_life_hours", [None, 6.0, 1000.0])
+@pytest.mark.parametrize("days", [1, 30, 3000])
+def test_live_counts_are_those_of_their_definition_however_long_the_log(
+    half_life_hours: float | None, days: int
+) -> None:
+    rng = np.random.default_rng(0)
+    n, n_items = 4000, 7
+    times = np.sort(np.round(1.7e9 + rng.uniform(0, days * 86400.0, n) ** (1 if days < 3000 else 0.98)))
+    items, clicked = rng.integers(0, n_items - 1, n), rng.random(n) < 0.2  # the last item was never shown
+    counts = LiveCounts(ShownLog(items, times, clicked, n_items), half_life_hours)
+    instants = np.concatenate([times[[0, 1, n // 2, n - 1]], [times[-1] + 1.0, 1.6e9]])
+    candidates = Ragged.from_rows([list(range(n_items))] * len(instants))
+    shows, clicks = counts.before(candidates, instants)
+    faded = np.zeros((2, len(instants), n_items))
+    for row, instant in enumerate(instants):
+        past = times < instant
+        age = (instant - times[past]) / 3600.0
+        worth = np.ones(len(age)) if half_life_hours is None else 0.5 ** (age / half_life_hours)
+        faded[0, row] = np.bincount(items[past], worth, n_items)
+        faded[1, row] = np.bincount(items[past], worth * clicked[past], n_items)
+    np.testing.assert_allclose(np.stack([shows, clicks]), faded.reshape(2, -1), rtol=1e-9, atol=1e-12)
+
+
+def test_live_counts_of_a_log_without_shows_are_nothing() -> None:
+    nothing = ShownLog(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_), 3)
+    shows, clicks = LiveCounts(nothing, 6.0).before(Ragged.from_rows([[0, 2]]), np.zeros(1))
+    assert (shows.tolist(), clicks.tolist()) == ([0.0, 0.0], [0.0, 0.0])
