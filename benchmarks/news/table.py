@@ -83,13 +83,13 @@ def build_section(folder: Path, language: str) -> str:
     def redrawn(values: FloatArray) -> FloatArray:
         return bootstrap_means(values, groups, config.n_bootstrap, config.seed)
 
-    lines = []
+    lines, n_users = [], len(np.unique(groups))
     for row in sorted(rows, key=lambda row: row.values[:, 0].mean()):
         mean, (low, high) = row.values.mean(axis=0), interval_of(redrawn(row.values[:, :1])[:, 0], config.confidence)
         gap = ""
         if row is not best:
             gaps = row.values[:, :1] - best.values[:, :1]
-            found = difference_of(float(gaps.mean()), redrawn(gaps)[:, 0], config.confidence)
+            found = difference_of(float(gaps.mean()), redrawn(gaps)[:, 0], config.confidence, n_users)
             gap = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
         name = row.name if row.is_rival else f"**{row.name}**"
         spread = f"{len(row.per_seed)}: {min(row.per_seed):.4f} to {max(row.per_seed):.4f}"

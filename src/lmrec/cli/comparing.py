@@ -47,8 +47,8 @@ def compare(
     if out is not None:
         check_ending(out)
     found = (compare_shown if shown else compare_runs)(runs, row or (), against, metric or (), draws)
-    if found.too_few_draws is not None:
-        say(f"note: {found.too_few_draws}")
+    if found.too_few is not None:
+        say(f"note: {found.too_few}")
     if out is not None:
         write_comparison(out, found)
     if as_json:

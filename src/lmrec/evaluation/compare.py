@@ -12,10 +12,14 @@ from statistics import NormalDist
 from typing import Final
 
 import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from lmrec.errors import InputError
 from lmrec.fields import FloatArray, IntArray
 
+LEAST_USERS: Final = 6
+"""Of fewer users no difference is clear: that all of them differ in one direction has a chance of 1/16 or more."""
 _CELLS_AT_ONCE: Final = 4_000_000  # replicates x users held at a time, 32 MB
 
 
@@ -30,8 +34,9 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0.0 or self.high < 0.0
+        """Whether the interval leaves out zero, and not by what few users show by chance: redraws of a handful vary too
+        little, as the p-value knows and the interval does not."""
+        return (self.low > 0.0 or self.high < 0.0) and self.p < 2.0 ** (2 - LEAST_USERS)
 
 
 def bootstrap_interval(
@@ -59,7 +64,8 @@ def paired_difference(
             f"A paired difference of {len(a)} and {len(b)} cases; both systems must answer the same cases."
         )
     gaps = a - b
-    return difference_of(float(gaps.mean()), bootstrap_means(gaps[:, None], groups, n, seed)[:, 0], confidence)
+    replicates = bootstrap_means(gaps[:, None], groups, n, seed)[:, 0]
+    return difference_of(float(gaps.mean()), replicates, confidence, len(np.unique(groups)))
 
 
 def bootstrap_means(values: FloatArray, groups: IntArray, n: int, seed: int) -> FloatArray:
@@ -131,8 +137,38 @@ def varies(replicates: FloatArray) -> bool:
     return bool(np.ptp(replicates) > 1e-12)
 
 
-def difference_of(mean: float, replicates: FloatArray, confidence: float) -> Difference:
-    """A difference from its replicates. p = 2 min(P(<= 0), P(>= 0)), each counted with one more so that it is never 0."""
+def difference_of(mean: float, replicates: FloatArray, confidence: float, n_users: int) -> Difference:
+    """A difference from its replicates, in each of which so many users were redrawn.
+
+    p = 2 min(P(<= 0), P(>= 0)), each counted with one more so that it is never 0, and widened by how much too little redraws
+    of few users vary: `few_users_p`.
+    """
     low, high = interval_of(replicates, confidence)
     below, above = np.count_nonzero(replicates <= 0.0), np.count_nonzero(replicates >= 0.0)
-    return Difference(mean, low, high, min(1.0, 2.0 * (min(below, above) + 1) / (len(replicates) + 1)))
+    p = min(1.0, 2.0 * (min(below, above) + 1) / (len(replicates) + 1))
+    return Difference(mean, low, high, few_users_p(p, n_users))
+
+
+def few_users_p(p: float, n_users: int) -> float:
+    """The two-sided p-value that redraws of so many users stand for: sqrt(n / (n - 1)) too narrow, and with tails of the
+    normal where Student's are due (the expanded percentile interval, Hesterberg 2015,
+    https://doi.org/10.1080/00031305.2015.1089789). It is never below that of a sign test in which all agree, 2^(1 - n).
+
+    >>> few_users_p(0.0002, 1), few_users_p(0.0002, 3), round(few_users_p(0.0002, 10_000), 6)
+    (1.0, 0.25, 0.0002)
+    """
+    if n_users < 2:
+        return 1.0
+    distance = norm.isf(p / 2) * sqrt((n_users - 1) / n_users)
+    return float(max(2 * student.sf(distance, n_users - 1), sign_test_floor(n_users)))
+
+
+def share_of_redraws(p: float, n_users: int) -> float:
+    """Which share of redraws, twice, the p-value of a difference stands for: `few_users_p` the other way round, but for its
+    floor."""
+    return float(2 * norm.sf(student.isf(p / 2, n_users - 1) / sqrt((n_users - 1) / n_users)))
+
+
+def sign_test_floor(n_users: int) -> float:
+    """The two-sided chance that so many users all differ in one direction."""
+    return 2.0 ** max(1 - n_users, -1000)

@@ -16,12 +16,21 @@ from rich.table import Table
 from rich.text import Text
 
 from lmrec.errors import InputError
-from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of, interval_of
+from lmrec.evaluation.compare import (
+    Difference,
+    bootstrap_means,
+    difference_of,
+    few_users_p,
+    interval_of,
+    share_of_redraws,
+    sign_test_floor,
+)
 from lmrec.evaluation.metrics import METRICS_AT_K, Ranks, auc
 from lmrec.evaluation.table import Estimate, TableForm
 from lmrec.fields import FloatArray, IntArray
 
 LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+MOST_DRAWS = 1_000_000
 MEANING = "* p < .05, ** p < .01, *** p < .001 after Holm's correction"
 
 
@@ -59,26 +68,30 @@ class Comparison:
     form: TableForm | ShownForm
     confidence: float
     n_bootstrap: int
+    n_users: int
     systems: tuple[str, ...]
     metrics: tuple[str, ...]
     estimates: dict[str, dict[str, Estimate]]
     pairs: tuple[ComparedPair, ...]
 
     @property
-    def out_of_reach(self) -> tuple[tuple[str, int], ...]:
-        """Stars that no difference can have, for the smallest p-value that so many redraws can give is above their level once
-        corrected, the fewest first; and from how many redraws on one can."""
-        least = 2.0 / (self.n_bootstrap + 1) * len(self.pairs)
-        return tuple((marks, draws_for(level, len(self.pairs))) for level, marks in LEVELS[::-1] if least >= level)
+    def out_of_reach(self) -> tuple[tuple[str, int | None], ...]:
+        """Stars that no difference can have, for the smallest p-value that so many redraws of so many users can give is above
+        their level once corrected, the fewest first; and from how many redraws on one can, None: with more users alone."""
+        least = few_users_p(2.0 / (self.n_bootstrap + 1), self.n_users) * len(self.pairs)
+        return tuple(
+            (marks, draws_for(level, len(self.pairs), self.n_users)) for level, marks in LEVELS[::-1] if least >= level
+        )
 
     @property
-    def too_few_draws(self) -> str | None:
+    def too_few(self) -> str | None:
         """Which stars cannot come and what to do, in words; None where all can."""
         if not self.out_of_reach:
             return None
-        which = (
-            "any star" if len(self.out_of_reach) == len(LEVELS) else " or ".join(one for one, _ in self.out_of_reach)
-        )
+        never = [marks for marks, draws in self.out_of_reach if draws is None]
+        if never:
+            return f"{self.n_users:,} users are too few for {_any_of(never)} among {len(self.pairs)} comparisons"
+        which = _any_of([marks for marks, _ in self.out_of_reach])
         return (
             f"{self.n_bootstrap:,} redraws are too few for {which} among {len(self.pairs)} comparisons; all can come from "
             f"--draws {self.out_of_reach[-1][1]} on"
@@ -87,7 +100,7 @@ class Comparison:
     @property
     def legend(self) -> str:
         """What stars mean, and which of them cannot come."""
-        return MEANING if self.too_few_draws is None else f"{MEANING}; {self.too_few_draws}"
+        return MEANING if self.too_few is None else f"{MEANING}; {self.too_few}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -134,13 +147,21 @@ class Comparison:
         return tuple(sorted(self.systems, key=lambda name: -self.estimates[self.metrics[0]][name].value))
 
 
-def draws_for(level: float, n_pairs: int) -> int:
-    """The fewest redraws of users by which one of so many comparisons can come below this level once corrected.
+def draws_for(level: float, n_pairs: int, n_users: int) -> int | None:
+    """The fewest redraws of so many users by which one of so many comparisons can come below this level once corrected; None
+    where none of up to `MOST_DRAWS` can.
 
-    >>> draws_for(0.001, 6), 2 * 6 / (12_000 + 1) < 0.001, 2 * 6 / (11_999 + 1) < 0.001
-    (12000, True, False)
+    >>> draws_for(0.001, 6, 1_000_000), draws_for(0.001, 1, 8)
+    (12000, None)
     """
-    return floor(2 * n_pairs / level + 1e-6)
+    if n_users < 2 or sign_test_floor(n_users) * n_pairs >= level:
+        return None
+    needed = 2 / share_of_redraws(level / n_pairs, n_users)
+    return floor(needed + 1e-6) if needed < MOST_DRAWS else None
+
+
+def _any_of(marks: Sequence[str]) -> str:
+    return "any star" if len(marks) == len(LEVELS) else " or ".join(marks)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -218,12 +239,16 @@ def compare_values(
     main = estimates[metrics[0]]
     chosen = _pairs(sorted(names, key=lambda name: -main[name].value), against)
     asked = [(metric, place[metric, a], place[metric, b]) for metric in metrics for a, b in chosen]
-    gaps = [difference_of(float(means[a] - means[b]), redrawn[:, a] - redrawn[:, b], confidence) for _, a, b in asked]
+    n_users = len(np.unique(user_idx))
+    gaps = [
+        difference_of(float(means[a] - means[b]), redrawn[:, a] - redrawn[:, b], confidence, n_users)
+        for _, a, b in asked
+    ]
     pairs = tuple(
         ComparedPair(metric, columns[a][1], columns[b][1], gap, adjusted)
         for (metric, a, b), gap, adjusted in zip(asked, gaps, holm([gap.p for gap in gaps]), strict=True)
     )
-    return Comparison(form, confidence, n_bootstrap, names, tuple(metrics), estimates, pairs)
+    return Comparison(form, confidence, n_bootstrap, n_users, names, tuple(metrics), estimates, pairs)
 
 
 def _pairs(ranked: Sequence[str], against: str | None) -> list[tuple[str, str]]:

@@ -183,7 +183,7 @@ def _difference(
     confidence: float,
 ) -> ArmDifference:
     variance = _variance(base, base_sample) + _variance(arm, sample)
-    found = difference_of(arm.rate - base.rate, sample - base_sample, confidence)
+    found = difference_of(arm.rate - base.rate, sample - base_sample, confidence, base.users + arm.users - 1)
     if not (varies(base_sample) and varies(sample)):
         found = _without_redraws(base, arm, variance)
     independent = base.rate * (1 - base.rate) / base.lists

@@ -234,6 +234,7 @@ def build_impression_table(
 ) -> ImpressionTable:
     """Rows with intervals over users, and paired differences to the best baseline by AUC."""
     redrawn = {found.name: _redraw(found, config) for found in evaluations}
+    n_users = len(np.unique(evaluations[0].groups))
     means = {found.name: _ratios(_columns(found).mean(axis=0, keepdims=True))[0] for found in evaluations}
     ours = [found.name for found in evaluations if found.name in baselines]
     best = max(ours, key=lambda name: means[name][METRICS.index(MAIN)], default=None)
@@ -242,7 +243,9 @@ def build_impression_table(
         if best is None or name == best:
             return {}
         gaps, gap = redrawn[name] - redrawn[best], means[name] - means[best]
-        return {m: difference_of(float(gap[at]), gaps[:, at], config.confidence) for at, m in enumerate(METRICS)}
+        return {
+            m: difference_of(float(gap[at]), gaps[:, at], config.confidence, n_users) for at, m in enumerate(METRICS)
+        }
 
     rows = tuple(
         TableRow(

@@ -3,7 +3,8 @@
 Promoted is a candidate whose metric over all cases is higher than the served model's, with an interval (users redrawn)
 whose lower end lies above `-tolerance` times the served metric; by the default of 0 the gain is clear of chance. And it
 must harm nobody: no slice of at least `min_slice_users` users may have an interval that lies wholly below zero. Slices
-with fewer users are shown but decide nothing, since an interval of a handful of users is narrower than the truth.
+with fewer users are shown but decide nothing, since an interval of a handful of users is narrower than the truth; and of
+fewer than six users nothing is promoted.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lmrec.evaluation.compare import Difference, paired_difference
+from lmrec.evaluation.compare import LEAST_USERS, Difference, paired_difference
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig
 from lmrec.evaluation.slices import ALL
 from lmrec.fields import BoolArray
@@ -108,6 +109,11 @@ def _judge(results: list[SliceResult], metric: str, confidence: float, tolerance
     )
     if gap.mean <= 0.0:
         return False, f"{found}. The candidate is not better"
+    if whole.n_users < LEAST_USERS:
+        return (
+            False,
+            f"{found}. These are of {whole.n_users} users, of whom chance can tell as much; {LEAST_USERS} are needed",
+        )
     floor = -tolerance * whole.serving
     if gap.low <= floor:
         return False, f"{found}. The gain is not clear: the interval must lie above {floor:+.4f}"

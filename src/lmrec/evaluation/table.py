@@ -204,8 +204,9 @@ def _differences(
     if best is None or evaluation is best:
         return {}
     gaps = replicates[evaluation.name] - replicates[best.name]
+    n_users = len(np.unique(evaluation.groups))
     return {
-        name: difference_of(evaluation.aggregate[name] - best.aggregate[name], gaps[:, column], confidence)
+        name: difference_of(evaluation.aggregate[name] - best.aggregate[name], gaps[:, column], confidence, n_users)
         for column, name in enumerate(evaluation.metrics)
     }
 

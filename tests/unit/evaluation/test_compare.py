@@ -5,9 +5,11 @@ import pytest
 
 from lmrec.errors import InputError
 from lmrec.evaluation.compare import (
+    LEAST_USERS,
     bootstrap_interval,
     bootstrap_means,
     difference_of,
+    few_users_p,
     paired_difference,
     wilson_interval,
 )
@@ -73,7 +75,22 @@ def test_redraws_in_parts_are_the_redraws(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_p_is_never_zero() -> None:
-    assert 0.0 < difference_of(1.0, np.full(99, 1.0), 0.95).p <= 0.02
+    assert 0.0 < difference_of(1.0, np.full(99, 1.0), 0.95, 99).p <= 0.03
+
+
+@pytest.mark.parametrize("n_users", [1, 2, 3, 5, 6, 8, 12, 40])
+def test_few_users_are_no_proof(n_users: int) -> None:
+    """Where there is no difference, about one comparison in twenty or fewer comes out starred, however few the users."""
+    starred = clear = 0
+    for trial in range(300):
+        gaps = np.random.default_rng(trial).normal(0, 0.1, n_users)
+        found = paired_difference(gaps, np.zeros(n_users), np.arange(n_users), n=400)
+        starred, clear = starred + (found.p < 0.05), clear + found.is_clear
+    assert starred / 300 <= 0.08
+    assert clear / 300 <= 0.09
+    if n_users < LEAST_USERS:
+        assert starred == clear == 0
+    assert few_users_p(0.04, 10**6) == pytest.approx(0.04, rel=1e-3)
 
 
 def test_unequal_lengths_and_nothing_are_refused() -> None:

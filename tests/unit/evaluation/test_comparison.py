@@ -78,27 +78,34 @@ def test_one_system_can_stand_against_each_other() -> None:
 def test_too_few_redraws_are_noticed() -> None:
     systems = {f"system {seed}": ranked(0, seed) for seed in range(8)}
     all_pairs = compare_systems(systems, USERS, FORM, ["ndcg@10"], n_bootstrap=500)
-    assert all_pairs.out_of_reach == (("*", 1120), ("**", 5600), ("***", 56_000))
+    assert all_pairs.out_of_reach == (("*", 1332), ("**", 7381), ("***", 89_493))
     assert (
-        "500 redraws are too few for any star among 28 comparisons; all can come from --draws 56000" in all_pairs.legend
+        "500 redraws are too few for any star among 28 comparisons; all can come from --draws 89493" in all_pairs.legend
     )
-    some = compare_systems(systems, USERS, FORM, ["ndcg@10"], n_bootstrap=5600)
-    assert some.out_of_reach == (("***", 56_000),)
+    some = compare_systems(systems, USERS, FORM, ["ndcg@10"], n_bootstrap=7381)
+    assert some.out_of_reach == (("***", 89_493),)
 
 
 def test_three_stars_come_from_as_many_redraws_as_are_named() -> None:
     systems = {"best": ranked(9), **{f"system {seed}": ranked(0, seed) for seed in range(6)}}
     few, enough = (
-        compare_systems(systems, USERS, FORM, ["ndcg@10"], against="best", n_bootstrap=n) for n in (10_000, 12_000)
+        compare_systems(systems, USERS, FORM, ["ndcg@10"], against="best", n_bootstrap=n) for n in (10_000, 16_757)
     )
-    assert few.out_of_reach == (("***", 12_000),)
+    assert few.out_of_reach == (("***", 16_757),)
     assert {pair.marks for pair in few.pairs} == {"**"}
-    assert "10,000 redraws are too few for *** among 6 comparisons; all can come from --draws 12000 on" in few.legend
+    assert "10,000 redraws are too few for *** among 6 comparisons; all can come from --draws 16757 on" in few.legend
     assert few.legend in str(few.rich_pairs().caption)
     assert "too few for *** among 6" in render_page(few)
     assert not enough.out_of_reach
     assert {pair.marks for pair in enough.pairs} == {"***"}
     assert enough.legend == MEANING
+
+
+def test_few_users_have_no_stars_and_it_is_said() -> None:
+    systems = {"a": ranked(9), "b": ranked(0)}
+    found = compare_systems(systems, np.arange(N) % 4, FORM, ["ndcg@10"])
+    assert [pair.marks for pair in found.pairs] == [""]
+    assert "4 users are too few for any star among 1 comparisons" in found.legend
 
 
 def test_wrong_names_are_refused() -> None:
