@@ -32,7 +32,7 @@ def test_a_run_is_compared_with_its_own_baselines(invoke: Invoke, learnt: Any, t
     assert {name: cell["value"] for name, cell in answer["estimates"]["ndcg@10"].items()} == pytest.approx(values)
     by_rival = {pair["second"]: pair for pair in answer["pairs"]}
     assert len(by_rival) == len(values) - 1
-    assert by_rival["popularity"]["marks"] == "***"
+    assert by_rival["popularity"]["marks"].startswith("**")
     assert by_rival["popularity"]["difference"]["mean"] > 0
     assert "<svg" in page.read_text()
 
@@ -64,3 +64,10 @@ def test_other_questions_are_refused_with_what_differs(
     (copy / "cases.parquet").unlink()
     with pytest.raises(InputError, match="lmrec evaluate"):
         compare_runs([twin, copy])
+
+
+def test_of_a_sample_the_table_says_how_many_cases_and_users_were_asked(fitted: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(fitted, tmp_path / "run"))
+    judged = judge_run(copy, ["evaluation.max_cases=5", 'baselines.names=["popularity"]'], show=False)
+    asked = judged.evaluations["popularity"].cases
+    assert (judged.table.form.n_cases, judged.table.form.n_users) == (5, len(set(asked.user_idx.tolist())))

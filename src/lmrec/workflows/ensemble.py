@@ -41,7 +41,9 @@ def ensemble_runs(
     weights = (1.0,) * len(members)
     if by == "scores":
         split = split_interactions(members[0].interactions, members[0].catalog.n_items, recipe.split)
-        weights = _learnt(runs, members, split, recipe.evaluation.exclude_seen) if learn else _unit_spread(members)
+        weights = (
+            _learnt(runs, members, split, recipe.evaluation.exclude_seen) if learn else _unit_spread(members, split)
+        )
     run = create_run(out, resume=False)
     try:
         shutil.rmtree(run.data)
@@ -92,12 +94,14 @@ def _knows_words(member: Recommender) -> bool:
     return member.checkpoint.configs.item.source != "id"
 
 
-def _unit_spread(members: Sequence[Recommender]) -> tuple[float, ...]:
-    """1 / the mean deviation of a member's scores over the catalog, so that none is louder than another."""
-    index = HistoryIndex.from_interactions(members[0].interactions)
+def _unit_spread(members: Sequence[Recommender], split: Split) -> tuple[float, ...]:
+    """1 / the mean deviation of a member's scores over the catalog, so that none is louder than another: by models and
+    histories that know training alone, for the judge measures these weights."""
+    index = HistoryIndex.from_interactions(split.train)
     users = np.random.default_rng(0).permutation(index.n_users)[:_N_SCALED]
     histories = index.all(np.sort(users))
-    return tuple(float(1.0 / max(member.scorer.score(histories).std(axis=1).mean(), 1e-9)) for member in members)
+    spreads = (training_scorer(member, split).score(histories).std(axis=1).mean() for member in members)
+    return tuple(float(1.0 / max(spread, 1e-9)) for spread in spreads)
 
 
 def _learnt(

@@ -137,7 +137,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     table = build_table(
         list(evaluations.values()),
         baselines,
-        _form(split, recipe.evaluation, interactions, n_items, _unserved_stage(run)),
+        _form(split, cases, recipe.evaluation, interactions, n_items, _unserved_stage(run)),
         recipe.evaluation,
         slice_cases(
             cases,
@@ -344,7 +344,12 @@ def _unserved_stage(run: RunFolder) -> tuple[str, ...]:
 
 
 def _form(
-    split: Split, config: EvaluationConfig, interactions: Interactions, n_items: int, remarks: tuple[str, ...]
+    split: Split,
+    asked: Cases,
+    config: EvaluationConfig,
+    interactions: Interactions,
+    n_items: int,
+    remarks: tuple[str, ...],
 ) -> TableForm:
     cuts: tuple[str, ...] = ()
     if split.cut_ts is not None:
@@ -354,8 +359,8 @@ def _form(
     return TableForm(
         split=split.kind,
         target=split.target,
-        n_cases=len(split.test) if config.max_cases is None else min(config.max_cases, len(split.test)),
-        n_users=len(np.unique(split.test.user_idx)),
+        n_cases=len(asked),
+        n_users=len(np.unique(asked.user_idx)),
         n_items=n_items,
         exclude_seen=config.exclude_seen,
         cuts=(*cuts, *remarks),

@@ -212,3 +212,22 @@ def test_broken_lines_of_the_dat_family_are_set_aside(tmp_path: Path) -> None:
         (4, "the line has not 4 fields between '::'"),
         (5, "rating is not a finite number"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "encoding", "row"), [(*LAYOUTS[0], 4), (*LAYOUTS[1], 5)], ids=["grouplens", "recbole"]
+)
+def test_broken_lines_of_100k_are_set_aside_by_their_place_in_the_file(
+    files: dict[str, str], encoding: str, row: int, tmp_path: Path
+) -> None:
+    (events,) = (name for name in files if name in ("u.data", "ml-100k.inter"))
+    broken = files | {events: files[events] + "2\t1\t5\t978300760\t9\n2\t1\tfive\t978300762\n"}
+    dataset = read_movielens(lay_out(tmp_path, broken, encoding), TablesConfig(max_bad_share=1.0))
+    assert dataset.quarantine.select("row", "reason").rows() == [
+        (row, "the line has not 4 fields between tabs"),
+        (row + 1, "rating is not a finite number"),
+    ]
+    assert len(dataset.interactions) == 3
+    (tmp_path / events).write_text("")
+    with pytest.raises(DataError, match="the file is empty"):
+        read_movielens(tmp_path)

@@ -206,3 +206,11 @@ def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(DataError, match="needed one xlsx, csv or parquet file"):
         read_retail(tmp_path / "c")
+
+
+def test_years_of_two_digits_are_read_and_no_date_at_all_is_said(tmp_path: Path) -> None:
+    short = [row.replace("/2010 ", "/10 ") for row in ROWS]
+    assert kept(read_retail(write(tmp_path / "short", short))) == kept(read_retail(write(tmp_path / "long", ROWS)))
+    none = [row.replace("/2010 ", " of 2010 ") for row in ROWS]
+    with pytest.raises(DataError, match="the invoice date cannot be read"):
+        read_retail(write(tmp_path / "none", none))

@@ -208,3 +208,34 @@ def test_a_whole_return_of_rounded_weights_leaves_no_crumb() -> None:
 def test_kinds_that_collide_or_chain_are_refused(choices: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         TablesConfig(**choices)
+
+
+def test_events_at_one_time_that_weigh_differently_are_one_whose_weight_is_their_sum() -> None:
+    log = pl.DataFrame(
+        {
+            "user_id": ["a", "a", "a", "a", "b"],
+            "item_id": ["i0", "i0", "i0", "i1", "i0"],
+            "timestamp": [1.7e9, 1.7e9, 1.7e9, 1.7e9, 1.7e9],
+            "weight": [2.0, 3.0, 2.0, 4.0, 1.0],
+        }
+    )
+    items = pl.DataFrame({"item_id": ["i0", "i1"], "title": ["red lamp", "blue lamp"]})
+    dataset = read_dataset(items, log)
+    found = dataset.interactions
+    assert list(zip(found.user_idx.tolist(), found.item_idx.tolist(), found.weight.tolist(), strict=True)) == [
+        (0, 0, 5.0),  # 2 and 3; the third repeats the first wholly
+        (0, 1, 4.0),
+        (1, 0, 1.0),
+    ]
+    assert any("1 events repeat an earlier one" in note for note in dataset.notes)
+    assert any("1 events came at the time of another" in note for note in dataset.notes)
+
+
+def test_of_ratings_at_one_time_the_last_counts() -> None:
+    log = pl.DataFrame(
+        {"user_id": ["a", "a", "b"], "item_id": ["i0"] * 3, "timestamp": [1.7e9] * 3, "rating": [1.0, 5.0, 3.0]}
+    )
+    dataset = read_dataset(pl.DataFrame({"item_id": ["i0"], "title": ["red lamp"]}), log)
+    assert dataset.interactions.rating is not None
+    assert dataset.interactions.rating.tolist() == [5.0, 3.0]
+    assert any("1 events were rated anew" in note for note in dataset.notes)

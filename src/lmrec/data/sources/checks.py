@@ -7,8 +7,9 @@ import polars as pl
 
 from lmrec.data.sources.reading import ROW, Table
 from lmrec.errors import DataError
-from lmrec.fields import ADDED_AT, IntArray
+from lmrec.fields import ADDED_AT, RATING, WEIGHT, IntArray
 
+_PLACE, _IS_RATED = "place", "is rated"
 _MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None", "<NA>"]
 _WHOLE_FLOAT = r"^-?\d+\.0+$"
 _NUMBER = r"^-?\d+(\.0+)?$"
@@ -74,6 +75,38 @@ def drop_duplicated_events(table: Table, keys: list[str]) -> Table:
     n_same = int((~kept).sum())
     table = replace(table, frame=table.frame.filter(kept))
     return table.note(f"{n_same:,} events repeat an earlier one and were dropped") if n_same else table
+
+
+def join_events(table: Table, keys: list[str]) -> Table:
+    """One event for those that agree in all `keys` and, being no repeats, differ in what they weigh: weights are added up.
+    Where they differ in their rating, the last one given takes the place of the others."""
+    values = [name for name in (WEIGHT, RATING) if name in table.columns]
+    twins = _hash_twins(table.frame, keys) if values else np.zeros(0, np.int64)
+    if not len(twins):
+        return table
+    frame = table.frame.with_row_index(_PLACE)
+    is_rated = pl.col(RATING).n_unique().over(keys) > 1 if RATING in values else pl.lit(False)
+    joined = (
+        frame[twins]
+        .with_columns(is_rated.alias(_IS_RATED))
+        .with_columns(
+            pl.when(_IS_RATED).then(pl.col(name).last().over(keys)).otherwise(otherwise).alias(name)
+            for name, otherwise in ((WEIGHT, pl.col(WEIGHT).sum().over(keys)), (RATING, pl.col(RATING)))
+            if name in values
+        )
+    )
+    is_first = pl.struct(keys).is_first_distinct()
+    counts = joined.filter(~is_first)[_IS_RATED].value_counts()
+    n_joined = {bool(rated): int(n) for rated, n in counts.iter_rows()}
+    frame = pl.concat([frame.filter(~pl.col(_PLACE).is_in(twins)), joined.filter(is_first).drop(_IS_RATED)])
+    table = replace(table, frame=frame.sort(_PLACE).drop(_PLACE))
+    if n := n_joined.get(False):
+        table = table.note(
+            f"{n:,} events came at the time of another of the same user and item, and were added to its weight"
+        )
+    if n := n_joined.get(True):
+        table = table.note(f"{n:,} events were rated anew at the same time; the last rating counts")
+    return table
 
 
 def _hash_twins(frame: pl.DataFrame, keys: list[str]) -> IntArray:

@@ -17,8 +17,8 @@ from typing import TypeAlias
 import polars as pl
 
 from lmrec.data.dataset import Dataset
-from lmrec.data.sources.files import SourceFiles, open_files, split_fields
-from lmrec.data.sources.reading import Table, read_separated
+from lmrec.data.sources.files import LINE, SourceFiles, open_files, split_fields
+from lmrec.data.sources.reading import ROW, Table, read_separated
 from lmrec.data.sources.tables import TablesConfig, read_dataset
 from lmrec.errors import DataError
 from lmrec.fields import ITEM_ID, RATING, TIMESTAMP, USER_ID
@@ -48,7 +48,8 @@ _OCCUPATIONS = (
     "self-employed, technician/engineer, tradesman/craftsman, unemployed, writer"
 ).split(", ")
 
-_Tables: TypeAlias = tuple["pl.DataFrame | Table", "pl.DataFrame | Table", "pl.DataFrame | Table | None"]
+_LATIN = ("latin-1",)  # as GroupLens writes
+_Tables: TypeAlias = tuple[Table, Table, Table | None]
 
 
 def read_movielens(path: Path | str, config: TablesConfig | None = None) -> Dataset:
@@ -81,9 +82,10 @@ def read_movielens_100k(folder_or_zip: Path | str, config: TablesConfig | None =
 
 def _read_grouplens(files: SourceFiles) -> _Tables:
     item_columns = [ITEM_ID, "full_title", "release_date", "video_date", "url", *_GENRES]
-    items = _read_plain(files.read("u.item"), "|", item_columns)
+    items = split_fields(files.read_lines("u.item", _LATIN), "|", item_columns)
     parts = pl.col("full_title").str.extract_groups(_TITLE_YEAR)
-    items = items.select(
+    named = items.frame.select(
+        ROW,
         ITEM_ID,
         title=parts.struct.field("title").fill_null(pl.col("full_title")),
         year=parts.struct.field("year").fill_null(pl.col("release_date").str.extract(r"(\d{4})$")),
@@ -91,29 +93,22 @@ def _read_grouplens(files: SourceFiles) -> _Tables:
             [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _GENRES], separator=", ", ignore_nulls=True
         ),
     )
-    events = _read_plain(files.read("u.data"), "\t", [USER_ID, ITEM_ID, RATING, TIMESTAMP])
-    users = _read_plain(files.read("u.user"), "|", _USER_COLUMNS)
-    return items, events, users
-
-
-def _read_plain(data: bytes, separator: str, columns: list[str]) -> pl.DataFrame:
-    """A table without header or quotes, in Latin-1 as GroupLens writes."""
-    text = data.decode("latin-1").encode()
-    return pl.read_csv(
-        text, separator=separator, new_columns=columns, has_header=False, quote_char=None, infer_schema=False
-    )
+    events = split_fields(files.read_lines("u.data", _LATIN), "\t", [USER_ID, ITEM_ID, RATING, TIMESTAMP])
+    users = split_fields(files.read_lines("u.user", _LATIN), "|", _USER_COLUMNS)
+    return replace(items, frame=named), events, users
 
 
 def _read_recbole(files: SourceFiles) -> _Tables:
     """Atomic files: tab-separated UTF-8, each column named `name:type`."""
-    items, events, users = (_read_atomic(files.read(f"ml-100k.{suffix}")) for suffix in ("item", "inter", "user"))
-    items = items.rename({"movie_title": "title", "release_year": "year", "class": "genres"})
-    return items.with_columns(pl.col("genres").str.replace_all(" ", ", ")), events, users
+    items, events, users = (_read_atomic(files, f"ml-100k.{suffix}") for suffix in ("item", "inter", "user"))
+    frame = items.frame.rename({"movie_title": "title", "release_year": "year", "class": "genres"})
+    return replace(items, frame=frame.with_columns(pl.col("genres").str.replace_all(" ", ", "))), events, users
 
 
-def _read_atomic(data: bytes) -> pl.DataFrame:
-    frame = pl.read_csv(data, separator="\t", quote_char=None, infer_schema=False)
-    return frame.rename(lambda name: name.partition(":")[0])
+def _read_atomic(files: SourceFiles, name: str) -> Table:
+    lines = files.read_lines(name)
+    names = [column.partition(":")[0] for column in str(lines.frame[LINE][0]).split("\t")]
+    return split_fields(lines, "\t", names, header=True)
 
 
 def _read_dat(files: SourceFiles) -> _Tables:
@@ -152,18 +147,12 @@ def _from_full_title(items: Table) -> Table:
     return replace(items, frame=frame.drop("full_title"))
 
 
-def _tidy(items: pl.DataFrame | Table) -> pl.DataFrame | Table:
+def _tidy(items: Table) -> Table:
     """`Net, The` -> `The Net`; placeholders such as those of film 267, misspelt in one layout, become nulls."""
-    if isinstance(items, Table):
-        return replace(items, frame=_tidy_frame(items.frame))
-    return _tidy_frame(items)
-
-
-def _tidy_frame(items: pl.DataFrame) -> pl.DataFrame:
     texts = pl.col("title", "year", "genres")
     blank = texts.str.to_lowercase().is_in(["unknown", "unkonwn", "(no genres listed)", ""])
-    items = items.with_columns(pl.when(~blank).then(texts))
-    return items.with_columns(pl.col("title").str.replace(_ARTICLE_LAST, "${2} ${1}${3}"))
+    frame = items.frame.with_columns(pl.when(~blank).then(texts))
+    return replace(items, frame=frame.with_columns(pl.col("title").str.replace(_ARTICLE_LAST, "${2} ${1}${3}")))
 
 
 _LAYOUTS: dict[str, tuple[str, Callable[[SourceFiles], _Tables]]] = {

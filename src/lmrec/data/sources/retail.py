@@ -15,6 +15,7 @@ import polars as pl
 
 from lmrec.data.dataset import Dataset
 from lmrec.data.prices import price_band
+from lmrec.data.sources.checks import require_few_bad
 from lmrec.data.sources.files import open_files
 from lmrec.data.sources.reading import ROW, Table, read_separated, read_table
 from lmrec.data.sources.tables import TablesConfig, read_dataset
@@ -56,7 +57,7 @@ def read_retail(path: Path | str, config: TablesConfig | None = None) -> Dataset
     """
     config = config or TablesConfig()
     lines = _read_lines(Path(path))
-    lines = _check_lines(lines)
+    lines = _check_lines(lines, config.max_bad_share)
     items = _describe_goods(lines)
     lines = _known_customers(lines)
     events = _purchases(lines)
@@ -100,7 +101,7 @@ def _read_lines(path: Path) -> Table:
     return replace(table, frame=table.frame.select(ROW, *renames).rename(renames))
 
 
-def _check_lines(lines: Table) -> Table:
+def _check_lines(lines: Table, max_bad_share: float) -> Table:
     """Numbers and times parsed, item ids made; positions that are no goods left out."""
     text = pl.col("description").cast(pl.String).str.replace_all(r"\s+", " ").str.strip_chars()
     text = pl.when(text.str.len_bytes() > 0).then(text)
@@ -127,13 +128,17 @@ def _check_lines(lines: Table) -> Table:
     seconds, note = _parse_minutes(table.frame["invoice_date"])
     table = replace(table, frame=table.frame.with_columns(seconds.alias(TIMESTAMP))).note(note)
     table = table.set_aside(~pl.col("quantity").is_finite().fill_null(False), "the quantity is not a number")
-    return table.set_aside(pl.col(TIMESTAMP).is_null(), "the invoice date cannot be read")
+    table = table.set_aside(pl.col(TIMESTAMP).is_null(), "the invoice date cannot be read")
+    if table.frame.is_empty():  # what is made of the lines would only say that nothing is left
+        require_few_bad(table, max_bad_share)
+    return table
 
 
 def _parse_minutes(dates: pl.Series) -> tuple[pl.Series, str]:
     """Unix seconds, UTC assumed. Dates with slashes are read in the order, month or day first, that fits more of them."""
     if dates.dtype == pl.String and int(dates.str.contains("/", literal=True).sum()) * 2 > len(dates):
-        clock = dates.str.extract(r"^\s*(\d+/\d+/\d{4} \d+:\d{2})")
+        whole = dates.str.replace(r"^(\s*\d+/\d+/)(\d{2}) ", "${1}20${2} ")  # as Excel writes them in some countries
+        clock = whole.str.extract(r"^\s*(\d+/\d+/\d{4} \d+:\d{2})")
         read = [clock.str.to_datetime(way, time_unit="us", strict=False) for way in _SLASHED]
         best = 0 if read[0].null_count() <= read[1].null_count() else 1
         order = ("month/day/year", "day/month/year")[best]

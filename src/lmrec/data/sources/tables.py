@@ -228,7 +228,8 @@ def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -
         table = checks.parse_numbers(table, RATING, required=False)
     checks.require_few_bad(table, config.max_bad_share)
     same = [USER_ID, _ITEM_IDX, _SECONDS, *([KIND] if KIND in table.columns else [])]
-    table = checks.drop_duplicated_events(table, same)
+    table = checks.drop_duplicated_events(table, [*same, *(name for name in (WEIGHT, RATING) if name in table.columns)])
+    table = checks.join_events(table, same)
     table, weighing = see_kinds(table, config.weighing)
     table = cancel_returned_kinds(drop_kinds(table, weighing), weighing, _SECONDS)
     if config.min_rating is not None:
