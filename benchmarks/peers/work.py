@@ -72,6 +72,12 @@ class Place:
     def split(self) -> Path:
         return self.folder / "split"
 
+    @property
+    def data_fingerprint(self) -> str | None:
+        """Of what was split; None before."""
+        facts = self.split / "facts.json"
+        return str(read_json(facts)["data_fingerprint"]) if facts.exists() else None
+
     def search(self, system: str) -> Path:
         return self.kept / "searches" / self.cell.name / f"{system}.json"
 
@@ -95,9 +101,12 @@ def is_searched(place: Place, system: str, n_trials: int) -> bool:
 
 
 def trials_of(place: Place, system: str) -> list[dict[str, Any]]:
-    """The settings that were tried so far, with what validation said of them."""
+    """The settings that were tried so far on these data, with what validation said of them."""
     path = place.search(system)
-    return list(read_json(path)["trials"]) if path.exists() else []
+    if not path.exists():
+        return []
+    kept, data = read_json(path), place.data_fingerprint
+    return list(kept["trials"]) if data in (None, kept["data_fingerprint"]) else []
 
 
 def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None:
@@ -110,8 +119,8 @@ def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None
         for form in place.cell.protocol.forms
     }
     place.search(system).parent.mkdir(parents=True, exist_ok=True)
-    write_json(place.search(system), {"n_trials": len(trials), "best": best, "trials": trials})
-
+    kept = {"data_fingerprint": place.data_fingerprint, "best": best, "trials": trials}
+    write_json(place.search(system), kept)
     for form in place.cell.protocol.forms:
         for _, row in place.rows(form, system):
             settings = read_facts(row)["settings"]

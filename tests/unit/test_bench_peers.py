@@ -23,7 +23,7 @@ from benchmarks.peers.exchange import measure_handed_over, write_split
 from benchmarks.peers.kept import KS, METRICS, load_row, save_row
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.spaces import draw_settings
-from benchmarks.peers.work import Effort, Place
+from benchmarks.peers.work import Effort, Place, is_searched
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import RunFolder
 from lmrec.errors import DataError, InputError, LmrecError
@@ -181,7 +181,8 @@ def test_a_rival_is_searched_on_validation_and_leaves_a_row_for_each_form(
     steps.run_inside(place, name, EFFORT)
     search = read_json(place.search(name))
     fits = [{k: v for k, v in one["settings"].items() if k not in INSIDE[name].asked} for one in search["trials"]]
-    assert search["n_trials"] == len(fits)
+    assert len(search["trials"]) == len(fits)
+    assert search["data_fingerprint"] == prepared.dataset.fingerprint
     assert len({json.dumps(one, sort_keys=True) for one in fits}) <= EFFORT.trials + len(INSIDE[name].fits_of_product)
     for form in ("x", "i"):
         best = max(trial["validation"][form] for trial in search["trials"])
@@ -484,3 +485,12 @@ def test_new_items_first_changes_no_order_among_new_or_known_ones(prepared: Prep
     np.testing.assert_array_equal(first[:, is_new], plain[:, is_new])
     np.testing.assert_array_equal(np.argsort(first[:, ~is_new], axis=1), np.argsort(plain[:, ~is_new], axis=1))
     assert [INSIDE["content_new"].is_asked(protocol) for protocol in ("P1", "P4")] == [False, True]
+
+
+def test_a_search_on_other_data_counts_for_nothing(place: Place, prepared: Prepared, tmp_path: Path) -> None:
+    steps.run_inside(place, "popularity", EFFORT)
+    assert is_searched(place, "popularity", 1)
+    other = replace(place, work=tmp_path)
+    other.split.mkdir(parents=True)
+    (other.split / "facts.json").write_text('{"data_fingerprint": "another"}')
+    assert not is_searched(other, "popularity", 1)
