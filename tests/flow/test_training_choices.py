@@ -160,7 +160,7 @@ def test_every_pair_is_among_the_sets_of_the_test_above() -> None:
         (["adversarial.radius=0.1"], "adversarial.radius is 0.1, .* without an adversarial.kind"),
         (["adversarial.kind=fgm", "adversarial.steps=3"], "without adversarial.kind 'pgd', 'freelb' or 'smart'"),
         (["training.snapshots=4"], "training.frozen_epochs is 10, and must be a multiple of it"),
-        (["training.snapshots=2", "training.patience=9", "training.refit=false"], "comes from the second stage"),
+        (["training.snapshots=2", "training.refit=false"], "comes from the second stage"),
         (["training.ema=1"], "training.ema = 1"),
     ],
 )

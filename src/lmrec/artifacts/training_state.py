@@ -15,6 +15,7 @@ _COUNTERS = (
     *("fingerprint", "stage", "epoch", "step", "loss_sum", "n_bad"),
     *("best_metric", "best_stage", "best_epoch", "frozen_metric", "frozen_epoch", "tuned_metric", "n_averaged"),
 )
+_GENERATORS = ("rng", "device_rng")
 _TENSORS = ("weights", "moments", "averaged", "snapshots", "best", "frozen_best", "tuned_best")
 
 
@@ -25,7 +26,7 @@ class TrainingState:
     weights: as they are now. moments: the optimizer's tensors. best: the best weights so far. frozen_best: the towers'
     best of the first stage; tuned_best: towers and text vectors, best of the second. averaged: the moving average of this
     stage's weights, after `n_averaged` steps. snapshots: weights at the ends of its cycles, "0/..." first.
-    rng: torch's generator.
+    rng, device_rng: torch's generators, the CPU's and CUDA's.
     """
 
     fingerprint: str
@@ -49,6 +50,7 @@ class TrainingState:
     frozen_best: "dict[str, Tensor]" = field(default_factory=dict)
     tuned_best: "dict[str, Tensor]" = field(default_factory=dict)
     rng: "Tensor | None" = None
+    device_rng: "Tensor | None" = None
 
     def start_stage(self, number: int) -> None:
         self.stage, self.epoch, self.step, self.loss_sum, self.n_bad = number, 0, 0, 0.0, 0
@@ -75,8 +77,7 @@ def save_training_state(folder: Path, state: TrainingState) -> None:
     from safetensors.torch import save_file
 
     tensors = {f"{part}/{name}": value for part in _TENSORS for name, value in getattr(state, part).items()}
-    if state.rng is not None:
-        tensors["rng"] = state.rng
+    tensors |= {name: value for name in _GENERATORS if (value := getattr(state, name)) is not None}
     with replaced_folder(folder) as fresh:
         save_file({name: value.contiguous().clone() for name, value in tensors.items()}, fresh / "state.safetensors")
         write_json(fresh / "state.json", {name: getattr(state, name) for name in _COUNTERS})
@@ -108,8 +109,8 @@ def load_training_state(folder: Path, fingerprint: str) -> TrainingState:
             f"{folder / 'state.safetensors'} is damaged ({error}). Fit into a new folder, without --resume"
         ) from error
     for name, value in tensors.items():
-        if name == "rng":
-            state.rng = value
+        if name in _GENERATORS:
+            setattr(state, name, value)
         else:
             part, _, rest = name.partition("/")
             getattr(state, part)[rest] = value

@@ -36,6 +36,7 @@ from lmrec.models.reading import TextReader, Way, build_reader, checkpoint_layer
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import Progress
 from lmrec.training.batches import TrainBatch, take_targets
+from lmrec.training.generators import generators, generators_at, set_generators
 from lmrec.training.losses import FullSoftmax, Objective
 from lmrec.training.objectives import Asked, Seen
 from lmrec.training.perturb import AdversarialConfig, Ball, adversarial_losses
@@ -176,7 +177,7 @@ class Learner(nn.Module):
     def _under_attack(self, batch: TrainBatch, rng: np.random.Generator, attack: AdversarialConfig) -> Iterator[Tensor]:
         """The losses of `perturb.adversarial_losses` with shifts of the items' text vectors."""
         text_vec = self._drawn_texts(rng)
-        alike = Alike(text_vec.device, rng)
+        alike = Alike(rng)
 
         def loss_at(shift: Tensor) -> Tensor:
             with alike.again() as same:
@@ -196,7 +197,7 @@ class Learner(nn.Module):
         """The losses of `perturb.adversarial_losses` with shifts of the word embeddings of histories."""
         assert self.encoder is not None
         text_vec, tokens = self._watched_cache(), self._tokens_of_histories(batch)
-        alike = Alike(text_vec.device, rng)
+        alike = Alike(rng)
 
         def loss_at(shift: Tensor) -> Tensor:
             with alike.again() as same:
@@ -273,11 +274,15 @@ class Learner(nn.Module):
                 self.text_vec[places] = fresh.detach()
         else:
             yield from self._pass_on_attacked(drawn, rng)
-        if self.start_pull is not None and self.encoder is not None:
-            yield self.start_pull(self.encoder)
         self.text_grad.zero_()
-        if self.encoder is not None and self.encoder.allocation is not None:
-            yield self.encoder.allocation.penalty()
+
+    def penalties(self) -> Iterator[Tensor]:
+        """What the language model's weights are charged beside the loss, for one batch of it. Call backward on each."""
+        if self.encoder is not None:
+            if self.start_pull is not None:
+                yield self.start_pull(self.encoder)
+            if self.encoder.allocation is not None:
+                yield self.encoder.allocation.penalty()
 
     def _due(self, drawn: DrawnItems, rows: IntArray) -> tuple[Tensor, Tensor]:
         """Where these rows stand, and the gradient (M, Dt) that the language model is to get for them."""
@@ -293,7 +298,7 @@ class Learner(nn.Module):
         assert self.encoder is not None
         encoder, device = self.encoder, self.text_vec.device
         way = Way(self.encoder_config.batch_tokens, device, self.autocast)
-        alike, asked_last = Alike(device, rng), self.text_vec
+        alike, asked_last = Alike(rng), self.text_vec
         for rows, tokens in self._drawn_tokens(drawn.item_idx, rng):
             ids, mask = (tensor.to(device) for tensor in pad_tokens(tokens))
             places, gradient = self._due(drawn, rows)
@@ -412,17 +417,21 @@ def read_items(item_vec: Tensor, batch: TrainBatch) -> tuple[Tensor, Tensor]:
 class Alike:
     """Passes that draw alike: the same dropout and the same negatives in each, until `move_on`."""
 
-    def __init__(self, device: torch.device, rng: np.random.Generator) -> None:
-        self.device, self.rng = device, copy.deepcopy(rng)
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = copy.deepcopy(rng)
+        self._before = self._behind = generators()
 
     @contextmanager
     def again(self) -> Iterator[np.random.Generator]:
         """The context of a pass: torch's generators start as they stood, and so does the one it yields."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with generators_at(self._before):
             yield copy.deepcopy(self.rng)
+            self._behind = generators()
 
     def move_on(self) -> None:
-        torch.rand((), device=self.device)
+        """The next pass draws what comes behind the last one. A step less far, and both would draw nearly the same."""
+        set_generators(self._behind)
+        self._before = self._behind
 
 
 def one_target_a_window(batch: TrainBatch, rng: np.random.Generator) -> TrainBatch:

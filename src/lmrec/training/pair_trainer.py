@@ -22,6 +22,7 @@ from lmrec.models.pair_adapter import attach_pair_lora, learnt_weights, parts_on
 from lmrec.models.precision import autocast
 from lmrec.progress import Bar, progress_bar
 from lmrec.text.pairs import PairTokens
+from lmrec.training.generators import generators, set_generators
 from lmrec.training.optimizer import (
     learning_rate_factor,
     moments_of,
@@ -94,7 +95,7 @@ class PairTrainer:
             put_learnt_weights(self.model, resumed.weights)
             restore_moments(optimizer, resumed.moments)
             assert resumed.rng is not None
-            torch.set_rng_state(resumed.rng)
+            set_generators((resumed.rng, resumed.device_rng))
         else:
             self.state.start_stage(0)
         with progress_bar("train reranker", self.show) as bar:
@@ -176,7 +177,7 @@ class PairTrainer:
     def _save(self, optimizer: Any) -> None:
         self.state.weights = learnt_weights(self.model)
         self.state.moments = moments_of(optimizer)
-        self.state.rng = torch.get_rng_state()
+        self.state.rng, self.state.device_rng = generators()
         save_training_state(self.state_folder, self.state)
 
     def _resumed(self) -> TrainingState | None:

@@ -35,6 +35,7 @@ from lmrec.models.encoder import TextEncoder, pad_tokens, unique_rows
 from lmrec.models.language import LanguageModel
 from lmrec.models.reading import Way
 from lmrec.progress import Bar
+from lmrec.training.generators import generators, set_generators
 from lmrec.training.optimizer import (
     learning_rate_factor,
     moments_of,
@@ -295,7 +296,8 @@ class Place:
         if self.folder is None:
             return
         weights = {name: value.detach() for name, value in module.state_dict().items()}
-        now = replace(self.state, weights=weights, moments=moments_of(optimizer), rng=torch.get_rng_state())
+        rng, device_rng = generators()
+        now = replace(self.state, weights=weights, moments=moments_of(optimizer), rng=rng, device_rng=device_rng)
         save_training_state(self.folder, now)
 
     def take_up(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -304,7 +306,7 @@ class Place:
             return
         module.load_state_dict(self.state.weights)
         restore_moments(optimizer, self.state.moments)
-        torch.set_rng_state(self.state.rng)
+        set_generators((self.state.rng, self.state.device_rng))
         self.state.weights, self.state.moments, self.state.rng = {}, {}, None
 
 

@@ -36,22 +36,30 @@ class RateSweep:
 def sweep_rates(step: Callable[[float], float], low: float, high: float, n_steps: int) -> RateSweep:
     """Take `n_steps` steps of rates from low to high; `step` takes one of a rate and returns the loss after it.
 
-    It ends early where the loss is no number, or twice what it was at first.
+    It ends early where the loss is no number, or twice what it was at first. Raises InputError for a range that is none, and
+    where the very first loss is no number.
     """
-    if not 0 < low < high:
-        raise InputError(f"rates go from {low:g} to {high:g}: the first must be above 0 and below the last")
-    if n_steps < _FEWEST:
-        raise InputError(f"{n_steps} steps make no curve: ask for at least {_FEWEST}")
+    check_sweep(low, high, n_steps)
     rates, losses = list[float](), list[float]()
     for rate in np.geomspace(low, high, n_steps).tolist():
         loss = step(rate)
         if not np.isfinite(loss):
+            if not rates:
+                raise InputError(f"the loss is {loss} after a step at the first rate, {rate:g}. Begin lower (--low)")
             break
         rates.append(rate)
         losses.append(loss)
         if loss > _BLOWN_UP * losses[0]:
             break
     return RateSweep(tuple(rates), tuple(losses), suggest_rate(rates, losses))
+
+
+def check_sweep(low: float, high: float, n_steps: int) -> None:
+    """Raises InputError for rates that cannot be swept."""
+    if not 0 < low < high:
+        raise InputError(f"rates go from {low:g} to {high:g}: the first must be above 0 and below the last")
+    if n_steps < _FEWEST:
+        raise InputError(f"{n_steps} steps make no curve: ask for at least {_FEWEST}")
 
 
 def smooth_losses(losses: Sequence[float]) -> FloatArray:

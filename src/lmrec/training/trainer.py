@@ -30,6 +30,7 @@ from lmrec.progress import Bar, progress_bar
 from lmrec.training.averaging import average_decay, average_in
 from lmrec.training.batches import TrainBatch
 from lmrec.training.cost import StageCost, count_trainable
+from lmrec.training.generators import generators, set_generators
 from lmrec.training.learner import Learner, Regime
 from lmrec.training.optimizer import (
     OptimizerKind,
@@ -109,7 +110,11 @@ class TrainingConfig(BaseModel):
         ge=0,
         description="Seed of the towers' first weights; unset: training.seed. Runs that share it can be made a soup.",
     )
-    patience: int = Field(default=3, ge=1, description="Epochs without a better validation metric before a stage ends.")
+    patience: int = Field(
+        default=3,
+        ge=1,
+        description="Epochs without a better validation metric before a stage ends; one with snapshots goes on to its end.",
+    )
     validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where this machine computes it faster, else fp32."
@@ -163,11 +168,6 @@ def check_snapshots(config: TrainingConfig, refits: bool) -> None:
         (epochs < n or epochs % n, f"training.frozen_epochs is {epochs}, and must be a multiple of it"),
         (config.schedule != "cosine", f"each cycle is a cosine, and training.schedule is '{config.schedule}'"),
         (config.ema is not None, "training.ema averages over the ends of cycles, which are to differ"),
-        (
-            config.patience * n < epochs,
-            f"training.patience is {config.patience}, and must reach over the {epochs // n} epochs of a cycle, in which "
-            "validation falls before it rises",
-        ),
         (
             config.tuned_epochs and not refits,
             "what is served comes from the second stage: set training.refit, or training.tuned_epochs to 0",
@@ -267,6 +267,15 @@ class Trainer:
                 n_steps = -(-len(self.batches(number, 0)) // config.accumulate)
                 encoder.allocation.begin(stage.n_epochs * self._encoder_steps(n_steps))
 
+    def _n_gathered(self, step: int, per_epoch: int) -> int:
+        """Of how many steps' losses the language model has the gradient in this one; 0 where it does not step."""
+        if self.learner.towers.user_model is None:
+            return (
+                1  # histories are read with it in each; the items' share, which comes more rarely, is charged for there
+            )
+        interval = self.config.encoder_interval
+        return step % interval + 1 if (step + 1) % interval == 0 or step + 1 == per_epoch else 0
+
     def _encoder_steps(self, n_steps: int) -> int:
         """How often the language model steps in a second stage's epoch of so many steps; one that histories are read with
         steps each time."""
@@ -284,7 +293,8 @@ class Trainer:
             self._load(state.weights)
             restore_moments(optimizer, state.moments)
             if state.rng is not None:
-                torch.set_rng_state(state.rng)
+                set_generators((state.rng, state.device_rng))
+            state.averaged = {name: value.to(self.accelerator.device) for name, value in state.averaged.items()}
         optimizer = self.accelerator.prepare(optimizer)
         if config.ema is not None and not state.averaged:
             state.averaged = {name: weight.detach().clone() for name, weight in self._learning(stage).items()}
@@ -294,7 +304,8 @@ class Trainer:
             count_trainable(self.learner.towers), count_trainable(self.learner.encoder) if tuned else 0
         )
         with progress_bar(self.label or f"train, {stage.regime} PLM", self.show) as bar:
-            while state.epoch < stage.n_epochs and state.n_bad < config.patience:
+            # Within a cycle validation falls before it rises, and each has a snapshot at its end.
+            while state.epoch < stage.n_epochs and (stage.n_cycles or state.n_bad < config.patience):
                 batches = self.batches(number, state.epoch)
                 # The first epoch's size stands for all, also after a resume: windows are cut anew, so others may differ.
                 first = batches if n_steps or not state.epoch else self.batches(number, 0)
@@ -334,6 +345,9 @@ class Trainer:
                 draw = np.random.default_rng((config.seed, state.stage, state.epoch, step))
                 for surrogate in self.learner.pass_on(draw):
                     self.accelerator.backward(surrogate)
+            if stage.regime == "tuned" and (n_gathered := self._n_gathered(step, per_epoch)):
+                for penalty in self.learner.penalties():
+                    self.accelerator.backward(n_gathered * penalty)
             # Each by itself: the language model's gradients come rarely and large, and must not shrink the towers'.
             for part in (self.learner.towers, self.learner.encoder):
                 if part is not None:
@@ -421,7 +435,7 @@ class Trainer:
     def _save(self, optimizer: Any) -> None:
         self.state.weights = self._weights()
         self.state.moments = moments_of(optimizer)
-        self.state.rng = torch.get_rng_state()
+        self.state.rng, self.state.device_rng = generators()
         save_training_state(self.state_folder, self.state)
 
 

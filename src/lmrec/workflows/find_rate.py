@@ -17,7 +17,7 @@ from lmrec.recipe import Recipe
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
 from lmrec.training.optimizer import build_optimizer, layer_rates, parameter_groups, set_learning_rate
-from lmrec.training.rate_finder import RateSweep, sweep_rates
+from lmrec.training.rate_finder import RateSweep, check_sweep, sweep_rates
 from lmrec.training.trainer import Stage, Trainer, beside_encoder
 from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import batch_source, begin_learning
@@ -75,6 +75,10 @@ def find_rate(
         raise InputError(
             "this recipe tunes no language model (training.tuned_epochs, encoder.train, item.source): there is no rate to find"
         )
+    first, last, n_usual = _RANGES[part]
+    low, high = first if low is None else low, last if high is None else high
+    n_steps = n_usual if n_steps is None else n_steps
+    check_sweep(low, high, n_steps)
     learner = begin_learning(recipe, prepared, show).learner
     batches = batch_source(recipe, prepared.split.train, prepared.dataset.impressions)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,8 +88,6 @@ def find_rate(
         n_first = min(_FIRST_EPOCHS, recipe.training.frozen_epochs) if part == "language-model" else 0
         if n_first:
             trainer.run([Stage("frozen", n_first, recipe.training.learning_rate, 0.0)], resume=False)
-    first, last, n_usual = _RANGES[part]
-    low, high, n_steps = low or first, high or last, n_steps or n_usual
     make = tower_step if part == "towers" else encoder_step
     with progress_bar(f"find rate, {part}", show) as bar:
         steps = count(1)
@@ -158,6 +160,8 @@ def encoder_step(
                 torch.autograd.backward(loss / config.accumulate)
         for surrogate in learner.pass_on(np.random.default_rng(next(draws))):
             torch.autograd.backward(surrogate)
+        for penalty in learner.penalties():
+            torch.autograd.backward(interval * penalty)
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), config.max_grad_norm)
         optimizer.step()
         learner.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from lmrec.fields import FloatArray, Ragged
 from lmrec.models.reading import Way, WholeReader
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import (
+    Alike,
     DrawnItems,
     Learner,
     draw_items,
@@ -324,3 +325,18 @@ def test_nothing_of_a_pass_is_kept_where_histories_are_read_in_several(
             encode_histories(encoder, world_tokens, torch.device("cpu"), n_tokens)
         kept[n_tokens] = sum(saved)
     assert kept[12] < kept[4096] / 10
+
+
+def test_passes_alike_draw_the_same_and_the_next_ones_draw_what_comes_behind() -> None:
+    """Not nearly the same, moved on by one: what is dropped of item i would be what was dropped of item i + 1."""
+    torch.manual_seed(3)
+    alike, drawn = Alike(np.random.default_rng(0)), list[list[float]]()
+    for _ in range(3):
+        for _ in range(2):
+            with alike.again() as rng:
+                drawn.append(torch.rand(50).tolist())
+                assert rng.random() == np.random.default_rng(0).random()
+        alike.move_on()
+    assert [drawn[at] == drawn[at + 1] for at in (0, 2, 4)] == [True] * 3
+    torch.manual_seed(3)
+    assert drawn[0] + drawn[2] + drawn[4] == torch.rand(150).tolist()

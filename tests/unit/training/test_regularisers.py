@@ -156,8 +156,8 @@ def test_the_pull_to_pretrained_weights_holds_them_back(
         for batch in world_batches(1, 0)[:4]:
             for _ in range(3):
                 torch.autograd.backward(learner(batch, np.random.default_rng(0)))
-                for surrogate in learner.pass_on(np.random.default_rng(0)):
-                    torch.autograd.backward(surrogate)
+                for charged in (*learner.pass_on(np.random.default_rng(0)), *learner.penalties()):
+                    torch.autograd.backward(charged)
                 optimizer.step()
                 optimizer.zero_grad()
         moved[strength] = sum(
