@@ -110,13 +110,52 @@ def test_a_bad_trial_is_stopped_and_choices_that_do_not_go_together_are_counted(
     assert (found.best["user_model.heads"], found.best["item.width"]) != (4, 18)
 
 
+def test_a_trial_that_learns_nothing_ends_and_the_search_goes_on(
+    world_folder: Path, quick_choices: list[str], tmp_path: Path
+) -> None:
+    diverging = ["training.optimizer=sgd", "training.max_grad_norm=1e9", "head.kind=dot", "tune.trials=4"]
+    space = 'tune.space={"training.learning_rate" = {choices = [1e8, 1e-3]}}'
+    choices = [
+        *quick_choices,
+        *diverging,
+        space,
+        "tune.sampler=random",
+        "encoder.train=none",
+        "training.frozen_epochs=2",
+    ]
+    recipe = load_recipe(overrides=[*choices, "training.validation_cases=20"])
+    prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+    found = tune_recipe(prepared, recipe, tmp_path / "study", show=False)
+    assert (found.n_whole + found.n_refused, found.best["training.learning_rate"]) == (4, 1e-3)
+    assert found.n_refused > 0
+
+
+def test_what_one_worker_was_stopped_in_is_asked_again_not_what_another_has_begun_since(
+    prepared: Prepared, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+
+    def meanwhile(*args: Any, **named: Any) -> Any:
+        other = optuna.load_study(study_name="lmrec", storage=f"sqlite:///{tmp_path}/study/study.db")
+        other.ask().suggest_float("training.learning_rate", 1e-6, 1e-1, log=True)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(tune, "fit_run", meanwhile)
+    with pytest.raises(Interrupted):
+        tune_recipe(prepared, recipe, tmp_path / "study", show=False)
+    study = optuna.load_study(study_name="lmrec", storage=f"sqlite:///{tmp_path}/study/study.db")
+    stopped, running, waiting = study.trials
+    assert (running.state.name, waiting.state.name) == ("RUNNING", "WAITING")
+    assert waiting.system_attrs["fixed_params"] == stopped.params != running.params
+
+
 def test_two_workers_on_one_study_finish_the_asked_number_of_trials_together(
     world_folder: Path, quick_choices: list[str], tmp_path: Path
 ) -> None:
     """Two processes of the real command line, started at once. Each trial is made by one of them; as docs/tuning/search.md
     says, the one that is at work when the last is done may add one."""
     words = ["--items", world_folder / "items.csv", "--interactions", world_folder / "events.csv"]
-    words += ["--out", tmp_path / "study", "--trials", 6, "--quiet", "--json"]
+    words += ["--out", tmp_path / "study", "--trials", 6, "--confirm", 1, "--quiet", "--json"]
     more = ["encoder.train=none", "split.validation=0.05", "training.validation_cases=20", "tune.prune=false"]
     more += ['tune.space={"training.learning_rate" = {low = 1e-4, high = 1e-1, log = true}}', "tune.startup=9"]
     words += [word for choice in [*quick_choices, *more] for word in ("--set", choice)]
@@ -139,6 +178,10 @@ def test_two_workers_on_one_study_finish_the_asked_number_of_trials_together(
     best = study.best_value
     found = [json.loads(out) for out, _ in told]
     assert best in [one["best_value"] for one in found]
+    assert [one["confirmed"]["seeds"] for one in found] == [[1], [1]]
+    for name in ("given", "found"):
+        record = json.loads((tmp_path / "study" / "confirm" / f"{name}-1" / "run.json").read_text())
+        assert record["status"] == "trained"
     assert not list((tmp_path / "study").glob(".trial-*"))
 
 

@@ -142,8 +142,7 @@ class Reranker:
             self._known.clear()
             unknown = texts
         if unknown:
-            lead = " " if self.description.form == "likelihood" else ""  # a word inside a text begins with a space
-            parts = tokenize_parts(self.loaded[1], [lead + text for text in unknown])
+            parts = tokenize_parts(self.loaded[1], unknown, self.description.layout.lead)
             self._known.update((text, parts[at]) for at, text in enumerate(unknown))
         return Ragged.from_rows([self._known[text] for text in texts])
 

@@ -20,17 +20,21 @@ if TYPE_CHECKING:
 HISTORY: Final = "{history}"
 ITEM: Final = "{item}"
 DEFAULT_PROMPT: Final = "Liked, newest first: {history}\nCandidate: {item}\nWould they choose it, yes or no?\nAnswer:"
-NEXT_PROMPT: Final = "Liked, newest first: {history}\nNext:{item}"  # for the likelihood of an item; a space begins it
+NEXT_PROMPT: Final = "Liked, newest first: {history}\nNext: {item}"  # for the likelihood of an item
 
 
 @dataclass(frozen=True)
 class PairLayout:
-    """Token ids around the two parts of a pair, and between two items of a history. Saved with the model that learnt it."""
+    """Token ids around the two parts of a pair, and between two items of a history. Saved with the model that learnt it.
+
+    lead: what stands before every part's own text, so that its words begin as they do inside a text.
+    """
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     after: tuple[int, ...]
     separator: tuple[int, ...]
+    lead: str = ""
 
     @property
     def n_fixed(self) -> int:
@@ -70,24 +74,33 @@ def split_prompt(prompt: str) -> tuple[str, str, str]:
 
 def build_layout(tokenizer: "PreTrainedTokenizerBase", history_separator: str, prompt: str = "") -> PairLayout:
     """prompt: words with {history} and {item}; empty: the special tokens of a BERT-type tokenizer, or DEFAULT_PROMPT."""
-    separator = _ids(tokenizer, history_separator)
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     is_bert_type = isinstance(cls, int) and isinstance(sep, int)
     if is_bert_type and not prompt:
-        return PairLayout((int(cls),), (int(sep),), (int(sep),), separator)
-    before, between, after = (_ids(tokenizer, words) for words in split_prompt(prompt or DEFAULT_PROMPT))
+        return PairLayout((int(cls),), (int(sep),), (int(sep),), _ids(tokenizer, history_separator))
+    lead = _lead_of(tokenizer)
+    before, between, after = split_prompt(prompt or DEFAULT_PROMPT)
+    # The blank before a part belongs to its first word: by itself it would be a token that no text has there.
+    ahead = [words.rstrip(" ") if lead else words for words in (before, between, history_separator)]
+    starts, middle, separator, ends = (_ids(tokenizer, words) for words in (*ahead, after))
     if is_bert_type:
-        return PairLayout((int(cls), *before), between, (*after, int(sep)), separator)
+        return PairLayout((int(cls), *starts), middle, (*ends, int(sep)), separator, lead)
     first = tokenizer.bos_token_id
     begins = tokenizer("a")["input_ids"][:1] == [first]  # some GPT-type models want a first token, some know none
-    return PairLayout((*((int(first),) if begins else ()), *before), between, after, separator)
+    return PairLayout((*((int(first),) if begins else ()), *starts), middle, ends, separator, lead)
 
 
-def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> Ragged:
-    """Token ids of texts that will stand inside a row: no special tokens, nothing cut."""
+def _lead_of(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """A blank, where a word behind others is another token than by itself (byte-level tokenizers, of most GPT types)."""
+    inside, alone = _ids(tokenizer, "a b"), _ids(tokenizer, "b")
+    return " " if inside[-len(alone) :] != alone else ""
+
+
+def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], lead: str = "") -> Ragged:
+    """Token ids of texts that will stand inside a row, behind the layout's `lead`: no special tokens, nothing cut."""
     rows: list[list[int]] = []
     for start in range(0, len(texts), 4096):
-        batch = list(texts[start : start + 4096])
+        batch = [f"{lead}{text}" if text else text for text in texts[start : start + 4096]]
         rows += tokenizer(batch, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return Ragged.from_rows(rows)
 

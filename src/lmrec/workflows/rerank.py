@@ -152,8 +152,10 @@ def _teach(
     untaught = _untaught(recipe, recommender, split)
     model, tokenizer = untaught.loaded
     description = untaught.description
-    item_tokens = tokenize_parts(tokenizer, texts)
-    check_room(description.layout, config.max_tokens, item_tokens, tokenize_parts(tokenizer, _said_of_all(recommender)))
+    lead = description.layout.lead
+    item_tokens = tokenize_parts(tokenizer, texts, lead)
+    said = tokenize_parts(tokenizer, _said_of_all(recommender), lead)
+    check_room(description.layout, config.max_tokens, item_tokens, said)
     ratings = ratings_of(description)
     validation, _ = held_out(recommender.interactions, recommender.catalog.n_items, recipe.split)
 
@@ -175,7 +177,7 @@ def _teach(
     else:
 
         def tokens_of(pairs: Pairs) -> LabelledPairs:
-            people = tokenize_parts(tokenizer, pairs.history.words)
+            people = tokenize_parts(tokenizer, pairs.history.words, lead)
             rows = join_pairs(
                 description.layout, item_tokens, pairs.history, pairs.candidates, config.max_tokens, people
             )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lmrec.artifacts.files import write_text
 from lmrec.artifacts.lock import locked
 from lmrec.artifacts.run import RunFolder
-from lmrec.errors import InputError, Interrupted, MissingExtraError, RecipeError, RunFolderError
+from lmrec.errors import InputError, Interrupted, MissingExtraError, RecipeError, RunFolderError, TrainingError
 from lmrec.evaluation.search_charts import TrialPoint, draw_history, draw_importance
 from lmrec.idle import unheard
 from lmrec.models.fusion import COLLABORATIVE
@@ -226,7 +226,7 @@ def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
     if folder.exists() and not (folder / "study.lock").exists() and any(folder.iterdir()):
         raise RunFolderError(f"'{folder}' exists and holds no study. Choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what ends a trial is told here, without its traceback
     config = recipe.tune
     with locked(folder / "study.lock", "search", wait=True):  # workers that start together make its tables once
         storage = optuna.storages.RDBStorage(
@@ -260,15 +260,17 @@ def _build_sampler(config: TuneConfig, seed: int) -> "BaseSampler":
 
 def _search(study: "Study", recipe: Recipe, prepared: Prepared, folder: Path, show: bool) -> None:
     """Trial after trial until enough are done; a stopped one is asked again first by the next call."""
-    n_wanted = recipe.tune.trials
-    objective = _objective_of(recipe, prepared, folder)
+    n_wanted, asked = recipe.tune.trials, list[dict[str, Any]]()
+    objective = _objective_of(recipe, prepared, folder, asked)
     with progress_bar("tune", show) as bar:
         while (n_done := len(_trials(study, "COMPLETE", "PRUNED"))) < n_wanted:
             bar(n_done, n_wanted)
+            asked.clear()
             try:
                 study.optimize(objective, n_trials=1)
             except (Interrupted, KeyboardInterrupt):
-                study.enqueue_trial(study.trials[-1].params)
+                if asked:  # other workers may have begun others since
+                    study.enqueue_trial(asked[-1])
                 raise Interrupted(_stopped(study)) from None
             whole = _trials(study, "COMPLETE")
             if whole:
@@ -283,13 +285,17 @@ def _refused_for_one_reason(study: "Study") -> bool:
     return len(reasons) >= _REFUSED_ALIKE and None not in reasons and len({*reasons}) == 1
 
 
-def _objective_of(recipe: Recipe, prepared: Prepared, folder: Path) -> Callable[["Trial"], float]:
+def _objective_of(
+    recipe: Recipe, prepared: Prepared, folder: Path, asked: list[dict[str, Any]]
+) -> Callable[["Trial"], float]:
+    """asked: gets the parameters of each trial when it begins."""
     import optuna
 
     def objective(trial: "Trial") -> float:
         # A stream for each trial: workers do not repeat each other, and a resumed search goes on as it would have.
         trial.study.sampler = _build_sampler(recipe.tune, recipe.training.seed + trial.number)
         values = suggest(trial, recipe.tune.searched)
+        asked.append(dict(trial.params))
 
         def watch(row: dict[str, Any]) -> None:
             if "validation" not in row:
@@ -305,9 +311,8 @@ def _objective_of(recipe: Recipe, prepared: Prepared, folder: Path) -> Callable[
                 fitted = fit_run(
                     None, None, out=Path(place) / "run", recipe=chosen, show=False, prepared=prepared, watch=watch
                 )
-        except (
-            RecipeError
-        ) as error:  # some is known only once model and data are there, such as how many layers there are
+        # Some is known only once model and data are there, such as how many layers there are; some rates learn nothing.
+        except (RecipeError, TrainingError) as error:
             trial.set_user_attr("refused", str(error))
             raise optuna.TrialPruned from None
         assert fitted.training.best_metric is not None, "there is a validation part"
@@ -348,7 +353,10 @@ def _confirm(given: Recipe, found: Recipe, prepared: Prepared, folder: Path, n_s
         for seed in seeds:
             for name, recipe in (("given", given), ("found", found)):
                 seeded = with_choices(recipe, {"training.seed": seed})
-                values[name].append(_fit_and_judge(seeded, prepared, folder / f"{name}-{seed}"))
+                out = folder / f"{name}-{seed}"
+                folder.mkdir(parents=True, exist_ok=True)
+                with locked(out.with_suffix(".lock"), "confirm", wait=True):  # another worker may be at it
+                    values[name].append(_fit_and_judge(seeded, prepared, out))
                 bar(len(values["given"]) + len(values["found"]), 2 * n_seeds)
     return Confirmation(seeds, tuple(values["given"]), tuple(values["found"]))
 

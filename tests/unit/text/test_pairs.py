@@ -4,11 +4,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
 from lmrec.errors import RecipeError
 from lmrec.fields import Ragged
 from lmrec.text.pairs import (
     DEFAULT_PROMPT,
+    NEXT_PROMPT,
     PairLayout,
     build_layout,
     join_pairs,
@@ -20,8 +27,6 @@ from lmrec.text.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from transformers import PreTrainedTokenizerFast
 
 LAYOUT = PairLayout(before=(2,), between=(3,), after=(4,), separator=(9,))
 PARTS = Ragged.from_rows([[10, 11], [20], [30, 31, 32], [40, 41]])
@@ -97,7 +102,7 @@ def test_nothing_known_is_an_empty_history() -> None:
 
 
 def test_special_tokens_for_a_bert_type_and_a_prompt_for_a_gpt_type(
-    tiny_tokenizer: "PreTrainedTokenizerFast", tiny_gpt: "Path"
+    tiny_tokenizer: PreTrainedTokenizerFast, tiny_gpt: "Path"
 ) -> None:
     bert = build_layout(tiny_tokenizer, " | ")
     assert (bert.before, bert.between, bert.after) == ((2,), (3,), (3,))
@@ -111,10 +116,29 @@ def test_special_tokens_for_a_bert_type_and_a_prompt_for_a_gpt_type(
     assert list(gpt.after) == tokenizer(after, add_special_tokens=False)["input_ids"]
 
 
-def test_a_prompt_of_ones_own_stands_between_the_special_tokens(tiny_tokenizer: "PreTrainedTokenizerFast") -> None:
+def test_a_prompt_of_ones_own_stands_between_the_special_tokens(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     layout = build_layout(tiny_tokenizer, " | ", "a {history} b {item} c")
     a, b, c = (tiny_tokenizer.convert_tokens_to_ids(letter) for letter in "abc")
     assert (layout.before, layout.between, layout.after) == ((2, a), (b,), (c, 3))
+
+
+@pytest.mark.parametrize("prompt", [DEFAULT_PROMPT, NEXT_PROMPT, "Liked: {history}. Next: {item}?"])
+def test_a_byte_level_tokenizer_reads_a_row_as_it_reads_the_whole_text(prompt: str) -> None:
+    words = [
+        *"Liked,newest first:Next Candidate Would they choose it yes or no Answer lamp red blue a b | ? . ,".split(),
+        "\n",
+    ]
+    whole = Tokenizer(BPE(unk_token="?"))
+    whole.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    whole.decoder = ByteLevelDecoder()
+    whole.train_from_iterator([" ".join(words)] * 3, BpeTrainer(vocab_size=400, initial_alphabet=ByteLevel.alphabet()))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole)  # type: ignore[no-untyped-call]
+    layout = build_layout(tokenizer, " | ", prompt)
+    assert layout.lead == " "
+    parts = tokenize_parts(tokenizer, ["red lamp", "blue lamp", "a chair"], layout.lead)
+    history, item = Ragged.from_rows([[0, 1]]), Ragged.from_rows([[2]])
+    text = prompt.replace("{history}", "blue lamp | red lamp").replace("{item}", "a chair")
+    assert join_pairs(layout, parts, history, item, 99).ids[0].tolist() == tokenizer(text)["input_ids"]
 
 
 @pytest.mark.parametrize("prompt", ["{item} {history}", "{history}", "{item}", "{history} {history} {item}", "none"])
@@ -123,6 +147,6 @@ def test_a_prompt_without_both_parts_in_order_is_refused(prompt: str) -> None:
         split_prompt(prompt)
 
 
-def test_parts_are_tokens_without_special_ones(tiny_tokenizer: "PreTrainedTokenizerFast") -> None:
+def test_parts_are_tokens_without_special_ones(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     parts = tokenize_parts(tiny_tokenizer, ["a b", "", "c"])
     assert parts.lengths.tolist() == [2, 0, 1]

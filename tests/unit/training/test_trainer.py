@@ -287,7 +287,7 @@ def test_penalties_of_the_language_model_count_once_for_each_batch_that_its_grad
             assert learner.encoder is not None
             weight = next(p for p in learner.encoder.parameters() if p.requires_grad)
             weight_sum = weight.sum() * 0.0
-            weight_sum.register_hook(lambda gradient: factors.append(float(gradient)))
+            weight_sum.register_hook(lambda gradient: factors.append(float(gradient)))  # type: ignore[no-untyped-call]
             yield weight_sum
 
         learner.penalties = penalties  # type: ignore[method-assign]
