@@ -4,19 +4,25 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from torch import Tensor
 from typer.testing import Result
 
 from lmrec.artifacts.reranker import read_reranker
 from lmrec.artifacts.run import open_run
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.fields import Ragged
+from lmrec.models.encoder import pad_tokens
+from lmrec.models.two_tower import TwoTower
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import RerankedScorer
+from lmrec.training.distil import TaughtLists, distil, list_divergence
 from lmrec.workflows.distil import distil_run
 from lmrec.workflows.judge import FUSED, judge_run
 from lmrec.workflows.report import report_run
@@ -272,3 +278,35 @@ def test_the_command_line(run: Path, invoke: Callable[..., Result]) -> None:
     assert json.loads(told.stdout)["n_pairs"] > 120
     invoke("recommend", run, "--user", "user0", "--no-rerank")
     assert "learns ratings" in invoke("fit-reranker", run, "--set", "reranker.task=classes", code=2).output
+
+
+def test_a_reranker_that_agrees_teaches_a_fused_retriever_nothing(
+    world_folder: Path, quick_choices: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted beside the towers is added when they serve: it must not be taught to them as well."""
+    counted = [f"fusion.{part}=true" for part in ("transitions", "popularity", "content")]
+    few = ["training.frozen_epochs=4", "training.snapshots=2", "training.refit=true", *counted]
+    tables = (world_folder / "items.csv", world_folder / "events.csv")
+    run = fit_run(*tables, out=tmp_path / "run", overrides=[*quick_choices, *few], show=False).run
+    assert Recommender.load(run.path).fusion.weights.any
+    fit_reranker(run.path, QUICK, show=False)
+    set_weight(run.path, 1e-9)
+    untaught: list[float] = []
+
+    def measured(towers: TwoTower, text_vec: Tensor, lists: TaughtLists, *rest: Any) -> tuple[list[float], int]:
+        with torch.no_grad():
+            item_vec, (history, mask) = towers.item_tower(text_vec), pad_tokens(lists.history)
+            users = towers.head.prepare(towers.final_state(item_vec, history, mask))
+            items = towers.head.prepare(item_vec)[torch.from_numpy(lists.items)]
+            own = towers.head.scale * (items @ users.unsqueeze(2)).squeeze(2)
+        student = lists.weight * own + torch.from_numpy(lists.beside)
+        untaught.append(float(list_divergence(student, torch.from_numpy(lists.teacher), 1.0)))
+        untaught.append(float(list_divergence(own, torch.from_numpy(lists.teacher), 1.0)))
+        return distil(towers, text_vec, lists, *rest)
+
+    monkeypatch.setattr("lmrec.workflows.distil.distil", measured)
+    taught = distil_run(run.path, tmp_path / "taught", ["distil.n_events=60", "distil.epochs=1"], show=False).run
+    fused, alone = untaught
+    assert fused < 1e-5 < alone
+    judged = judge_run(taught.path, ['baselines.names=["popularity"]'], show=False)  # of a run that had snapshots, too
+    assert FUSED in {row.name for row in judged.table.rows}

@@ -41,7 +41,9 @@ class AdapterConfig(BaseModel):
     )
     rank: int = Field(default=8, ge=1, description="Rank of LoRA's update; for AdaLoRA the mean rank it ends with.")
     initial_rank: int = Field(default=12, ge=2, description="AdaLoRA: the rank that each update starts with.")
-    alpha: float = Field(default=16.0, gt=0, description="LoRA and AdaLoRA: the update is scaled by alpha / rank.")
+    alpha: float = Field(
+        default=16.0, gt=0, description="The update is scaled by alpha / rank; of AdaLoRA by alpha / initial_rank."
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout of what goes into an adapter while it learns.")
     targets: tuple[str, ...] = Field(
         default=(),

@@ -38,13 +38,19 @@ class DistilConfig(BaseModel):
 @dataclass(frozen=True, eq=False)
 class TaughtLists:
     """G lists of K: history (G rows, oldest first), items (G, K), teacher (G, K) scores in the retriever's units, chosen (G,)
-    what really came, and times (G,) when, as the log has it."""
+    what really came, and times (G,) when, as the log has it.
+
+    beside: (G, K) what stands beside the towers in the retriever's scores, such as transitions and popularity: it is not
+    learnt and is added again when the towers serve. weight: what the towers' scores are multiplied by there.
+    """
 
     history: Ragged
     items: IntArray
     teacher: FloatArray
     chosen: IntArray
     times: FloatArray
+    beside: FloatArray
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -130,7 +136,8 @@ def _loss(
         seen,
         times=torch.from_numpy(lists.times[rows]),
     )
-    student = towers.head.scale * (items[torch.from_numpy(lists.items[rows])] @ users.unsqueeze(2)).squeeze(2)
+    own = towers.head.scale * (items[torch.from_numpy(lists.items[rows])] @ users.unsqueeze(2)).squeeze(2)
+    student = lists.weight * own + torch.from_numpy(lists.beside[rows])
     taught = list_divergence(student, torch.from_numpy(lists.teacher[rows]), config.temperature)
     return objective(asked, rng) + config.weight * taught
 

@@ -16,9 +16,10 @@ from lmrec.data.split import Split, split_interactions
 from lmrec.errors import InputError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.models.blending import blend_standardized
+from lmrec.models.fusion import Fusion
 from lmrec.models.two_tower import TwoTower
 from lmrec.progress import progress_bar
-from lmrec.recipe import Recipe, load_fitted, recipe_toml
+from lmrec.recipe import Recipe, load_fitted, recipe_toml, with_choices
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import Reranker
 from lmrec.retrieval.scorer import Scorer, build_bank
@@ -147,21 +148,24 @@ def _read_lists(
     show: bool,
 ) -> TaughtLists:
     """The retriever's best for histories of training events, as they are ordered when both are asked: the blend of both at
-    unit spread, stretched to the spread of the retriever's scores, so that the student's units are kept."""
+    unit spread, stretched to the spread of the retriever's scores, so that the student's units are kept. What the retriever
+    has beside its towers comes with them: a reranker that agrees with it teaches nothing."""
     from lmrec.errors import Interrupted
 
+    towers_alone, weight = retriever.fused(Fusion()), retriever.fusion.weights.towers
     described, train, texts = reranker.description, split.train, recommender.texts
     history = HistoryIndex.from_interactions(train).before(train.user_idx, train.time_ts)
     rng = np.random.default_rng((recipe.training.seed, 3))
     usable = np.flatnonzero((history.lengths > 0) & (train.weight > 0))
     events = np.sort(rng.choice(usable, min(recipe.distil.n_events, len(usable)), replace=False))
-    histories = history.take(events).last(retriever.max_history)
+    histories = history.take(events).last(retriever.reach)
     k = min(described.top_k, recommender.catalog.n_items - int(histories.lengths.max(initial=0)))
-    items, teacher = np.zeros((len(events), k), np.int64), np.zeros((len(events), k), np.float32)
+    items = np.zeros((len(events), k), np.int64)
+    teacher, beside = np.zeros((len(events), k), np.float32), np.zeros((len(events), k), np.float32)
     with progress_bar("read lists", show) as bar:
         for start in range(0, len(events), _BLOCK):
             block = histories.slice(start, min(start + _BLOCK, len(events)))
-            scores = retriever.score(block)
+            scores, own_scores = retriever.score(block), towers_alone.score(block)
             best = top_k(exclude_items(scores, block), k)
             read = reranker.score(
                 [[texts[int(item)] for item in block[at]] for at in range(len(block))],
@@ -171,12 +175,14 @@ def _read_lists(
             for at, own in enumerate(read):
                 retrieved = scores[at, best[at]].astype(np.float64)
                 items[start + at] = best[at]
+                beside[start + at] = retrieved - weight * own_scores[at, best[at]]
                 teacher[start + at] = retrieved.std() * blend_standardized(retrieved, own, described.weight)
             bar(start + len(block), len(events))
             if should_stop():
                 raise Interrupted("stopped while lists were read; nothing is kept. Type it again")
     chosen = train.item_idx[events].astype(np.int64)
-    return TaughtLists(histories, items, teacher, chosen, train.time_ts[events])
+    asked = histories.last(retriever.max_history)
+    return TaughtLists(asked, items, teacher, chosen, train.time_ts[events], beside, weight)
 
 
 def _save(
@@ -190,7 +196,7 @@ def _save(
 ) -> None:
     shutil.rmtree(run.data)
     shutil.copytree(source.data, run.data, copy_function=share_file)
-    kept = recipe.model_copy(update={"training": recipe.training.model_copy(update={"refit": False})})
+    kept = with_choices(recipe, {"training.refit": False, "training.snapshots": 0})
     run.recipe_file.write_text(recipe_toml(kept), encoding="utf-8")
     checkpoint = replace_towers(run.checkpoint, recommender.checkpoint, towers)
     vectors = compute_item_vectors(towers, recommender.vectors.text_vec)

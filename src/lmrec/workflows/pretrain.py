@@ -130,6 +130,8 @@ def pretrain_encoder(
         task, encoder = _word_task(location, tokenizer, reading, recipe, grow)
     else:
         task, encoder = _pair_task(location, reading, recipe, grow, train)
+    if begun is None:  # what a killed call told belongs to nothing that is kept
+        Curves(folder).metrics_file.unlink(missing_ok=True)
     following = epoch_recorder(Curves(folder), recipe.tracking, recipe_toml(recipe))
     with following as record, stop_on_interrupt() as should_stop:
         place = Place(begun or TrainingState(fingerprint), folder / _STATE)

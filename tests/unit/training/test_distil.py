@@ -40,7 +40,14 @@ def lists() -> TaughtLists:
     rng = np.random.default_rng(1)
     items = np.stack([rng.permutation(N)[:K] for _ in range(40)]).astype(np.int64)
     history = Ragged.from_rows([rng.permutation(N)[:3] for _ in range(40)])
-    return TaughtLists(history, items, (-1.0 * items).astype(np.float32), items.min(axis=1), np.zeros(40))
+    return TaughtLists(
+        history,
+        items,
+        (-1.0 * items).astype(np.float32),
+        items.min(axis=1),
+        np.zeros(40),
+        np.zeros((40, K), np.float32),
+    )
 
 
 def order_kept(towers: TwoTower, text_vec: torch.Tensor, lists: TaughtLists) -> float:
