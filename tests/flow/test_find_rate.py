@@ -45,6 +45,16 @@ def test_what_cannot_be_swept_is_refused(invoke: Invoke, world_folder: Path, qui
     said = invoke("find-rate", *tables, *settings, "--part", "language-model", code=2).output
     assert "tunes no language model" in " ".join(said.split())
     assert "towers or language-model" in " ".join(invoke("find-rate", *tables, "--part", "both", code=2).output.split())
+    for option, told in (
+        ("--low", "rates go from 0 to"),
+        ("--high", "rates go from"),
+        ("--steps", "0 steps make no curve"),
+    ):
+        refused = invoke("find-rate", *tables, *settings, option, "0", code=2).output
+        assert told in " ".join(refused.split())
+    wild = ["training.optimizer=sgd", "head.kind=dot", "training.max_grad_norm=1e30"]
+    words = [*settings, *(word for choice in wild for word in ("--set", choice)), "--low", "1e30", "--high", "1e35"]
+    assert "Begin lower (--low)" in " ".join(invoke("find-rate", *tables, *words, code=2).output.split())
     assert "a .png" in " ".join(invoke("find-rate", *tables, *settings, "--out", "x.gif", code=2).output.split())
 
 
