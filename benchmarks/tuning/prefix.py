@@ -40,7 +40,7 @@ def main() -> None:
     location = locate_pretrained(NAME)
     model, tokenizer = load_causal_lm(location), load_tokenizer(location)
     layout = build_layout(tokenizer, " | ", NEXT_PROMPT)
-    parts = tokenize_parts(tokenizer, TITLES, layout.lead)
+    parts = tokenize_parts(tokenizer, TITLES)
     prefix, own = join_prefix(layout, parts, np.array(HISTORY), np.arange(len(TITLES)), 160)
     started = time.process_time()
     kept = score_continuations(model, prefix, own, int(tokenizer.pad_token_id or 0), 512)

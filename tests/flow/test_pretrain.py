@@ -328,7 +328,11 @@ def test_so_few_texts_are_enough_and_fewer_are_refused(
     objective: str, least: int, invoke: Invoke, masked_bert: Path, tmp_path: Path
 ) -> None:
     titles = ["red lamp", "blue lamp", "old chair", "new chair"]
-    choices = ["pretrain.epochs=1", 'data.text_columns=["title"]']
+    choices = [
+        "pretrain.epochs=1",
+        'data.text_columns=["title"]',
+        "tracking.to=[]",
+    ]  # what is told makes the folder, too
     command = [
         "pretrain",
         tmp_path / "items.csv",
@@ -348,3 +352,20 @@ def test_so_few_texts_are_enough_and_fewer_are_refused(
             assert all(np.isfinite(json.loads(result.stdout)[when]) for when in ("before", "after"))
         else:
             assert f"needs {least} at least" in " ".join(result.stderr.split())
+
+
+def test_what_was_killed_before_anything_was_kept_is_begun_anew(masked_bert: Path, world: Any, tmp_path: Path) -> None:
+    recipe = load_recipe(overrides=[*QUICK, "pretrain.epochs=1", f"encoder.name={masked_bert}"])
+    killed = Curves(tmp_path / "out")
+    (tmp_path / "out" / "training_state").mkdir(parents=True)
+    killed.append({"stage": "pretrain", "epoch": 0})
+    killed.tensorboard.mkdir()
+    (killed.tensorboard / "events").write_text("of the call that was killed")
+    pretrain.pretrain_encoder(world.catalog, recipe, tmp_path / "out", show=False)
+    assert [row["stage"] for row in killed.read()] == ["pretrain, head alone", "pretrain", "pretrain"]
+    assert not (killed.tensorboard / "events").exists()
+    stranger = Curves(tmp_path / "other")
+    stranger.append({"stage": "mine", "epoch": 0})
+    with pytest.raises(RunFolderError, match="exists and is not empty"):
+        pretrain.pretrain_encoder(world.catalog, recipe, stranger.folder, show=False)
+    assert stranger.metrics_file.exists()

@@ -40,6 +40,7 @@ class Curves:
         return (self.metrics_file, self.tensorboard, self.wandb, self.wandb_file)
 
     def append(self, row: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         # Written anew each time (a line an epoch): a kill can then leave no half line for the next one to be glued to.
         write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in [*self.read(), row]))
 
@@ -52,8 +53,17 @@ class Curves:
         """One for all that is ever sent from this folder; drawn where there is none yet. A folder made of this one gets its
         own: what is sent from there is another run."""
         if not self.wandb_file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.wandb_file, {"id": uuid.uuid4().hex[:12]})
         return str(read_json(self.wandb_file)["id"])
+
+    def clear(self) -> None:
+        """Remove all that is there."""
+        for path in self.paths:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def share(self, folder: Path) -> None:
         """Put all that is there into `folder` as well, as the same training's."""

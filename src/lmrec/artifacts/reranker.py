@@ -102,10 +102,7 @@ def read_reranker(folder: Path) -> RerankerDescription:
     """Raises RunFolderError where the description is missing or damaged."""
     values: dict[str, Any] = read_json(folder / _DESCRIPTION)
     try:
-        around: dict[str, Any] = {
-            name: tuple(ids) if isinstance(ids, list) else ids for name, ids in values["layout"].items()
-        }
-        layout = PairLayout(**around)
+        layout = PairLayout(**{name: tuple(ids) for name, ids in values["layout"].items()})
         base = Base.read(values["base"]) if values["base"] is not None else None
         lists = {name: tuple(values[name]) for name in ("values", "answers")}
         return RerankerDescription(**{**values, "layout": layout, "base": base, **lists})

@@ -9,10 +9,12 @@ import numpy.typing as npt
 import polars as pl
 
 from lmrec.data.history import HistoryIndex
+from lmrec.data.interactions import INSTANT
 from lmrec.errors import DataError
 from lmrec.fields import TIMESTAMP, BoolArray, IntArray, Ragged, gather_ranges
 
 _ID, _USER_IDX, _CANDIDATES, _CLICKED = "impression_id", "user_idx", "candidates", "clicked"
+_PLACE = "place"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +101,25 @@ def shown_beside(index: HistoryIndex, impressions: Impressions) -> Ragged:
     clicks, rows = np.flatnonzero(impressions.clicked), impressions.candidates.row_of_value
     lists = pl.DataFrame(
         {
-            _USER_IDX: impressions.user_idx[rows[clicks]],
+            _USER_IDX: impressions.user_idx[rows[clicks]].astype(np.int64),
             TIMESTAMP: impressions.time_ts[rows[clicks]],
             "item": impressions.candidates.values[clicks].astype(np.int64),
             "list": rows[clicks],
         }
     ).unique([_USER_IDX, TIMESTAMP, "item"], keep="first", maintain_order=True)
     events = pl.DataFrame(
-        {_USER_IDX: index.user_idx, TIMESTAMP: index.time_ts, "item": index.item_idx.astype(np.int64)}
+        {_USER_IDX: index.user_idx.astype(np.int64), TIMESTAMP: index.time_ts, "item": index.item_idx.astype(np.int64)}
     )
-    of_event = events.join(lists, on=[_USER_IDX, TIMESTAMP, "item"], how="left", maintain_order="left")["list"]
+    # Several clicks of one list may stand a little after it: see Interactions.in_given_order.
+    events = events.with_row_index(_PLACE).sort(TIMESTAMP)
+    of_event = events.join_asof(
+        lists.sort(TIMESTAMP),
+        on=TIMESTAMP,
+        by=[_USER_IDX, "item"],
+        strategy="backward",
+        tolerance=INSTANT,
+        check_sortedness=False,
+    ).sort(_PLACE)["list"]
     passed_over = np.where(impressions.clicked, 0, 1)
     kept = np.bincount(rows, weights=passed_over, minlength=len(impressions)).astype(np.int64)
     others = Ragged(

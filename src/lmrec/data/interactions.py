@@ -29,6 +29,8 @@ from lmrec.fields import (
 
 _USER_IDX, _ITEM_IDX = "user_idx", "item_idx"
 _MICROSECOND = 1e-6
+INSTANT = 1e-3
+"""What a user did within so many seconds (or so much of a position) was done at one instant: see `in_given_order`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,19 +111,23 @@ class Interactions:
         return float(tied.sum() / self.n_events)
 
     def in_given_order(self) -> Self:
-        """The same events, no two of a user at one time: of several at one instant each comes a microsecond after the one that
-        was given before it, or less where the user's next instant is near. Numbered times (position) move by as little."""
+        """The same events, no two items of a user at one time: of several at one instant each comes a microsecond after the one
+        that was given before it, or less where many share it or the user's next instant is near. Events of one item at one
+        instant (seen and bought) stay together. Numbered times (position) move by as little."""
         order = stable_order(self.user_idx)
-        users, times = self.user_idx[order], self.time_ts[order]
+        users, items, times = self.user_idx[order], self.item_idx[order], self.time_ts[order]
         starts = np.flatnonzero(np.append(True, (users[1:] != users[:-1]) | (times[1:] != times[:-1])))
         sizes = np.diff(np.append(starts, len(users)))
+        instant = np.repeat(np.arange(len(starts)), sizes)
+        frame = pl.DataFrame({"instant": instant, "item": items, "place": np.arange(len(users))})
+        # An item's place is that of its first event there.
+        place = frame.select(pl.col("place").min().over("instant", "item"))["place"].to_numpy() - starts[instant]
         following = np.full(len(starts), np.inf)  # the same user's next instant
         goes_on = users[starts[1:]] == users[starts[:-1]]
         following[:-1][goes_on] = times[starts[1:]][goes_on]
-        steps = np.minimum(_MICROSECOND, (following - times[starts]) / (sizes + 1))
-        place = np.arange(len(users)) - np.repeat(starts, sizes)
+        room = np.minimum(INSTANT, following - times[starts]) / (sizes + 1)
         moved = np.empty_like(self.time_ts)
-        moved[order] = times + place * np.repeat(steps, sizes)
+        moved[order] = times + place * np.minimum(_MICROSECOND, room)[instant]
         return replace(self, time_ts=moved)._pick(_time_order(moved))
 
     @cached_property

@@ -152,8 +152,8 @@ def _hold_out(
 def _newest(interactions: Interactions, share: float) -> BoolArray:
     """(E,) which events are the newest `share`; without times each user's last of several. None rather than all of them."""
     if interactions.time_kind == "position" and share:
-        counts = np.bincount(interactions.user_idx, minlength=interactions.n_users)
-        newest = (counts[interactions.user_idx] > 1) & (_places_from_end(interactions) == 0)
+        from_end, counts = _places_from_end(interactions)
+        newest = (counts > 1) & (from_end == 0)
     else:
         newest = interactions.time_ts >= _cut(interactions.time_ts, share)
     return newest if not newest.all() else np.zeros(len(interactions), bool)
@@ -181,18 +181,22 @@ def _cut(times: npt.NDArray[np.float64], share_after: float) -> float:
 
 def _hold_out_last(interactions: Interactions, n: int) -> SplitMasks:
     """The last n events of each user to test, the n before to validation; a user with fewer than 2n + 1 stays whole."""
-    counts = np.bincount(interactions.user_idx, minlength=interactions.n_users)
-    from_end, enough = _places_from_end(interactions), counts[interactions.user_idx] > 2 * n
+    from_end, counts = _places_from_end(interactions)
+    enough = counts > 2 * n
     return SplitMasks(validation=enough & (from_end >= n) & (from_end < 2 * n), test=enough & (from_end < n))
 
 
-def _places_from_end(interactions: Interactions) -> IntArray:
-    """(E,) how many later events the user of each event has."""
-    users = interactions.user_idx
-    counts = np.bincount(users, minlength=interactions.n_users)
+def _places_from_end(interactions: Interactions) -> tuple[IntArray, IntArray]:
+    """(E,) how many later events the user of each event has, and how many in all. Events of one item at one time (seen and
+    bought) count as one: they are held out together, for each tells the other."""
+    order = stable_order(interactions.user_idx)
+    users = interactions.user_idx[order]
+    fresh = _changes(users, interactions.time_ts[order], interactions.item_idx[order])
+    number = np.cumsum(fresh)  # of all users', in order
+    counts = np.bincount(users[fresh], minlength=interactions.n_users)
     from_end = np.empty(len(users), np.int64)
-    from_end[stable_order(users)] = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(users))
-    return from_end
+    from_end[order] = np.cumsum(counts)[users] - number
+    return from_end, counts[interactions.user_idx]
 
 
 def _hold_out_drawn(idx: IntArray, n: int, config: SplitConfig) -> SplitMasks:

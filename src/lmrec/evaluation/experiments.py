@@ -11,7 +11,7 @@ Johari et al. 2017, https://doi.org/10.1145/3097983.3097992), and the lists need
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil, exp, hypot, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import Any, Final
@@ -20,7 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lmrec.errors import InputError
-from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of, share_interval, varies
+from lmrec.evaluation.compare import (
+    MANY_USERS,
+    Difference,
+    bootstrap_means,
+    difference_of,
+    share_interval,
+    varies,
+    widened_p,
+)
 from lmrec.fields import FloatArray
 
 _MISMATCH_P: Final = 0.001
@@ -183,8 +191,11 @@ def _difference(
     confidence: float,
 ) -> ArmDifference:
     variance = _variance(base, base_sample) + _variance(arm, sample)
-    found = difference_of(arm.rate - base.rate, sample - base_sample, confidence, base.users + arm.users - 1)
-    if not (varies(base_sample) and varies(sample)):
+    found = difference_of(arm.rate - base.rate, sample - base_sample, confidence, MANY_USERS)
+    if varies(base_sample) and varies(sample):
+        spreads = ((float(base_sample.var()), base.users), (float(sample.var()), arm.users))
+        found = replace(found, p=_of_two_arms(found.p, spreads))
+    else:
         found = _without_redraws(base, arm, variance)
     independent = base.rate * (1 - base.rate) / base.lists
     inflation = max(1.0, float(base_sample.var()) / independent) if independent else 1.0
@@ -199,6 +210,20 @@ def _difference(
         effect=effect,
         lists_needed=lists_needed(base.rate, effect, inflation),
     )
+
+
+def _of_two_arms(p: float, spreads: tuple[tuple[float, int], tuple[float, int]]) -> float:
+    """p by redraws of each arm's users, spreads: the variance of the arm's rate by them and how many users it has. Redraws of
+    n users vary (n - 1) / n too little; degrees of freedom by Welch 1947; never below that of all users of one arm being above
+    all of the other."""
+    (_, first), (_, second) = spreads
+    if min(first, second) < 2:
+        return 1.0
+    wider = [variance * n / (n - 1) for variance, n in spreads]
+    freedom = sum(wider) ** 2 / sum(part**2 / (n - 1) for part, (_, n) in zip(wider, spreads, strict=True))
+    shrink = sqrt(sum(variance for variance, _ in spreads) / sum(wider))
+    orders = lgamma(first + second + 1) - lgamma(first + 1) - lgamma(second + 1)
+    return widened_p(p, shrink, freedom, 2 * exp(-orders))
 
 
 def _without_redraws(base: ArmResult, arm: ArmResult, variance: float) -> Difference:

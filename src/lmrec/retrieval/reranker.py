@@ -142,7 +142,7 @@ class Reranker:
             self._known.clear()
             unknown = texts
         if unknown:
-            parts = tokenize_parts(self.loaded[1], unknown, self.description.layout.lead)
+            parts = tokenize_parts(self.loaded[1], unknown)
             self._known.update((text, parts[at]) for at, text in enumerate(unknown))
         return Ragged.from_rows([self._known[text] for text in texts])
 

@@ -20,21 +20,18 @@ if TYPE_CHECKING:
 HISTORY: Final = "{history}"
 ITEM: Final = "{item}"
 DEFAULT_PROMPT: Final = "Liked, newest first: {history}\nCandidate: {item}\nWould they choose it, yes or no?\nAnswer:"
+_WORD: Final = "a"
 NEXT_PROMPT: Final = "Liked, newest first: {history}\nNext: {item}"  # for the likelihood of an item
 
 
 @dataclass(frozen=True)
 class PairLayout:
-    """Token ids around the two parts of a pair, and between two items of a history. Saved with the model that learnt it.
-
-    lead: what stands before every part's own text, so that its words begin as they do inside a text.
-    """
+    """Token ids around the two parts of a pair, and between two items of a history. Saved with the model that learnt it."""
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     after: tuple[int, ...]
     separator: tuple[int, ...]
-    lead: str = ""
 
     @property
     def n_fixed(self) -> int:
@@ -73,36 +70,50 @@ def split_prompt(prompt: str) -> tuple[str, str, str]:
 
 
 def build_layout(tokenizer: "PreTrainedTokenizerBase", history_separator: str, prompt: str = "") -> PairLayout:
-    """prompt: words with {history} and {item}; empty: the special tokens of a BERT-type tokenizer, or DEFAULT_PROMPT."""
+    """prompt: words with {history} and {item}; empty: the special tokens of a BERT-type tokenizer, or DEFAULT_PROMPT.
+
+    The blank before a part belongs to that part's first word (`tokenize_parts`): by itself it would be a token that no text
+    has there.
+    """
+    (separator,) = _inside(tokenizer, [history_separator.rstrip(" ")])
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     is_bert_type = isinstance(cls, int) and isinstance(sep, int)
     if is_bert_type and not prompt:
-        return PairLayout((int(cls),), (int(sep),), (int(sep),), _ids(tokenizer, history_separator))
-    lead = _lead_of(tokenizer)
-    before, between, after = split_prompt(prompt or DEFAULT_PROMPT)
-    # The blank before a part belongs to its first word: by itself it would be a token that no text has there.
-    ahead = [words.rstrip(" ") if lead else words for words in (before, between, history_separator)]
-    starts, middle, separator, ends = (_ids(tokenizer, words) for words in (*ahead, after))
+        return PairLayout((int(cls),), (int(sep),), (int(sep),), tuple(separator))
+    first, *later = split_prompt(prompt or DEFAULT_PROMPT)
+    before = tokenizer(first.rstrip(" "), add_special_tokens=False)["input_ids"] if first.strip(" ") else []
+    between, after = _inside(tokenizer, [words.rstrip(" ") for words in later])
     if is_bert_type:
-        return PairLayout((int(cls), *starts), middle, (*ends, int(sep)), separator, lead)
-    first = tokenizer.bos_token_id
-    begins = tokenizer("a")["input_ids"][:1] == [first]  # some GPT-type models want a first token, some know none
-    return PairLayout((*((int(first),) if begins else ()), *starts), middle, ends, separator, lead)
+        return PairLayout((int(cls), *before), tuple(between), (*after, int(sep)), tuple(separator))
+    bos = tokenizer.bos_token_id
+    begins = tokenizer("a")["input_ids"][:1] == [bos]  # some GPT-type models want a first token, some know none
+    return PairLayout((*((int(bos),) if begins else ()), *before), tuple(between), tuple(after), tuple(separator))
 
 
-def _lead_of(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """A blank, where a word behind others is another token than by itself (byte-level tokenizers, of most GPT types)."""
-    inside, alone = _ids(tokenizer, "a b"), _ids(tokenizer, "b")
-    return " " if inside[-len(alone) :] != alone else ""
-
-
-def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], lead: str = "") -> Ragged:
-    """Token ids of texts that will stand inside a row, behind the layout's `lead`: no special tokens, nothing cut."""
+def tokenize_parts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> Ragged:
+    """Token ids of texts that will stand inside a row, a blank before each: no special tokens, nothing cut."""
     rows: list[list[int]] = []
     for start in range(0, len(texts), 4096):
-        batch = [f"{lead}{text}" if text else text for text in texts[start : start + 4096]]
-        rows += tokenizer(batch, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        rows += _inside(tokenizer, [f" {text}" if text else "" for text in texts[start : start + 4096]])
     return Ragged.from_rows(rows)
+
+
+def _inside(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    """Token ids of texts as they are behind other words. By themselves some tokenizers give their first word another token
+    (byte level), or a blank that is not there (SentencePiece)."""
+    (word, *rows) = tokenizer([_WORD, *(_WORD + text for text in texts)], add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
+    return [
+        row[len(word) :] if row[: len(word)] == word else _alone(tokenizer, text)
+        for row, text in zip(rows, texts, strict=True)
+    ]
+
+
+def _alone(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Where the text does not begin with a blank or a sign, and so would be one word with what is before it."""
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+    return found
 
 
 def check_room(layout: PairLayout, max_tokens: int, parts: Ragged, users: Ragged) -> None:
@@ -163,7 +174,7 @@ def join_prefix(
 
 def answer_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
     """The first tokens of " yes" and " no". Raises RecipeError where they are the same."""
-    yes, no = (_ids(tokenizer, word)[0] for word in (" yes", " no"))
+    yes, no = (ids[0] for ids in _inside(tokenizer, [" yes", " no"]))
     if yes == no:
         raise RecipeError(
             "reranker.form is 'yes_no', and the tokenizer of this language model begins both words alike. Set it to "
@@ -206,7 +217,3 @@ def _newest_first(layout: PairLayout, parts: Ragged, items: IntArray, max_tokens
         pieces.append(piece.astype(np.int64))
         n += len(piece)
     return (np.concatenate(pieces) if pieces else np.zeros(0, np.int64)), True
-
-
-def _ids(tokenizer: "PreTrainedTokenizerBase", words: str) -> tuple[int, ...]:
-    return tuple(int(i) for i in tokenizer(words, add_special_tokens=False)["input_ids"]) if words else ()

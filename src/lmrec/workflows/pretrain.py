@@ -130,10 +130,18 @@ def pretrain_encoder(
         task, encoder = _word_task(location, tokenizer, reading, recipe, grow)
     else:
         task, encoder = _pair_task(location, reading, recipe, grow, train)
-    if begun is None:  # what a killed call told belongs to nothing that is kept
-        Curves(folder).metrics_file.unlink(missing_ok=True)
-    following = epoch_recorder(Curves(folder), recipe.tracking, recipe_toml(recipe))
-    with following as record, stop_on_interrupt() as should_stop:
+    curves = Curves(folder)
+    if begun is None:
+        curves.clear()  # what a killed call told belongs to nothing that is kept
+        (folder / _STATE).mkdir(parents=True, exist_ok=True)  # the folder is ours from now on
+    told = {(row["stage"], row["epoch"]) for row in curves.read()}
+    following = epoch_recorder(curves, recipe.tracking, recipe_toml(recipe))
+    with following as write, stop_on_interrupt() as should_stop:
+
+        def record(row: dict[str, Any]) -> None:
+            if (row["stage"], row["epoch"]) not in told:  # a call that was killed may have told it
+                write(row)
+
         place = Place(begun or TrainingState(fingerprint), folder / _STATE)
         before, n_steps, finished = _learn(task, reading, recipe, place, record, should_stop, show)
     after = task.held_out()
@@ -163,9 +171,11 @@ def pretrain_encoder(
 def _check_out(folder: Path, fingerprint: str) -> TrainingState | None:
     """None for a new or empty folder, or one that a pretraining was killed in before it kept anything; what it kept, for one
     by the same choices that stopped."""
-    if not folder.exists() or (folder.is_dir() and {*folder.iterdir()} <= {*Curves(folder).paths}):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     kept = folder / _STATE / "state.json"
+    if not kept.exists() and kept.parent.is_dir() and {*folder.iterdir()} <= {*Curves(folder).paths, kept.parent}:
+        return None
     if not kept.exists():
         raise RunFolderError(f"'{folder}' exists and is not empty. Choose another --out, or remove it")
     if read_json(kept)["fingerprint"] != fingerprint:

@@ -152,9 +152,7 @@ def _teach(
     untaught = _untaught(recipe, recommender, split)
     model, tokenizer = untaught.loaded
     description = untaught.description
-    lead = description.layout.lead
-    item_tokens = tokenize_parts(tokenizer, texts, lead)
-    said = tokenize_parts(tokenizer, _said_of_all(recommender), lead)
+    item_tokens, said = tokenize_parts(tokenizer, texts), tokenize_parts(tokenizer, _said_of_all(recommender))
     check_room(description.layout, config.max_tokens, item_tokens, said)
     ratings = ratings_of(description)
     validation, _ = held_out(recommender.interactions, recommender.catalog.n_items, recipe.split)
@@ -177,7 +175,7 @@ def _teach(
     else:
 
         def tokens_of(pairs: Pairs) -> LabelledPairs:
-            people = tokenize_parts(tokenizer, pairs.history.words, lead)
+            people = tokenize_parts(tokenizer, pairs.history.words)
             rows = join_pairs(
                 description.layout, item_tokens, pairs.history, pairs.candidates, config.max_tokens, people
             )

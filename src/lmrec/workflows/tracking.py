@@ -112,7 +112,6 @@ def _wandb_tracker(curves: Curves, config: TrackingConfig) -> Any:
     import wandb
     from accelerate.tracking import WandBTracker
 
-    curves.folder.mkdir(parents=True, exist_ok=True)
     return WandBTracker(
         config.project,
         id=curves.wandb_id(),

@@ -239,3 +239,11 @@ def test_of_ratings_at_one_time_the_last_counts() -> None:
     assert dataset.interactions.rating is not None
     assert dataset.interactions.rating.tolist() == [5.0, 3.0]
     assert any("1 events were rated anew" in note for note in dataset.notes)
+
+
+def test_a_rating_that_is_missing_takes_nobodys_place_and_own_columns_stay() -> None:
+    columns = {"user_id": ["a"] * 3, "item_id": ["i0"] * 3, "timestamp": [1.7e9] * 3, "place": ["shop", "web", "web"]}
+    log = pl.DataFrame({**columns, "rating": [5.0, None, None], "weight": [1.0, 2.0, 3.0]})
+    found = read_dataset(pl.DataFrame({"item_id": ["i0"], "title": ["red lamp"]}), log).interactions
+    assert found.rating is not None
+    assert (found.rating.tolist(), found.weight.tolist()) == ([5.0], [6.0])

@@ -47,9 +47,13 @@ def test_users_are_redrawn_not_lists() -> None:
     assert needed > 30 * independent
 
 
-def test_no_effect_is_found_in_about_one_of_twenty() -> None:
+@pytest.mark.parametrize(("n_users", "n_others"), [(60, 60), (300, 4), (5, 5)])
+def test_no_effect_is_found_in_about_one_of_twenty(n_users: int, n_others: int) -> None:
+    """Also where one arm has a handful of users."""
     false_alarms = sum(
-        read_out([*shows("a", 60, 2, 0.3, 2 * k), *shows("b", 60, 2, 0.3, 2 * k + 1)], n_bootstrap=300).differences[0].p
+        read_out([*shows("a", n_users, 8, 0.3, 2 * k), *shows("b", n_others, 8, 0.3, 2 * k + 1)], n_bootstrap=300)
+        .differences[0]
+        .p
         < 0.05
         for k in range(100)
     )

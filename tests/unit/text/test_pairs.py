@@ -1,13 +1,15 @@
 """Pairs at token level: what is cut where room is short, and what never is."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
@@ -122,20 +124,37 @@ def test_a_prompt_of_ones_own_stands_between_the_special_tokens(tiny_tokenizer: 
     assert (layout.before, layout.between, layout.after) == ((2, a), (b,), (c, 3))
 
 
+def byte_level() -> Tokenizer:
+    made = Tokenizer(BPE(unk_token="?"))
+    made.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    made.decoder = ByteLevelDecoder()
+    made.train_from_iterator([WORDS] * 3, BpeTrainer(vocab_size=400, initial_alphabet=ByteLevel.alphabet()))
+    return made
+
+
+def sentence_piece(prepend: Literal["always", "first", "never"]) -> Tokenizer:
+    """As of Llama 2 and Mistral: a blank is put before a text, and is part of its first word."""
+    made = Tokenizer(BPE(unk_token="?"))
+    made.pre_tokenizer = Metaspace(prepend_scheme=prepend)
+    made.train_from_iterator([WORDS] * 3, BpeTrainer(vocab_size=400))
+    return made
+
+
+WORDS = "Liked,newest first:Next Candidate Would they choose it yes or no Answer lamp red blue chair a b | ? . , \n"
+KINDS: dict[str, Callable[[], Tokenizer]] = {
+    "byte level": byte_level,
+    "always": partial(sentence_piece, "always"),
+    "first": partial(sentence_piece, "first"),
+    "never": partial(sentence_piece, "never"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prompt", [DEFAULT_PROMPT, NEXT_PROMPT, "Liked: {history}. Next: {item}?"])
-def test_a_byte_level_tokenizer_reads_a_row_as_it_reads_the_whole_text(prompt: str) -> None:
-    words = [
-        *"Liked,newest first:Next Candidate Would they choose it yes or no Answer lamp red blue a b | ? . ,".split(),
-        "\n",
-    ]
-    whole = Tokenizer(BPE(unk_token="?"))
-    whole.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    whole.decoder = ByteLevelDecoder()
-    whole.train_from_iterator([" ".join(words)] * 3, BpeTrainer(vocab_size=400, initial_alphabet=ByteLevel.alphabet()))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole)  # type: ignore[no-untyped-call]
+def test_a_row_is_read_as_the_whole_text_is(prompt: str, kind: str) -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=KINDS[kind]())  # type: ignore[no-untyped-call]
     layout = build_layout(tokenizer, " | ", prompt)
-    assert layout.lead == " "
-    parts = tokenize_parts(tokenizer, ["red lamp", "blue lamp", "a chair"], layout.lead)
+    parts = tokenize_parts(tokenizer, ["red lamp", "blue lamp", "a chair"])
     history, item = Ragged.from_rows([[0, 1]]), Ragged.from_rows([[2]])
     text = prompt.replace("{history}", "blue lamp | red lamp").replace("{item}", "a chair")
     assert join_pairs(layout, parts, history, item, 99).ids[0].tolist() == tokenizer(text)["input_ids"]

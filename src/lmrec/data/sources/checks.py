@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from lmrec.data.sources.reading import ROW, Table
+from lmrec.data.sources.reading import INTERNAL, ROW, Table
 from lmrec.errors import DataError
 from lmrec.fields import ADDED_AT, RATING, WEIGHT, IntArray
 
-_PLACE, _IS_RATED = "place", "is rated"
+_PLACE, _IS_RATED = INTERNAL + "place", INTERNAL + "is_rated"
 _MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None", "<NA>"]
 _WHOLE_FLOAT = r"^-?\d+\.0+$"
 _NUMBER = r"^-?\d+(\.0+)?$"
@@ -85,16 +85,11 @@ def join_events(table: Table, keys: list[str]) -> Table:
     if not len(twins):
         return table
     frame = table.frame.with_row_index(_PLACE)
-    is_rated = pl.col(RATING).n_unique().over(keys) > 1 if RATING in values else pl.lit(False)
-    joined = (
-        frame[twins]
-        .with_columns(is_rated.alias(_IS_RATED))
-        .with_columns(
-            pl.when(_IS_RATED).then(pl.col(name).last().over(keys)).otherwise(otherwise).alias(name)
-            for name, otherwise in ((WEIGHT, pl.col(WEIGHT).sum().over(keys)), (RATING, pl.col(RATING)))
-            if name in values
-        )
-    )
+    rated = pl.col(RATING).drop_nulls() if RATING in values else pl.lit(None, pl.Float32)
+    weight = pl.when(_IS_RATED).then(pl.col(WEIGHT).last().over(keys)).otherwise(pl.col(WEIGHT).sum().over(keys))
+    now = {WEIGHT: weight, RATING: rated.last().over(keys)}  # a rating that is missing takes nobody's place
+    joined = frame[twins].with_columns((rated.n_unique().over(keys) > 1).alias(_IS_RATED))
+    joined = joined.with_columns(now[name].alias(name) for name in values)
     is_first = pl.struct(keys).is_first_distinct()
     counts = joined.filter(~is_first)[_IS_RATED].value_counts()
     n_joined = {bool(rated): int(n) for rated, n in counts.iter_rows()}
@@ -102,7 +97,7 @@ def join_events(table: Table, keys: list[str]) -> Table:
     table = replace(table, frame=frame.sort(_PLACE).drop(_PLACE))
     if n := n_joined.get(False):
         table = table.note(
-            f"{n:,} events came at the time of another of the same user and item, and were added to its weight"
+            f"{n:,} events came at the time of another of the same user and item and were joined with it; weights were added up"
         )
     if n := n_joined.get(True):
         table = table.note(f"{n:,} events were rated anew at the same time; the last rating counts")
