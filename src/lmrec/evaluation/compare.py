@@ -20,8 +20,6 @@ from lmrec.fields import FloatArray, IntArray
 
 LEAST_USERS: Final = 6
 """Of fewer users no difference is clear: that all of them differ in one direction has a chance of 1/16 or more."""
-MANY_USERS: Final = 1_000_000_000
-"""So many that redraws vary as they should."""
 _CELLS_AT_ONCE: Final = 4_000_000  # replicates x users held at a time, 32 MB
 
 
@@ -143,15 +141,16 @@ def varies(replicates: FloatArray) -> bool:
 
 
 def difference_of(mean: float, replicates: FloatArray, confidence: float, n_users: int) -> Difference:
-    """A difference from its replicates, in each of which so many users were redrawn.
+    """A difference from its replicates, in each of which so many users were redrawn. p: `few_users_p` of what they say."""
+    return Difference(
+        mean, *interval_of(replicates, confidence), few_users_p(redraws_p(replicates), n_users), confidence
+    )
 
-    p = 2 min(P(<= 0), P(>= 0)), each counted with one more so that it is never 0, and widened by how much too little redraws
-    of few users vary: `few_users_p`.
-    """
-    low, high = interval_of(replicates, confidence)
+
+def redraws_p(replicates: FloatArray) -> float:
+    """2 min(P(<= 0), P(>= 0)), each counted with one more so that it is never 0; redraws of few users vary too little."""
     below, above = np.count_nonzero(replicates <= 0.0), np.count_nonzero(replicates >= 0.0)
-    p = min(1.0, 2.0 * (min(below, above) + 1) / (len(replicates) + 1))
-    return Difference(mean, low, high, few_users_p(p, n_users), confidence)
+    return float(min(1.0, 2.0 * (min(below, above) + 1) / (len(replicates) + 1)))
 
 
 def few_users_p(p: float, n_users: int) -> float:

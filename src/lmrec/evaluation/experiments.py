@@ -11,7 +11,7 @@ Johari et al. 2017, https://doi.org/10.1145/3097983.3097992), and the lists need
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import ceil, exp, hypot, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import Any, Final
@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from lmrec.errors import InputError
 from lmrec.evaluation.compare import (
-    MANY_USERS,
     Difference,
     bootstrap_means,
-    difference_of,
+    interval_of,
+    redraws_p,
     share_interval,
     varies,
     widened_p,
@@ -191,10 +191,10 @@ def _difference(
     confidence: float,
 ) -> ArmDifference:
     variance = _variance(base, base_sample) + _variance(arm, sample)
-    found = difference_of(arm.rate - base.rate, sample - base_sample, confidence, MANY_USERS)
     if varies(base_sample) and varies(sample):
-        spreads = ((float(base_sample.var()), base.users), (float(sample.var()), arm.users))
-        found = replace(found, p=_of_two_arms(found.p, spreads))
+        gaps, spreads = sample - base_sample, ((float(base_sample.var()), base.users), (float(sample.var()), arm.users))
+        p = _of_two_arms(redraws_p(gaps), spreads)
+        found = Difference(arm.rate - base.rate, *interval_of(gaps, confidence), p, confidence)
     else:
         found = _without_redraws(base, arm, variance)
     independent = base.rate * (1 - base.rate) / base.lists

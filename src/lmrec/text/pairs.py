@@ -86,7 +86,7 @@ def build_layout(tokenizer: "PreTrainedTokenizerBase", history_separator: str, p
     if is_bert_type:
         return PairLayout((int(cls), *before), tuple(between), (*after, int(sep)), tuple(separator))
     bos = tokenizer.bos_token_id
-    begins = tokenizer("a")["input_ids"][:1] == [bos]  # some GPT-type models want a first token, some know none
+    begins = tokenizer(_WORD)["input_ids"][:1] == [bos]  # some GPT-type models want a first token, some know none
     return PairLayout((*((int(bos),) if begins else ()), *before), tuple(between), tuple(after), tuple(separator))
 
 

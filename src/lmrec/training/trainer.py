@@ -267,14 +267,15 @@ class Trainer:
                 n_steps = -(-len(self.batches(number, 0)) // config.accumulate)
                 encoder.allocation.begin(stage.n_epochs * self._encoder_steps(n_steps))
 
+    def _passes_on(self, step: int, per_epoch: int) -> bool:
+        """Whether what was gathered for the items' texts goes to the language model in this step of the second stage."""
+        return (step + 1) % self.config.encoder_interval == 0 or step + 1 == per_epoch
+
     def _n_gathered(self, step: int, per_epoch: int) -> int:
         """Of how many steps' losses the language model has the gradient in this one; 0 where it does not step."""
         if self.learner.towers.user_model is None:
-            return (
-                1  # histories are read with it in each; the items' share, which comes more rarely, is charged for there
-            )
-        interval = self.config.encoder_interval
-        return step % interval + 1 if (step + 1) % interval == 0 or step + 1 == per_epoch else 0
+            return 1  # histories are read with it in each step
+        return step % self.config.encoder_interval + 1 if self._passes_on(step, per_epoch) else 0
 
     def _encoder_steps(self, n_steps: int) -> int:
         """How often the language model steps in a second stage's epoch of so many steps; one that histories are read with
@@ -341,7 +342,7 @@ class Trainer:
                         )
                     self.accelerator.backward(loss / len(group))
                     state.loss_sum += float(loss.detach()) / len(group)
-            if stage.regime == "tuned" and ((step + 1) % config.encoder_interval == 0 or step + 1 == per_epoch):
+            if stage.regime == "tuned" and self._passes_on(step, per_epoch):
                 draw = np.random.default_rng((config.seed, state.stage, state.epoch, step))
                 for surrogate in self.learner.pass_on(draw):
                     self.accelerator.backward(surrogate)
