@@ -28,7 +28,7 @@ from benchmarks.peers.steps import (
     run_outside,
     train_outside,
 )
-from benchmarks.peers.work import Effort, Place
+from benchmarks.peers.work import Effort, Place, trials_of
 from lmrec.errors import InputError, LmrecError, nearest
 
 Step = tuple[str, Callable[[], bool], Callable[[], None]]  # what it is, whether it is done, do it
@@ -117,16 +117,15 @@ def plan(place: Place, effort: Effort, systems: Sequence[str]) -> Iterator[Step]
     The best rival of a known table is fitted again where it is neither asked for nor its row kept, to compare with.
     """
     forms, cell = tuple(place.cell.protocol.forms), place.cell.name
-    yield f"{cell}: split", (place.split / "facts.json").exists, partial(in_own_process, export_split, place, effort)
+    # Whether what lies there is of these data, the step sees itself.
+    yield f"{cell}: split", lambda: False, partial(in_own_process, export_split, place, effort)
     for name in INSIDE:
         if name in systems and INSIDE[name].is_asked(place.cell.protocol.name):
             n_seeds = effort.seeds if INSIDE[name].is_seeded else 1
             rows = [place.row(form, name, seed) for form in forms for seed in range(n_seeds)]
-            # Rows alone are not enough: they may be of settings that an earlier search had chosen, fitted to compare with.
-            needed = [place.search(name), *rows]
             yield (
                 f"{cell}: {name}",
-                partial(_all_there, needed),
+                partial(_is_asked, place, name, rows),
                 partial(in_own_process, run_inside, place, name, effort),
             )
     yield from _known_steps(place, effort, systems)
@@ -188,6 +187,11 @@ def _effort(options: argparse.Namespace) -> Effort:
     effort = SMALL if options.small else Effort()
     given = {name: n for name, n in asked.items() if n is not None}
     return replace(effort, own_overrides=(*effort.own_overrides, *options.set), **given)
+
+
+def _is_asked(place: Place, name: str, rows: Sequence[Path]) -> bool:
+    """Rows alone are not enough: they may be of settings that an earlier search had chosen, fitted to compare with."""
+    return bool(trials_of(place, name)) and _all_there(rows)
 
 
 def _all_there(paths: Sequence[Path]) -> bool:

@@ -55,10 +55,19 @@ def prepare_cell(place: Place, effort: Effort) -> tuple[Prepared, dict[str, Reci
 
 
 def export_split(place: Place, effort: Effort) -> None:
-    """The folder that outside rivals read; the catalog's words are encoded here, once, by the un-tuned model."""
-    if (place.split / "facts.json").exists():
-        return
+    """The folder that outside rivals read; the catalog's words are encoded here, once, by the un-tuned model.
+
+    Raises LmrecError where the folder was made of other data: what rivals left beside it was learnt from those.
+    """
     prepared, recipes = prepare_cell(place, effort)
+    made_of, found = place.data_fingerprint, prepared.dataset.fingerprint
+    if made_of == found:
+        return
+    if made_of is not None:
+        raise LmrecError(
+            f"{place.split} was made of other data (fingerprint {made_of}, now {found}). Remove {place.folder}, or give "
+            "another folder with --work"
+        )
     place.split.parent.mkdir(parents=True, exist_ok=True)
     write_split(prepared, encode_words(prepared, next(iter(recipes.values()))), place.split)
 

@@ -74,6 +74,17 @@ def popularity_of(prepared: Prepared) -> Popularity:
     return Popularity().fit(log_arrays(prepared.split.train_and_validation, N_ITEMS))
 
 
+def test_a_split_of_other_data_is_not_taken_for_this_one(place: Place, prepared: Prepared) -> None:
+    steps.export_split(place, EFFORT)  # it lies there, of these data: nothing is encoded
+    facts = read_json(place.split / "facts.json")
+    try:
+        write_json(place.split / "facts.json", {**facts, "data_fingerprint": "of yesterday"})
+        with pytest.raises(LmrecError, match=f"of yesterday, now {prepared.dataset.fingerprint}.* Remove .* --work"):
+            steps.export_split(place, EFFORT)
+    finally:
+        write_json(place.split / "facts.json", facts)
+
+
 @pytest.mark.parametrize("exclude", [True, False])
 def test_lists_handed_over_are_worth_what_the_judge_says_of_their_scores(prepared: Prepared, exclude: bool) -> None:
     test, config = prepared.split.test, EvaluationConfig(ks=(5, 10), exclude_seen=exclude)
