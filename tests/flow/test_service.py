@@ -25,12 +25,14 @@ from lmrec.data.dataset import Dataset
 from lmrec.errors import InputError, RunFolderError
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import Scope, Store
+from lmrec.retrieval.live import LiveRecommender
 from lmrec.service.schemas.answers import ExplanationAnswer, RecommendationAnswer, Stats, UserAnswer
 from lmrec.service.security import SCOPES
 from lmrec.service.serve import _config, _ending_well, _Workers, check_settings, listen, serve
 from lmrec.service.settings import Limits, ServiceSettings, default_store
 from lmrec.service.state import open_state
 
+from .conftest import Invoke
 from .running import NEW_ITEM, WORDS, Running, new_generation, running, until
 
 pytestmark = pytest.mark.usefixtures("service_logs")
@@ -133,6 +135,29 @@ def test_a_known_user_gets_a_list_that_rests_on_their_history(shared: Running, w
     assert seen & set(shared.shown(user_id=user, exclude_seen=False))
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_what_was_judged_with_items_of_the_history_is_served_with_them(
+    run: Path, world: Dataset, invoke: Invoke
+) -> None:
+    recipe = RunFolder(run).recipe_file
+    said = recipe.read_text(encoding="utf-8")
+    recipe.write_text(said.replace("exclude_seen = true", "exclude_seen = false"), encoding="utf-8")
+    user, n_items = world.interactions.user_ids[0], world.catalog.n_items
+    seen = {world.catalog.ids[item] for item in world.interactions.item_idx[world.interactions.user_idx == 0]}
+    with running(run) as service:
+        assert len(service.shown(user_id=user, k=n_items)) == n_items
+        assert not seen & set(service.shown(user_id=user, k=n_items, exclude_seen=True))
+        body = {"item_id": next(iter(seen)), "user_id": user}
+        assert service.post("/v1/explanations", body)["place"] is not None
+        assert service.post("/v1/explanations", {**body, "exclude_seen": True})["place"] is None
+    shown = json.loads(invoke("recommend", run, "--user", user, "--k", n_items, "--json").stdout)
+    assert len(shown["items"]) == n_items
+    shown = json.loads(invoke("recommend", run, "--user", user, "--k", n_items, "--exclude-seen", "--json").stdout)
+    assert not seen & {item["item_id"] for item in shown["items"]}
+    recipe.write_text("", encoding="utf-8")
+    with pytest.raises(RunFolderError, match=r"recipe.toml is missing or damaged .*Fit the run again"):
+        LiveRecommender.load(run)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from lmrec.models.heads import HeadConfig
 from lmrec.models.transitions import ItemTransitions
 from lmrec.models.two_tower import ItemTowerConfig, TwoTower
 from lmrec.models.user_model import UserModelConfig
+from lmrec.recipe import Recipe, recipe_toml
 from lmrec.text.template import TemplateConfig, build_template
 from lmrec.text.tokens import load_tokenizer, tokenize_texts
 
@@ -75,6 +76,7 @@ def build_world(folder: Path, data: Path, size: WorldSize, content: float, seed:
     log.save_parquet(run.data / "interactions.parquet")
     _save_model(run, catalog, log, content, seed)
     _fill_store(folder, catalog, users, size, chance)
+    run.recipe_file.write_text(recipe_toml(Recipe()), encoding="utf-8")
     run.update_record(status="trained", created="2026-01-01T00:00:00+00:00", training={})
     return World(folder, size.items, users)
 

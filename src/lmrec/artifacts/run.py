@@ -23,6 +23,7 @@ compression.json    what `lmrec compress` tried, where it made this run, and com
 import platform
 import subprocess
 import time
+import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -151,6 +152,16 @@ class RunFolder:
                 "Open it with the lmrec that made it, or fit again"
             )
         return record
+
+    def read_excludes_seen(self) -> bool:
+        """Whether the run was judged with items of the history left out: `evaluation.exclude_seen` of its recipe."""
+        try:
+            evaluation = tomllib.loads(self.recipe_file.read_text(encoding="utf-8"))["evaluation"]
+            return bool(evaluation["exclude_seen"])
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as error:
+            raise RunFolderError(
+                f"{self.recipe_file} is missing or damaged ({type(error).__name__}: {error}). Fit the run again"
+            ) from error
 
     def update_record(self, **values: Any) -> None:
         record = read_json(self.record_file) if self.record_file.exists() else {"format": RUN_FORMAT}

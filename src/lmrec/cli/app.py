@@ -224,7 +224,14 @@ def recommend(
     ] = None,
     text: Annotated[Optional[str], typer.Option("--text", help="Words: what somebody is looking for.")] = None,
     k: KOption = 10,
-    include_seen: Annotated[bool, typer.Option("--include-seen", help="Also items that the history holds.")] = False,
+    include_seen: Annotated[
+        Optional[bool],
+        typer.Option(
+            "--include-seen/--exclude-seen",
+            help="Also items that the history holds, or none of them. Unset: as the run was judged (evaluation.exclude_seen).",
+            show_default=False,
+        ),
+    ] = None,
     rerank: RerankOption = True,
     new_items: NewItemsOption = None,
     as_json: JsonOption = False,
@@ -243,7 +250,7 @@ def recommend(
         history=history,
         text=text,
         k=k,
-        exclude_seen=not include_seen,
+        exclude_seen=None if include_seen is None else not include_seen,
         rerank=rerank,
         profile=profile,
     )

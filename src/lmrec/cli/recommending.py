@@ -23,7 +23,7 @@ class Question:
     history: str | None
     text: str | None
     k: int
-    exclude_seen: bool
+    exclude_seen: bool | None
     rerank: bool = True
     profile: str | None = None
 

@@ -15,7 +15,7 @@ class Asking(TypedDict, total=False):
     k: int
     filter: Mapping[str, Any] | None
     exclude: Sequence[str] | None
-    exclude_seen: bool
+    exclude_seen: bool | None
     diversity: float
     segment: str | None
     profile: Mapping[str, str | int | float | bool | None] | None
@@ -80,7 +80,7 @@ class Explaining(TypedDict, total=False):
     k: int
     filter: Mapping[str, Any] | None
     exclude: Sequence[str] | None
-    exclude_seen: bool
+    exclude_seen: bool | None
     words: bool
     segment: str | None
     profile: Mapping[str, str | int | float | bool | None] | None

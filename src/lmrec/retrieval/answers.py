@@ -19,13 +19,13 @@ class LiveQuery:
     """One question. `history` is oldest first, ids that the catalog lacks are ignored; `text` joins it as the newest item,
     less what it says is not wanted.
 
-    `exclude` is never shown; `exclude_seen` leaves out the history too. `diversity` 0 keeps the plain order of scores, 1
-    thinks of nothing but variety. With `popular`, someone of whom nothing is known gets what is popular now, else an
-    empty list. `segment` chooses the rules that were written for one group of users. `columns`: whether items bring the
-    catalog's columns along. `profile`: what else is known of them, columns of user_model.profile; what was not learnt adds
-    nothing. `asked_words`: whether the question itself gave what the profile says in words; then too many are refused, else
-    they keep a reranker from reading. `candidates`: the items to be put in order, in place of the whole catalog; those that it
-    lacks are named in the answer. `at_ts`: when, UTC seconds, where what is live counts; unset: now.
+    `exclude` is never shown; `exclude_seen` leaves out the history too; unset: as the run was judged. `diversity` 0 keeps the
+    plain order of scores, 1 thinks of nothing but variety. With `popular`, someone of whom nothing is known gets what is
+    popular now, else an empty list. `segment` chooses the rules that were written for one group of users. `columns`: whether
+    items bring the catalog's columns along. `profile`: what else is known of them, columns of user_model.profile; what was
+    not learnt adds nothing. `asked_words`: whether the question itself gave what the profile says in words; then too many are
+    refused, else they keep a reranker from reading. `candidates`: the items to be put in order, in place of the whole
+    catalog; those that it lacks are named in the answer. `at_ts`: when, UTC seconds, where what is live counts; unset: now.
     """
 
     history: tuple[ItemId, ...] = ()
@@ -33,7 +33,7 @@ class LiveQuery:
     k: int = 10
     filter: Filter | None = None
     exclude: Collection[ItemId] = ()
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     diversity: float = 0.0
     popular: bool = True
     segment: str | None = None

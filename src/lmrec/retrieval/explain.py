@@ -76,6 +76,7 @@ def explain(live: "LiveRecommender", query: LiveQuery, item_id: ItemId, words: b
     summed. Of a history the newest items that the model reads count.
     """
     live.scorer.check_explains()
+    query = live.settled(query)
     state = live.state
     snapshot = state.snapshot
     row = live.known_row(snapshot, item_id)

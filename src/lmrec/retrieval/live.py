@@ -7,7 +7,7 @@ assignment. So an answer that began after a change returned has seen it, and one
 import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,6 +70,7 @@ class LiveRecommender:
         self.counts: RunningCounts | None = None if stack is None else stack.counts()
         live_order = None if stack is None or self.counts is None else LiveOrder(stack.stack, self.counts)
         self._lists = ListMaker(self.scorer, recommender.heard_reranker, live_order)
+        self.excludes_seen = recommender.excludes_seen  # read here: an answer opens no file
         self._rules: Mapping[str, Rule] = dict(rules or {})
         self._review = Review()
         self._versions: dict[ItemId, int] = {}
@@ -249,7 +250,11 @@ class LiveRecommender:
     def recommend(self, queries: Sequence[LiveQuery]) -> list[LiveAnswer]:
         """One answer a query, computed together. Raises InputError for a k below 1 and for texts that cannot be read."""
         state = self.state
-        return self._lists.recommend(state.snapshot, state.rules, queries)
+        return self._lists.recommend(state.snapshot, state.rules, [self.settled(query) for query in queries])
+
+    def settled(self, query: LiveQuery) -> LiveQuery:
+        """What the query leaves to the run, said."""
+        return query if query.exclude_seen is not None else replace(query, exclude_seen=self.excludes_seen)
 
     def similar(
         self,

@@ -215,7 +215,7 @@ class Recommender:
         histories: Sequence[Sequence[ItemId]] | None = None,
         profiles: Sequence[Mapping[str, object]] | None = None,
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         filter: ItemFilter | None = None,
         rerank: bool = True,
     ) -> list[Recommendation]:
@@ -224,6 +224,7 @@ class Recommender:
         profiles: beside each history what else is known, such as {"age": 30, "likes": "jazz|tea"}: columns of
         user_model.profile, of whose values others than those learnt add nothing, and of template.user or reranker.user. Users
         of the user table have theirs.
+        exclude_seen: leave items of the history out; unset: as the run was judged, `excludes_seen`.
         rerank: let the run's reranker, where it has one, put the best in order.
         filter: a polars expression over the catalog's columns, such as `pl.col("year") > "1990"`, or the allowed item
         ids. A user id that the run does not know gets a newcomer's list (`basis` is "nothing").
@@ -231,7 +232,8 @@ class Recommender:
         an item of a history that the catalog lacks.
         """
         names, asked = self._asked(users, histories, profiles)
-        return self._answer(names, asked, k, exclude_seen, filter, rerank)
+        hidden = self.excludes_seen if exclude_seen is None else exclude_seen
+        return self._answer(names, asked, k, hidden, filter, rerank)
 
     def rank(
         self,
@@ -396,6 +398,11 @@ class Recommender:
                 f"not for ranks: '{self.run.path}' recommends by sums of ranks among the whole catalog, and {wanted} a "
                 f"score of one item alone. {made}"
             )
+
+    @cached_property
+    def excludes_seen(self) -> bool:
+        """Whether lists leave items of the history out where nobody says: as they were judged (`evaluation.exclude_seen`)."""
+        return self.run.read_excludes_seen()
 
     @cached_property
     def list_scorer(self) -> AnyScorer:

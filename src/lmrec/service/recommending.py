@@ -106,14 +106,15 @@ def item_body(item: LiveItem, columns: Sequence[str] | None = None) -> dict[str,
 def query_of(question: RecommendationQuestion | ExplanationQuestion, known: UserHistory, served: Served) -> LiveQuery:
     """What is asked of the model, given what is known of the user. Raises InputError for a filter that does not fit."""
     exclude = known.dismissed.union(question.exclude or ())
-    if question.exclude_seen:
+    exclude_seen = served.live.excludes_seen if question.exclude_seen is None else question.exclude_seen
+    if exclude_seen:
         exclude = exclude.union(known.seen, question.history or ())
     return replace(
         _query_of_anybody(question, known, served),
         text=question.text,
         k=question.k,
         exclude=exclude,
-        exclude_seen=question.exclude_seen,
+        exclude_seen=exclude_seen,
     )
 
 

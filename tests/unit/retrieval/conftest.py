@@ -150,6 +150,7 @@ def make_run(
     checkpoint = read_checkpoint(run.checkpoint)
     vectors = compute_item_vectors(towers, torch.from_numpy(text_vec))
     save_vectors(run.vectors_file, vectors, checkpoint, catalog.fingerprint)
+    run.recipe_file.write_text("[evaluation]\nexclude_seen = true\n", encoding="utf-8")
     run.update_record(status="trained", created="2026-01-01T00:00:00Z")
     return folder
 

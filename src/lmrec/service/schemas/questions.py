@@ -92,7 +92,13 @@ _Segment = Annotated[Name | None, Field(description="A group of users that rules
 
 
 _Excluded = Annotated[Annotated[list[Id], Field(max_length=10_000)] | None, Field(description="Never these items.")]
-_ExcludeSeen = Annotated[bool, Field(description="Leave out items of the history, and all the user had to do with.")]
+_ExcludeSeen = Annotated[
+    bool | None,
+    Field(
+        description="Leave out items of the history, and all the user had to do with. Unset: as the run was judged "
+        "(`evaluation.exclude_seen` of its recipe)."
+    ),
+]
 
 
 _Profile = Annotated[
@@ -128,7 +134,7 @@ class RecommendationQuestion(Words):
     k: K = Field(default=10, description="How many items.")
     filter: FilterSpec | None = None
     exclude: _Excluded = None
-    exclude_seen: _ExcludeSeen = True
+    exclude_seen: _ExcludeSeen = None
     diversity: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
         default=0.0, description="0 takes the best scores; towards 1, items that differ from one another."
     )
@@ -250,7 +256,7 @@ class ExplanationQuestion(Words):
     )
     filter: FilterSpec | None = None
     exclude: _Excluded = None
-    exclude_seen: _ExcludeSeen = True
+    exclude_seen: _ExcludeSeen = None
     words: bool = Field(default=True, description="Also which words of the item's text moved the score.")
     segment: _Segment = None
     profile: _Profile = None
