@@ -84,9 +84,9 @@ def average_seeds(judgements: Sequence[Judgement], recipe: Recipe, prepared: Pre
     first = judgements[0]
     means = [_mean_of([answers_of(judgement, name) for judgement in judgements]) for name in row_names(judgements)]
     baselines = {row.name for row in first.table.rows if row.is_baseline}
-    train = prepared.split.train
-    counts = np.bincount(train.item_idx, minlength=prepared.dataset.catalog.n_items)
-    slices = slice_cases(first.cases, counts, np.bincount(train.user_idx, minlength=train.n_users))
+    known = prepared.split.train_and_validation
+    counts = np.bincount(known.item_idx, minlength=prepared.dataset.catalog.n_items)
+    slices = slice_cases(first.cases, counts, np.bincount(known.user_idx, minlength=known.n_users))
     return build_table(means, baselines, first.table.form, recipe.evaluation, slices)
 
 

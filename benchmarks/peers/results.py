@@ -57,8 +57,9 @@ def tabulate(place: Place, form: str, effort: Effort) -> dict[str, Any] | None:
     config = recipes[form].evaluation
     n_users = len(np.unique(split.test.user_idx))
     shape = TableForm(split.kind, split.target, len(split.test), n_users, n_items, config.exclude_seen)
-    counts = np.bincount(split.train.item_idx, minlength=n_items)
-    user_counts = np.bincount(split.train.user_idx, minlength=split.train.n_users)
+    known = split.train_and_validation
+    counts = np.bincount(known.item_idx, minlength=n_items)
+    user_counts = np.bincount(known.user_idx, minlength=known.n_users)
     rivals = set(rows) - set(own.TITLES)
     table = build_table(means, rivals, shape, config, slice_cases(split.test, counts, user_counts))
     if before is not None and not before.answers(prepared.dataset.fingerprint, len(split.test)):

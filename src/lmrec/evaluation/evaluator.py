@@ -105,7 +105,7 @@ def evaluate(
     """Ranks the whole catalog for every case and measures where the relevant items stand.
 
     progress: called after each block with (cases done, cases in all).
-    item_counts: (N,) training events of each item; given, the lists' novelty is measured too.
+    item_counts: (N,) events of each item in training and validation; given, the lists' novelty is measured too.
     Raises InputError where there is no case, or the scorer's answer is not (b, n_items) or holds NaN.
     """
     asked = select_cases(cases, config)

@@ -173,7 +173,7 @@ def novelty(top: IntArray, item_counts: IntArray) -> float:
     """How unexpected the shown items are, in bits: mean of -log2 p(item) over all shown places (Zhou et al. 2010).
 
     p(item) = (events of the item + 1) / (all events + N): one is added to each count so that an item without events
-    is very novel but not infinitely so. `item_counts`: (N,) training events of each item.
+    is very novel but not infinitely so. `item_counts`: (N,) events of each item in training and validation.
 
     >>> round(novelty(np.array([[0], [1]]), np.array([6, 0])), 3)
     1.596

@@ -1,7 +1,8 @@
 """Parts of the cases that get rows of their own: cold items, cold users, the head and the long tail.
 
 A slice is a (B,) mask over cases. A case belongs to an item slice when all of its relevant items do; a case that
-mixes both kinds (several relevant items) is in neither, so no row is a blend. "Cold" means: no event in training.
+mixes both kinds (several relevant items) is in neither, so no row is a blend. "Cold" means: no event in all that answers may
+rest on, which is training and validation: rivals, and the model as it is served, have learnt from both.
 """
 
 from typing import Final
@@ -18,11 +19,11 @@ COLD_ITEMS: Final = "cold items"
 
 DEFINITIONS: Final[dict[str, str]] = {
     ALL: "every case",
-    COLD_ITEMS: "what came next has no event in training",
-    "warm items": "what came next has events in training",
-    "cold users": "the user has no event in training",
-    "warm users": "the user has events in training",
-    "head": "what came next is among the most popular items that make up half of all training events",
+    COLD_ITEMS: "what came next has no event in training or validation",
+    "warm items": "what came next has events in training or validation",
+    "cold users": "the user has no event in training or validation",
+    "warm users": "the user has events in training or validation",
+    "head": "what came next is among the most popular items that make up half of these events",
     "tail": "what came next is any other item, cold ones included",
 }
 
@@ -30,12 +31,12 @@ DEFINITIONS: Final[dict[str, str]] = {
 def slice_cases(cases: Cases, item_counts: IntArray, user_counts: IntArray) -> dict[str, BoolArray]:
     """The masks (B,) of all slices, by name; see `DEFINITIONS`. A slice may be empty.
 
-    item_counts: (N,) training events of each item. user_counts: (n_users,) training events of each user.
+    item_counts: (N,) events of each item in training and validation. user_counts: (n_users,) those of each user.
     """
     if len(cases) and int(cases.user_idx.max()) >= len(user_counts):
         raise InputError(
             f"User {int(cases.user_idx.max())} has a case, but events are counted for {len(user_counts)} users only; "
-            "count over all users, also those without training events."
+            "count over all users, also those without events."
         )
     cold, head = item_counts == 0, head_items(item_counts)
     warm_user = user_counts[cases.user_idx] > 0

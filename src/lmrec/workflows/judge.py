@@ -94,7 +94,8 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     split = split_interactions(interactions, n_items, recipe.split)
     if not len(split.test):
         raise InputError(f"'{path}' was fitted with --split {recipe.split.kind}, which leaves nothing to judge on")
-    counts = np.bincount(split.train.item_idx, minlength=n_items)
+    known = split.train_and_validation
+    counts = np.bincount(known.item_idx, minlength=n_items)
     notes: dict[str, str] = {}
     evaluations: dict[str, Evaluation] = {}
 
@@ -142,7 +143,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         slice_cases(
             cases,
             counts,
-            np.bincount(split.train.user_idx, minlength=interactions.n_users),
+            np.bincount(known.user_idx, minlength=interactions.n_users),
         ),
         notes,
     )
@@ -196,7 +197,8 @@ def search_rival(
     if len(rivals) == 1 or not len(split.validation):
         return rivals[0], ""
     log = log_arrays(split.train, n_items)
-    asked = split.validation.sample(recipe.baselines.search_cases, recipe.training.seed)
+    # Not by the run's seed: a baseline that draws nothing would be another one in each of a benchmark's runs.
+    asked = split.validation.sample(recipe.baselines.search_cases, 0)
     metric = recipe.evaluation.metric
     found: list[float] = []
     with progress_bar(f"search {rivals[0].name}", show) as bar:

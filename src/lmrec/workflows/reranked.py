@@ -49,7 +49,8 @@ def judge_reranking(
     reranker, config = recommender.reranker, recipe.reranker
     n_items = recommender.catalog.n_items
     judging = recipe.evaluation.model_copy(update={"max_cases": config.judge_cases, "block_size": _BLOCK})
-    counts = np.bincount(split.train.item_idx, minlength=n_items)
+    known = split.train_and_validation
+    counts = np.bincount(known.item_idx, minlength=n_items)
     described = reranker.description
     reranked = RerankedScorer(
         RERANKED, base, reranker, recommender.texts, described.weight, described.top_k, judging.exclude_seen
@@ -68,7 +69,7 @@ def judge_reranking(
         {base_name},
         replace(form, n_cases=len(cases), n_users=len(np.unique(cases.user_idx))),
         judging,
-        slice_cases(cases, counts, np.bincount(split.train.user_idx, minlength=recommender.interactions.n_users)),
+        slice_cases(cases, counts, np.bincount(known.user_idx, minlength=known.n_users)),
         {
             RERANKED: f"the best {described.top_k} of {base_name}, in the order of {1 - described.weight:g} x its score + "
             f"{described.weight:g} x the reranker's, both at unit spread in the list; the weight is from validation",
