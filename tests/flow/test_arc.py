@@ -4,6 +4,7 @@ The truth is known here: which topic comes next for a user, of which flavour, an
 """
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ import pytest
 from lmrec.artifacts.run import RunFolder
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources.synthetic import planted_ceiling
+from lmrec.data.split import SplitConfig, split_interactions
 from lmrec.errors import DataError, InputError, UnknownIdError
 from lmrec.evaluation.table import JudgementTable
 from lmrec.retrieval.recommender import Recommender, to_frame
-from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, read_table_of
+from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, read_table_of
+from lmrec.workflows.train import fit_run
+
+from .conftest import shared
 
 N_TOPICS, GROUP_SIZE = 8, 4
 
@@ -114,6 +119,29 @@ def test_the_table_has_every_row_and_goes_to_json_and_back(learnt: Any) -> None:
     values = json.loads((learnt.run / "evaluation.json").read_text())
     assert JudgementTable.from_dict(values) == table
     assert {"cold items", "head"} & {part.name for part in table.slices} or table.slices
+
+
+def test_cold_is_what_neither_training_nor_validation_holds(
+    world: Dataset, quick_choices: list[str], tmp_path: Path
+) -> None:
+    log, config = world.interactions, SplitConfig(kind="time")
+    cuts = split_interactions(log, world.catalog.n_items, config).cut_ts
+    assert cuts is not None
+    late = log.select(~(np.isin(log.item_idx, (3, 4, 5)) & (log.time_ts < cuts[0])))
+    late = late.select(~((late.item_idx == 3) & (late.time_ts < cuts[1])))
+    shared().write_tables(replace(world, interactions=late), tmp_path)
+    choices = [*quick_choices, "split.kind=time", "training.tuned_epochs=0"]
+    run = fit_run(tmp_path / "items.csv", tmp_path / "events.csv", out=tmp_path / "run", overrides=choices, show=False)
+    table = judge_run(run.run.path, show=False).table
+    kept = Recommender.load(run.run.path)
+    split = split_interactions(kept.interactions, kept.catalog.n_items, config)
+    asked = [set(relevant.tolist()) for relevant in split.test.relevant]
+    cold_of = {
+        name: sum(relevant.isdisjoint(known.item_idx.tolist()) for relevant in asked)
+        for name, known in (("training", split.train), ("both", split.train_and_validation))
+    }
+    assert 0 < cold_of["both"] < cold_of["training"]
+    assert {part.name: part.n_cases for part in table.slices}["cold items"] == cold_of["both"]
 
 
 def test_the_report_is_one_self_contained_page_with_all_rows(learnt: Any) -> None:
