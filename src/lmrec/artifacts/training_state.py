@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _COUNTERS = (
     *("fingerprint", "stage", "epoch", "step", "loss_sum", "n_bad"),
-    *("best_metric", "best_stage", "best_epoch", "frozen_metric", "frozen_epoch", "tuned_metric", "n_averaged"),
+    *("best_metric", "best_stage", "best_epoch", "frozen_metric", "frozen_epoch", "stage_metric", "n_averaged"),
 )
 _GENERATORS = ("rng", "device_rng")
 _TENSORS = ("weights", "moments", "averaged", "snapshots", "best", "frozen_best", "tuned_best")
@@ -24,7 +24,8 @@ class TrainingState:
     """Where a training stands. `epoch` and `step` count what is finished, within the stage and within the epoch.
 
     weights: as they are now. moments: the optimizer's tensors. best: the best weights so far. frozen_best: the towers'
-    best of the first stage; tuned_best: towers and text vectors, best of the second. averaged: the moving average of this
+    best of the first stage; tuned_best: towers and text vectors, best of the second. stage_metric: the best of this stage,
+    n_bad: epochs since; a stage that rises from below the one before it goes on. averaged: the moving average of this
     stage's weights, after `n_averaged` steps. snapshots: weights at the ends of its cycles, "0/..." first.
     rng, device_rng: torch's generators, the CPU's and CUDA's.
     """
@@ -40,7 +41,7 @@ class TrainingState:
     best_epoch: int = 0
     frozen_metric: float | None = None
     frozen_epoch: int = 0
-    tuned_metric: float | None = None
+    stage_metric: float | None = None
     n_averaged: int = 0
     weights: "dict[str, Tensor]" = field(default_factory=dict)
     moments: "dict[str, Tensor]" = field(default_factory=dict)
@@ -54,17 +55,22 @@ class TrainingState:
 
     def start_stage(self, number: int) -> None:
         self.stage, self.epoch, self.step, self.loss_sum, self.n_bad = number, 0, 0, 0.0, 0
-        self.averaged, self.n_averaged = {}, 0
+        self.averaged, self.n_averaged, self.stage_metric = {}, 0, None
 
     def next_epoch(self) -> None:
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
 
+    def is_stage_best(self, metric: float) -> bool:
+        return self.stage_metric is None or metric > self.stage_metric
+
     def keep_if_better(self, metric: float, weights: "Callable[[], dict[str, Tensor]]") -> None:
-        if self.best_metric is None or metric > self.best_metric:
-            self.best_metric, self.n_bad = metric, 0
-            self._keep(weights())
+        if self.is_stage_best(metric):
+            self.stage_metric, self.n_bad = metric, 0
         else:
             self.n_bad += 1
+        if self.best_metric is None or metric > self.best_metric:
+            self.best_metric = metric
+            self._keep(weights())
 
     def keep_last(self, weights: "dict[str, Tensor]") -> None:
         self._keep(weights)

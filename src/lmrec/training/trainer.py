@@ -4,8 +4,8 @@ It takes `validate` as a callable and knows no metric; it takes batches as a cal
 
 - Clipping: gradients longer than `max_grad_norm` (L2, over all weights of a part) are scaled down to it: Pascanu et al. 2013,
   "On the difficulty of training recurrent neural networks", https://arxiv.org/abs/1211.5063.
-- Early stopping: a stage ends after `patience` epochs without a better validation metric, and its best weights stay: Prechelt
-  1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3.
+- Early stopping: a stage ends after `patience` epochs without a better validation metric than its own best, and the best
+  weights of all stages stay: Prechelt 1998, "Early Stopping - But When?", https://doi.org/10.1007/3-540-49430-8_3.
 - Accumulation: a step takes the mean of the gradients of `accumulate` batches: Ott et al. 2018, "Scaling Neural Machine
   Translation", https://arxiv.org/abs/1806.00187.
 """
@@ -113,7 +113,8 @@ class TrainingConfig(BaseModel):
     patience: int = Field(
         default=3,
         ge=1,
-        description="Epochs without a better validation metric before a stage ends; one with snapshots goes on to its end.",
+        description="Epochs without a better validation metric than the stage's own best before it ends; one with snapshots "
+        "goes on to its end.",
     )
     validation_cases: int = Field(default=2000, ge=1, description="Validation cases drawn to measure after each epoch.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -385,9 +386,10 @@ class Trainer:
             else:
                 self.learner.eval()
                 metric = row["validation"] = self.validate()
-                if stage.regime == "tuned" and (state.tuned_metric is None or metric > state.tuned_metric):
-                    seen = {k: v for k, v in self._weights().items() if k.startswith("towers.") or k == "text_vec"}
-                    state.tuned_metric, state.tuned_best = metric, seen
+                if stage.regime == "tuned" and state.is_stage_best(metric):
+                    state.tuned_best = {
+                        k: v for k, v in self._weights().items() if k.startswith("towers.") or k == "text_vec"
+                    }
                 state.keep_if_better(metric, self._weights)
                 bar.say(f"val {metric:.4f}")
         if stage.ends_cycle(state.epoch + 1):

@@ -371,12 +371,23 @@ def test_the_second_stage_begins_at_the_best_of_the_first_and_loses_to_it_if_it_
 ) -> None:
     learner, seen = make_learner(), list[Weights]()
     config = CONFIG.model_copy(update={"frozen_epochs": 3, "patience": 1})
-    session = Session(learner, world_batches, tmp_path, config, scripted([0.5, 0.4, 0.3, 9.0], learner, seen))
+    session = Session(learner, world_batches, tmp_path, config, scripted([0.5, 0.4, 0.3, 0.3, 9.0], learner, seen))
     report = session.run()
-    assert len(seen) == 3  # patience 1: one bad epoch ends a stage
+    assert len(seen) == 4  # patience 1: one bad epoch ends a stage, its first is the best that it has yet
     assert (report.best_metric, report.best_stage, report.frozen_metric) == (0.5, "frozen", 0.5)
     assert_same(session.weights, seen[0])
     assert_same(report.frozen_best or {}, {k: v for k, v in seen[0].items() if k.startswith("towers.")})
+
+
+def test_a_second_stage_that_rises_from_below_the_first_goes_on(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path
+) -> None:
+    learner, seen = make_learner(), list[Weights]()
+    config = CONFIG.model_copy(update={"frozen_epochs": 1, "tuned_epochs": 9, "patience": 2})
+    told = [0.5, 0.2, 0.3, 0.4, 0.6, 0.5, 0.5, 9.0]
+    report = Session(learner, world_batches, tmp_path, config, scripted(told, learner, seen)).run()
+    assert (len(seen), report.best_metric, report.best_stage, report.best_epoch) == (7, 0.6, "tuned", 4)
+    assert (report.frozen_metric, report.frozen_epoch) == (0.5, 1)
 
 
 def test_only_what_is_asked_for_changes(
