@@ -44,7 +44,8 @@ class ListReader(Protocol):
 class Reranker:
     """A reranker, ready to read; `load` is called when it first must.
 
-    Scores are log-odds, expected ratings or ratings, as the task was; in a list only their order and relative size count.
+    Scores are log-odds, expected ratings, ratings or likelihoods, as the task and the form were; in a list only their order and
+    relative size count.
     """
 
     description: RerankerDescription
@@ -70,9 +71,12 @@ class Reranker:
         users: Sequence[str] | None = None,
     ) -> list[FloatArray]:
         """For each history (texts, oldest first) the scores of its candidates' texts; users: words of whom each is of."""
-        outputs = self.outputs(histories, candidates, users)
+        outputs = self._read(histories, candidates, users)
         described = self.description
-        if described.task == "classes":
+        if described.form == "likelihood":
+            # Not the log-odds: these are fitted over histories of all levels, and may say nothing where each list is in order.
+            flat = outputs[:, 0].astype(np.float64)
+        elif described.task == "classes":
             chance = softmax(outputs.astype(np.float64) / described.temperature, axis=1)
             flat = chance @ np.array(described.values)
         elif described.task == "regression":
@@ -88,7 +92,13 @@ class Reranker:
         candidates: Sequence[Sequence[str]],
         users: Sequence[str] | None = None,
     ) -> FloatArray:
-        """(P, C) the model's own outputs, pair by pair."""
+        """(P, C) the model's own outputs, pair by pair; of a likelihood the log-odds that validation gave it."""
+        found, described = self._read(histories, candidates, users), self.description
+        return described.center + described.spread * found if described.form == "likelihood" else found
+
+    def _read(
+        self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]], users: Sequence[str] | None
+    ) -> FloatArray:
         described, model = self.description, self.loaded[0]
         recent = [list(history)[-described.max_tokens :] for history in histories]
         said = [[text] if text else [] for text in (users or [""] * len(recent))]
@@ -102,7 +112,7 @@ class Reranker:
         with autocast(torch.device("cpu"), self.bf16):
             if described.form == "likelihood":
                 found = [self._likelihoods(parts, known[at], asked[at], people[at]) for at in range(len(known))]
-                return described.center + described.spread * np.concatenate(found)[:, None]
+                return np.concatenate(found)[:, None]
             pairs = join_pairs(described.layout, parts, known, asked, described.max_tokens, people)
             return score_pairs(model, pairs.ids, pairs.item_start, _BATCH_TOKENS)
 

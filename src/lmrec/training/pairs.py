@@ -164,26 +164,26 @@ def draw_pairs(
     n_events: int,
     negatives: NegativeSource,
     ratings: Ratings,
-    only_new: bool,
     seed: tuple[int, ...],
 ) -> Pairs:
     """Pairs of at most `n_events` events of a part of the log, each with the history that `index` knows before it.
 
-    only_new: leave out events of items that the history holds. Negatives are no items that the user has in the history or
-    anywhere in this part. Raises InputError where no event has a history, nor words of its user.
+    Events of items that the history holds are left out, also where items may come again: negatives are no items that the user
+    has in the history or anywhere in this part, so a repeat would be told by its words alone, and questions ask for new items.
+    Raises InputError where no event of a new item has a history, or words of its user.
     """
     rng = np.random.default_rng(seed)
     history = index.before(part.user_idx, part.time_ts)
     known = history.lengths > 0
     if history.profile is not None and history.profile.words is not None:
         known = known | (history.profile.words != "")
-    usable = known & (part.weight > 0)
-    if only_new:
-        held = history.values == part.item_idx[history.row_of_value]
-        usable &= np.bincount(history.row_of_value, weights=held, minlength=len(history)) == 0
-    events = np.flatnonzero(usable)
+    repeats = history.values == part.item_idx[history.row_of_value]
+    is_new = np.bincount(history.row_of_value, weights=repeats, minlength=len(history)) == 0
+    events = np.flatnonzero(known & is_new & (part.weight > 0))
     if not len(events):
-        raise InputError("a reranker learns from events with a history before them, and this part of the log has none")
+        raise InputError(
+            "a reranker learns from events of items that are new to somebody with a history, and this part of the log has none"
+        )
     if n_events < len(events):
         events = np.sort(rng.choice(events, n_events, replace=False))
     histories, items = history.take(events), part.item_idx[events].astype(np.int64)

@@ -145,7 +145,6 @@ def pairs_of(
         n_events,
         source,
         ratings,
-        recipe.masks_seen,
         (recipe.training.seed, part_number),
     )
 

@@ -1,6 +1,7 @@
 """What a reranker learns from, and its loop: nothing of the future, no item of one's own as a negative, exact resume."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def draw(log: Interactions, config: RerankerConfig, ratings: Ratings | None = No
     counts = np.bincount(log.item_idx, minlength=32)
     source = drawn_source(config, counts) if config.negatives != "hard" else first_items
     index = HistoryIndex.from_interactions(log)
-    return draw_pairs(config, log, index, n, source, ratings or Ratings(), True, (0, 0))
+    return draw_pairs(config, log, index, n, source, ratings or Ratings(), (0, 0))
 
 
 def first_items(history: Ragged, rng: np.random.Generator) -> IntArray:
@@ -52,6 +53,32 @@ def test_the_first_of_a_row_was_chosen_and_the_others_never_by_this_user(world: 
         assert users, "history and chosen item are the beginning of somebody's life"
         assert len(set(items.tolist())) == len(items) <= 3
         assert any(not set(items[1:].tolist()) & set(life) for life in users)  # several may begin alike
+
+
+@pytest.mark.parametrize("task", ["binary", "classes"])
+def test_where_people_come_back_no_pair_is_told_by_standing_in_its_history(task: str) -> None:
+    rng = np.random.default_rng(0)
+    user_idx, item_idx = np.repeat(np.arange(20), 12), rng.integers(0, 6, 240)  # six favourites in twelve events
+    ratings = np.resize([1.0, 5.0], 240)
+    log = Interactions.from_arrays(
+        [f"u{n}" for n in range(20)], user_idx, item_idx, np.tile(np.arange(12.0), 20), rating=ratings
+    )
+    config = RerankerConfig.model_validate({"task": task, "negatives": "uniform"})
+    pairs = draw(log, config, read_ratings(config.task, log))
+    assert 20 <= len(pairs.history) < 120
+    for history, candidates in zip(pairs.history, pairs.candidates, strict=True):
+        assert not set(history.tolist()) & set(candidates.tolist())
+    nothing_new = log.select(np.arange(240) % 12 >= 6)
+    with pytest.raises(InputError, match="items that are new to somebody with a history"):
+        draw_pairs(
+            config,
+            replace(nothing_new, item_idx=np.zeros(120, np.int32)),
+            HistoryIndex.from_interactions(replace(log, item_idx=np.zeros(240, np.int32))),
+            9,
+            first_items,
+            Ratings((1.0, 5.0)),
+            (0, 0),
+        )
 
 
 def test_the_same_seed_draws_the_same(world: Dataset) -> None:
