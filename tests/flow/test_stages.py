@@ -1,26 +1,38 @@
 """Both stages stand in the table, whichever of them is served."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lmrec.cli.app import app
-from lmrec.errors import Interrupted
+from lmrec.errors import Interrupted, RunFolderError
+from lmrec.recipe import load_recipe
 from lmrec.workflows import train
 from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run
+from lmrec.workflows.prepare import prepare
+from lmrec.workflows.train import training_fingerprint
 
 
 @pytest.mark.parametrize(("frozen_epochs", "tuned_rate", "served"), [(12, 5.0, "frozen"), (1, 0.003, "tuned")])
 def test_the_table_has_the_tuned_row_whichever_stage_is_served(
-    world_folder: Path, tmp_path: Path, quick_choices: list[str], frozen_epochs: int, tuned_rate: float, served: str
+    world_folder: Path,
+    tmp_path: Path,
+    tiny_bert: Path,
+    quick_choices: list[str],
+    frozen_epochs: int,
+    tuned_rate: float,
+    served: str,
 ) -> None:
-    out = tmp_path / "run"
+    out, base = tmp_path / "run", Path(shutil.copytree(tiny_bert, tmp_path / "base"))
     choices = [
         *quick_choices,
+        f"encoder.name={base}",
         *(
             "encoder.train=last_layers",
             "encoder.n_layers=1",
@@ -34,6 +46,9 @@ def test_the_table_has_the_tuned_row_whichever_stage_is_served(
     words = ["fit", *tables, "--out", str(out), "--quiet", "--no-judge"]
     result = CliRunner().invoke(app, [*words, *(word for choice in choices for word in ("--set", choice))])
     assert result.exit_code == 0, result.output
+    recipe = load_recipe(None, choices)
+    prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+    began_with = training_fingerprint(recipe, prepared)
     judgement = judge_run(out, show=False)
     record = json.loads((out / "run.json").read_text())["training"]
     assert record["best_stage"] == served
@@ -45,6 +60,16 @@ def test_the_table_has_the_tuned_row_whichever_stage_is_served(
     assert first != second
     told = "this run serves the first stage" in judgement.table.form.sentence
     assert told == (served == "frozen")
+    # The folder that encoder.name leads to is pretrained anew: what was fitted stays what it is, or says what it lacks.
+    weights = load_file(base / "model.safetensors")
+    save_file({name: -value for name, value in weights.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    if served == "frozen":
+        again = judge_run(out, show=False)
+        assert again.evaluations[FROZEN].aggregate == judgement.evaluations[FROZEN].aggregate
+    else:
+        with pytest.raises(RunFolderError, match="began with a language model with the fingerprint .* now has"):
+            judge_run(out, show=False)
+    assert training_fingerprint(recipe, prepared) != began_with  # nor is a stopped fit resumed on it
 
 
 StopWish = Callable[[], AbstractContextManager[Callable[[], bool]]]

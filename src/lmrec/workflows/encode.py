@@ -41,6 +41,11 @@ class PretrainedText:
     texts: list[str]
     tokens: Tokens
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the model as it lies there now."""
+        return fingerprint_encoder(self.location, self.config.pooling)
+
     def load_encoder(self) -> TextEncoder:
         return load_encoder(self.location, self.config)
 
@@ -83,7 +88,7 @@ def untuned_vectors(source: PretrainedText, encoder: TextEncoder, show: bool) ->
     Each text is encoded once and kept: a grown catalog costs its new texts, and an interrupted call what is left.
     """
     config, tokens = source.config, source.tokens.ids
-    model = fingerprint_encoder(source.location, config.pooling)
+    model = source.fingerprint
     unique, place = unique_rows(tokens)
     keys = text_keys(tokens.take(unique))
     for name in candidates(config.runtime):

@@ -16,7 +16,7 @@ from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
 from lmrec.data.proof import show_time
 from lmrec.data.split import Split, split_interactions
-from lmrec.errors import InputError
+from lmrec.errors import InputError, RunFolderError
 from lmrec.evaluation.casefile import JudgedCases, fingerprint_questions
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
 from lmrec.evaluation.impressions import ImpressionTable
@@ -313,11 +313,25 @@ def _stage_of(run: RunFolder) -> str:
 
 
 def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
+    """The first stage's towers on the language model as it came.
+
+    Raises RunFolderError where the run serves the second stage, and what its encoder.name leads to by now is another model.
+    """
     import torch
 
     towers = recommender.checkpoint.load_towers(frozen_stage=True)
+    if _stage_of(run) == FROZEN:  # then these texts' vectors are the served ones, wherever the name leads by now
+        served = recommender.towers_scorer
+        bank = build_bank(towers, recommender.vectors.text_vec)
+        return Scorer(FROZEN, towers, bank, served.max_history, served.encode_histories)
     recipe = load_fitted(run.recipe_file)
     source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
+    began_with, has = run.read_record()["encoder_fingerprint"], source.fingerprint
+    if has != began_with:
+        raise RunFolderError(
+            f"'{run.path}' began with a language model with the fingerprint {began_with}, and '{recipe.encoder.name}' now has "
+            f"{has}. Put the model back that it was fitted with, or fit the run again"
+        )
     encoder, text_vec = begin_tuning(source, recipe.training.seed, False)
     encoder.eval()
     tokens_of = history_tokens(source, recommender.checkpoint.template)

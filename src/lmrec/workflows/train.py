@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from lmrec.artifacts.checkpoint import ModelConfigs, compute_item_vectors, save_checkpoint, save_vectors
+from lmrec.artifacts.encoder_files import fingerprint_encoder
+from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.artifacts.run import RunFolder, create_run, describe_environment, instant
 from lmrec.artifacts.snapshots import save_snapshot
 from lmrec.artifacts.training_state import read_counters
@@ -187,6 +189,7 @@ def _train(
     catalog, split = prepared.dataset.catalog, prepared.split
     begun = begin_learning(recipe, prepared, show)
     learner, encoder, template, source = begun.learner, begun.words.encoder, begun.words.template, begun.words.source
+    run.update_record(encoder_fingerprint=source.fingerprint)
     variants, categories = begun.variants, begun.categories
     if source.tokens.n_cut:
         notes.append(
@@ -527,8 +530,9 @@ def batch_source(recipe: Recipe, train: Interactions, impressions: Impressions |
 
 
 def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
-    """Of all that a resumed fit must agree on: every choice that can change weights, and the data."""
+    """Of all that a resumed fit must agree on: every choice that can change weights, the language model, and the data."""
     text = recipe_toml(replace_judging(recipe)) + prepared.dataset.fingerprint
+    text += fingerprint_encoder(locate_pretrained(recipe.encoder.name), recipe.encoder.pooling)
     users = prepared.dataset.users
     if (recipe.user_model.profile or recipe.template.user) and users is not None:
         text += users.fingerprint

@@ -29,7 +29,7 @@ from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.training.search import Choices, Dimension, TuneConfig
 from lmrec.workflows.prepare import Prepared
-from lmrec.workflows.train import fit_run
+from lmrec.workflows.train import fit_run, training_fingerprint
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -353,7 +353,8 @@ def _confirm(given: Recipe, found: Recipe, prepared: Prepared, folder: Path, n_s
         for seed in seeds:
             for name, recipe in (("given", given), ("found", found)):
                 seeded = with_choices(recipe, {"training.seed": seed})
-                out = folder / f"{name}-{seed}"
+                # By what was fitted: after more trials, or for another worker, the best may be another recipe.
+                out = folder / f"{name}-{seed}-{training_fingerprint(seeded, prepared)[:8]}"
                 folder.mkdir(parents=True, exist_ok=True)
                 with locked(out.with_suffix(".lock"), "confirm", wait=True):  # another worker may be at it
                     values[name].append(_fit_and_judge(seeded, prepared, out))
