@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -37,6 +38,21 @@ def test_it_finds_a_rate_that_lowers_the_loss(
     assert min(found["losses"]) < found["losses"][0]
     assert found["rates"][0] < found["suggestion"] < found["rates"][-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rate.png"]
+
+
+def test_it_reads_what_a_fit_reads(
+    invoke: Invoke, world_folder: Path, tmp_path: Path, quick_choices: list[str]
+) -> None:
+    events = pl.read_csv(world_folder / "events.csv")
+    events.rename({"item_id": "film"}).write_csv(tmp_path / "events.csv")
+    events.select("user_id").unique().with_columns(pl.lit("here").alias("town")).write_csv(tmp_path / "users.csv")
+    tables = ["--items", world_folder / "items.csv", "--interactions", tmp_path / "events.csv"]
+    choices = [*quick_choices, 'user_model.profile=["town"]']
+    settings = [word for choice in choices for word in ("--set", choice)]
+    more = ["--map", "interactions.item_id=film", "--split", "time", "--steps", "6", "--json"]
+    assert "Give one with --users" in invoke("find-rate", *tables, *settings, *more, code=2).output
+    found = json.loads(invoke("find-rate", *tables, "--users", tmp_path / "users.csv", *settings, *more).stdout)
+    assert len(found["rates"]) == 6
 
 
 def test_what_cannot_be_swept_is_refused(invoke: Invoke, world_folder: Path, quick_choices: list[str]) -> None:

@@ -16,6 +16,7 @@ from typer.testing import Result
 
 from lmrec.artifacts.reranker import read_reranker
 from lmrec.artifacts.run import open_run
+from lmrec.data.sources.synthetic import planted_world
 from lmrec.errors import InputError, RecipeError, RunFolderError
 from lmrec.fields import Ragged
 from lmrec.models.encoder import pad_tokens
@@ -30,6 +31,8 @@ from lmrec.workflows.report import report_run
 from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.reranked import ALONE, RERANKED, read_reranking
 from lmrec.workflows.train import fit_run
+
+from .conftest import shared
 
 TOP_K = 6
 QUICK = [
@@ -283,6 +286,40 @@ def test_the_command_line(run: Path, invoke: Callable[..., Result]) -> None:
     assert json.loads(told.stdout)["n_pairs"] > 120
     invoke("recommend", run, "--user", "user0", "--no-rerank")
     assert "learns ratings" in invoke("fit-reranker", run, "--set", "reranker.task=classes", code=2).output
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_where_people_come_back_lists_are_read_as_they_are_served(
+    exclude_seen: bool, quick_choices: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Histories of far more events than there are items."""
+    shared().write_tables(planted_world(n_users=30, n_items=16, n_events_per_user=8, n_topics=4, seed=3), tmp_path)
+    first, users = pl.read_csv(tmp_path / "events.csv"), pl.read_csv(tmp_path / "events.csv")["user_id"].unique()
+    begin, end = (int(one) for one in first["timestamp"].to_numpy()[[0, -1]])
+    later = end - begin + 1
+    again = [first.with_columns(pl.col("timestamp") + times * later) for times in range(4)]
+    had = {user: set(first.filter(pl.col("user_id") == user)["item_id"]) for user in users}
+    new = {user: sorted({f"film{n}" for n in range(16)} - had[user])[:4] for user in users}
+    rows = [(user, item, begin + (9 + at) * later) for user in users for at, item in enumerate(new[user])]
+    pl.concat([*again, pl.DataFrame(rows, schema=first.schema, orient="row")]).write_csv(tmp_path / "events.csv")
+    served = f"evaluation.exclude_seen={str(exclude_seen).lower()}"
+    choices = [*quick_choices, "split.kind=last", "user_model.max_history=50", served]
+    run = tmp_path / "run"
+    fit_run(tmp_path / "items.csv", tmp_path / "events.csv", out=run, overrides=choices, show=False)
+    fit_reranker(run, [*QUICK, "reranker.top_k=12"], show=False)
+    set_weight(run, 0.5)
+    read: list[TaughtLists] = []
+
+    def listening(towers: TwoTower, text_vec: Tensor, lists: TaughtLists, *rest: Any) -> Any:
+        read.append(lists)
+        return distil(towers, text_vec, lists, *rest)
+
+    monkeypatch.setattr("lmrec.workflows.distil.distil", listening)
+    distil_run(run, tmp_path / "taught", ["distil.n_events=50", "distil.epochs=1"], show=False)
+    (lists,) = read
+    seen = [bool({*lists.history[at].tolist()} & {*lists.items[at].tolist()}) for at in range(len(lists))]
+    assert 2 <= lists.items.shape[1] < 12 if exclude_seen else lists.items.shape[1] == 12
+    assert any(seen) == (not exclude_seen)
 
 
 def test_a_reranker_that_agrees_teaches_a_fused_retriever_nothing(

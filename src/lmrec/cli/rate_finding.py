@@ -16,6 +16,7 @@ def add_rate_finding(app: typer.Typer) -> None:
 def find_rate_command(
     items: Annotated[Optional[Path], typer.Option("--items", help="Items, as for `lmrec fit`.")] = None,
     interactions: Annotated[Optional[Path], typer.Option("--interactions", help="Events, as for `lmrec fit`.")] = None,
+    users: Annotated[Optional[Path], typer.Option("--users", help="Users and their attributes.")] = None,
     source: Annotated[
         Optional[str], typer.Option("--source", metavar="NAME", help="Instead of tables: an original format.")
     ] = None,
@@ -23,6 +24,10 @@ def find_rate_command(
     recipe: Annotated[Optional[Path], typer.Option("--recipe", help="A TOML file of choices.")] = None,
     set_: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="One choice. Repeatable.")
+    ] = None,
+    split: Annotated[Optional[str], typer.Option("--split", help="As for `lmrec fit`.")] = None,
+    map_: Annotated[
+        Optional[list[str]], typer.Option("--map", metavar="OURS=THEIRS", help="As for `lmrec fit`.")
     ] = None,
     part: Annotated[
         str, typer.Option("--part", help="towers (training.learning_rate) or language-model (encoder_learning_rate).")
@@ -40,7 +45,7 @@ def find_rate_command(
 
     The suggestion is where the loss falls fastest. It is a place to start: `lmrec fit --set training.learning_rate=...`.
     """
-    from lmrec.cli.tables import Input
+    from lmrec.cli.tables import Input, parse_column_map
     from lmrec.errors import InputError
     from lmrec.idle import idle_notes
     from lmrec.recipe import load_recipe
@@ -48,9 +53,10 @@ def find_rate_command(
 
     if part not in ("towers", "language-model"):
         raise InputError(f"--part {part}: it is towers or language-model")
-    data = Input(items, interactions, None, source, path)
+    data = Input(items, interactions, users, source, path)
     data.check()
-    chosen = load_recipe(recipe, set_ or (), command="lmrec find-rate")
+    values = {} if split is None else {"split.kind": split}
+    chosen = load_recipe(recipe, set_ or (), {**values, **parse_column_map(map_ or [])}, command="lmrec find-rate")
     print_notes([] if as_json else idle_notes(chosen.idle))
     found = find_rate(
         data.prepare(chosen),

@@ -149,7 +149,8 @@ def _read_lists(
 ) -> TaughtLists:
     """The retriever's best for histories of training events, as they are ordered when both are asked: the blend of both at
     unit spread, stretched to the spread of the retriever's scores, so that the student's units are kept. What the retriever
-    has beside its towers comes with them: a reranker that agrees with it teaches nothing."""
+    has beside its towers comes with them: a reranker that agrees with it teaches nothing. Items of the history are left out
+    where they are when lists are judged and served. Raises InputError where that leaves no two items to be put in order."""
     from lmrec.errors import Interrupted
 
     towers_alone, weight = retriever.fused(Fusion()), retriever.fusion.weights.towers
@@ -159,14 +160,21 @@ def _read_lists(
     usable = np.flatnonzero((history.lengths > 0) & (train.weight > 0))
     events = np.sort(rng.choice(usable, min(recipe.distil.n_events, len(usable)), replace=False))
     histories = history.take(events).last(retriever.reach)
-    k = min(described.top_k, recommender.catalog.n_items - int(histories.lengths.max(initial=0)))
+    hides_seen = recipe.evaluation.exclude_seen
+    n_hidden = max((len(np.unique(row)) for row in histories), default=0) if hides_seen else 0
+    k = min(described.top_k, recommender.catalog.n_items - n_hidden)
+    if k < 2:
+        raise InputError(
+            f"of {recommender.catalog.n_items} items somebody's history leaves {k}, and a list to learn from has two at least. "
+            "This catalog is too small to be distilled"
+        )
     items = np.zeros((len(events), k), np.int64)
     teacher, beside = np.zeros((len(events), k), np.float32), np.zeros((len(events), k), np.float32)
     with progress_bar("read lists", show) as bar:
         for start in range(0, len(events), _BLOCK):
             block = histories.slice(start, min(start + _BLOCK, len(events)))
             scores, own_scores = retriever.score(block), towers_alone.score(block)
-            best = top_k(exclude_items(scores, block), k)
+            best = top_k(exclude_items(scores, block) if hides_seen else scores, k)
             read = reranker.score(
                 [[texts[int(item)] for item in block[at]] for at in range(len(block))],
                 [[texts[int(item)] for item in row] for row in best],
