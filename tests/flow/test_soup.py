@@ -1,12 +1,14 @@
 """Soups: the mean of runs' weights as a run, chosen on validation; what makes no soup is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lmrec.artifacts.checkpoint import Checkpoint, read_checkpoint
@@ -48,7 +50,10 @@ def runs(world_folder: Path, quick_choices: list[str], tmp_path_factory: pytest.
 def test_it_serves_the_mean_of_the_weights_and_is_judged(invoke: Invoke, runs: list[Path], tmp_path: Path) -> None:
     made = soup_runs(runs, tmp_path / "soup", "uniform", show=False)
     assert made.chosen == (0, 1)
+    assert all(RunFolder(path).read_record()["training"]["refit_epochs"] for path in runs)
     one, other, mixed = (read_checkpoint(RunFolder(path).checkpoint) for path in (*runs, made.run.path))
+    whitened = [found.load_towers().item_tower.directions for found in (one, other)]
+    assert torch.equal(*whitened)  # by the un-tuned vectors, also where the tuned ones are served
     loads: tuple[Callable[[Checkpoint], nn.Module], ...] = (Checkpoint.load_towers, Checkpoint.load_encoder)
     for load in loads:
         weights = [load(found).state_dict() for found in (one, other, mixed)]
@@ -105,6 +110,12 @@ def test_what_makes_no_soup_is_refused_with_the_reason(
         with pytest.raises(InputError, match=reason):
             soup_runs([runs[0], path], tmp_path / "out", show=False)
     assert not (tmp_path / "out").exists()
+    turned = Path(shutil.copytree(runs[1], tmp_path / "turned"))
+    weights = load_file(turned / "checkpoint" / "towers.safetensors")
+    weights["item_tower.directions"][:, ::2] *= -1
+    save_file(weights, turned / "checkpoint" / "towers.safetensors")
+    with pytest.raises(InputError, match="whiten words in other directions"):
+        soup_runs([runs[0], turned], tmp_path / "out", show=False)
     with pytest.raises(InputError, match="at least two runs"):
         soup_runs(runs[:1], tmp_path / "out", show=False)
     assert "it is greedy or uniform" in invoke("soup", *runs, "--out", tmp_path / "out", "--by", "taste", code=2).output

@@ -55,6 +55,11 @@ class ItemTower(nn.Module):
             # With words the ids are a correction of nothing; alone they need to differ from each other.
             nn.init.normal_(self.id_residual.weight, std=0.05 if config.source == "id" else 0.0)
 
+    def whiten_as(self, other: "ItemTower") -> None:
+        """Whiten as another tower of this shape does, whatever vectors this one was made with."""
+        self.mean.copy_(other.mean)
+        self.directions.copy_(other.directions)
+
     def project(self, text_vec: Tensor) -> Tensor:
         """(..., Dt) -> (..., D), words alone; zeros for an id-only tower."""
         if self.projection is None:

@@ -112,6 +112,7 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
     check_together(runs, members)
     recipes = [load_fitted(run.recipe_file) for run in runs]
     _check_same_valley(runs, recipes)
+    _check_same_whitening(runs, members)
     recipe, first = recipes[0], members[0]
     split = split_interactions(first.interactions, first.catalog.n_items, recipe.split)
     if not len(split.validation):
@@ -149,6 +150,19 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty
         raise
     return SoupResult(run, tuple(alone), chosen, metric)
+
+
+def _check_same_whitening(runs: Sequence[RunFolder], members: Sequence[Recommender]) -> None:
+    """Principal directions have no sign of their own, so processors may disagree on them."""
+    first = members[0].towers.item_tower.directions
+    for run, member in zip(runs, members, strict=True):
+        if not torch.allclose(
+            member.towers.item_tower.directions, first, rtol=1e-2, atol=1e-2 * float(first.abs().max())
+        ):
+            raise InputError(
+                f"'{run.path}' and '{runs[0].path}' make no soup: their towers whiten words in other directions, as runs of "
+                "machines of two kinds may. Fit both on one machine, or use `lmrec ensemble`"
+            )
 
 
 def _check_same_valley(runs: Sequence[RunFolder], recipes: Sequence[Recipe]) -> None:

@@ -251,6 +251,9 @@ def _train(
                 variants = tuned_variants(variants, encoder, recipe.encoder.batch_tokens, show)
             whole = split.train_and_validation
             fresh = build_learner(recipe, learner.text_vec, whole, variants=variants, categories=categories)
+            # By the un-tuned vectors, as the towers that were validated: those of a tuned model have other directions, run by
+            # run, and a soup's mean of them would be of nothing.
+            fresh.towers.item_tower.whiten_as(learner.towers.item_tower)
             final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, goes_on)
             laps.end("train again with validation")
     weights, fused_metric = weights_by_recipe(trained_scorer("validation", learner, recipe), split, recipe, show)
