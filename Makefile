@@ -24,7 +24,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench-movielens: $(VENV)/.demo
-	$(BIN)/python benchmarks/movielens/run.py
+	$(BIN)/python -m benchmarks.movielens.run
 
 # Every figure of benchmarks/speed and one table of them; SMALL=1: small sizes, in about five minutes. ONLY=softmax,search
 NEEDS_PEERS := $(if $(ONLY),$(findstring training,$(ONLY)),all)

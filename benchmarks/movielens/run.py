@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.fitting import fit_once
 from lmrec.artifacts.pretrained import cache_folder
-from lmrec.artifacts.run import RunFolder, describe_environment
+from lmrec.artifacts.run import describe_environment
 from lmrec.data.sources.movielens import read_movielens_100k
 from lmrec.data.sources.registry import fetch_dataset
 from lmrec.evaluation.evaluator import Evaluation
@@ -25,7 +26,6 @@ from lmrec.evaluation.table import JudgementTable, build_table
 from lmrec.recipe import Recipe, load_recipe
 from lmrec.workflows.judge import FROZEN, FUSED, TUNED, Judgement, judge_run
 from lmrec.workflows.prepare import Prepared, prepare_dataset
-from lmrec.workflows.train import fit_run
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("next", "window")
@@ -69,14 +69,6 @@ def main() -> None:
         result = {"facts": facts, "table": table.as_dict(), "per_seed": per_seed}
         (options.out / f"{target}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"\n## target '{target}'\n\n{table.form.sentence}\n\n{markdown(table, per_seed)}\n")
-
-
-def fit_once(path: Path, recipe: Recipe, prepared: Prepared) -> RunFolder:
-    """A finished run of that name is used again, so that an interrupted benchmark can be called anew."""
-    run = RunFolder(path)
-    if run.record_file.exists() and run.read_record()["status"] == "trained":
-        return run
-    return fit_run(None, None, out=path, recipe=recipe, prepared=prepared, resume=run.record_file.exists()).run
 
 
 def average_seeds(judgements: Sequence[Judgement], recipe: Recipe, prepared: Prepared) -> JudgementTable:

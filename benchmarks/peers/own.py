@@ -1,18 +1,17 @@
 """lmrec's own rows: fitted by the product's own workflow with the data set's recipe, judged by the product's own judge."""
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.fitting import fit_once
 from benchmarks.peers.kept import read_facts
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
 from benchmarks.peers.work import Effort, Place, keep_row
-from lmrec.artifacts.run import RunFolder
 from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, own_name
-from lmrec.workflows.train import fit_run, replace_judging
+from lmrec.workflows.train import replace_judging
 
 OWN = "lmrec"
 # What else the run knows is shown too, where it is not what it serves.
@@ -48,18 +47,16 @@ def run_own(place: Place, effort: Effort, form: str, seed: int) -> None:
     """Fit with one seed and save the row of what the run serves, and rows of its parts. An interrupted fit goes on."""
     prepared, recipes = prepare_cell(place, effort)
     recipe = with_choices(recipes[form], {"training.seed": seed})
-    run, watch = RunFolder(place.folder / OWN / f"{form}-{seed}"), Stopwatch()
-    status = run.read_record()["status"] if run.record_file.exists() else "new"
-    if status != "trained":
-        if status == "new":
-            shutil.rmtree(run.path, ignore_errors=True)
-        fit_run(None, None, out=run.path, recipe=recipe, prepared=prepared, resume=status != "new")
-        run.update_record(bench={**watch.read(), "peak_mb": peak_mb()})
+    watch = Stopwatch()
+    run = fit_once(place.folder / OWN / f"{form}-{seed}", recipe, prepared)
     record = run.read_record()
+    if "bench" not in record:  # it was fitted just now
+        run.update_record(bench={**watch.read(), "peak_mb": peak_mb()})
+        record = run.read_record()
     judged = judge_run(run.path, ["baselines.names=[]"])
     served = own_name(run)
     settings = {"recipe": place.cell.data.recipe, "set": list(effort.own_overrides), "fusion": record["fusion"]}
-    facts = {"settings": settings, "recipe": fingerprint_of(recipes[form]), **record.get("bench", {})}
+    facts = {"settings": settings, "recipe": fingerprint_of(recipes[form]), **record["bench"]}
     for name, evaluation in judged.evaluations.items():
         if name != served and name in PARTS:
             keep_row(place, form, PARTS[name], seed, evaluation, facts)

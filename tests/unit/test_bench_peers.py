@@ -20,7 +20,7 @@ from benchmarks.peers import check, own, results, steps
 from benchmarks.peers.__main__ import OUT_OF_TIME, choose_systems, main, plan
 from benchmarks.peers.cells import Cell, choose_cells
 from benchmarks.peers.exchange import measure_handed_over, write_split
-from benchmarks.peers.kept import KS, METRICS, load_row, save_row
+from benchmarks.peers.kept import KS, METRICS, load_row, read_facts, save_row
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.spaces import draw_settings
 from benchmarks.peers.work import Effort, Place, is_searched
@@ -29,6 +29,7 @@ from lmrec.artifacts.run import RunFolder
 from lmrec.errors import DataError, InputError, LmrecError
 from lmrec.evaluation.evaluator import EvaluationConfig, evaluate
 from lmrec.models.collaborative import Popularity
+from lmrec.recipe import load_recipe
 from lmrec.topk import exclude_items, top_k
 from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.judge import judge_run, own_name
@@ -228,7 +229,6 @@ def test_lmrec_fits_its_recipe_and_leaves_its_row_beside_its_parts(
     assert not own.is_made(here, effort, "x", 0)
     own.run_own(here, effort, "x", 0)
     assert own.is_made(here, effort, "x", 0)
-    assert not own.is_made(here, replace(effort, own_overrides=(*quick, "objective.label_smoothing=0.1")), "x", 0)
     facts, evaluation = load_row(here.row("x", own.OWN, 0), prepared.split.test)
     assert facts["seconds"] > 0
     assert facts["peak_mb"] > 0
@@ -240,6 +240,14 @@ def test_lmrec_fits_its_recipe_and_leaves_its_row_beside_its_parts(
     parts = {system for system, _ in here.rows("x")}
     assert parts <= set(own.TITLES)
     assert len(parts) == len(judged.evaluations)
+    made = RunFolder(here.folder / own.OWN / "x-0").read_record()["created"], read_facts(here.row("x", own.OWN, 0))
+    own.run_own(here, effort, "x", 0)  # the fit stands, and is judged again
+    assert RunFolder(here.folder / own.OWN / "x-0").read_record()["created"] == made[0]
+    other = replace(effort, own_overrides=(*quick, "objective.label_smoothing=0.1"))
+    assert not own.is_made(here, other, "x", 0)
+    own.run_own(here, other, "x", 0)
+    assert load_recipe(here.folder / own.OWN / "x-0" / "recipe.toml").objective.label_smoothing == 0.1
+    assert read_facts(here.row("x", own.OWN, 0))["recipe"] != made[1]["recipe"]
 
 
 def test_the_table_compares_with_the_best_rival(place: Place, prepared: Prepared) -> None:
