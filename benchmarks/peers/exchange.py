@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.peers.kept import question_of
 from lmrec.artifacts.files import replaced_folder, write_json
 from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
@@ -28,8 +29,16 @@ def write_split(prepared: Prepared, text_vec: FloatArray | None, folder: Path) -
         _write_cases(fresh / "test.npz", split.test, with_answers=False)
         if text_vec is not None:
             np.save(fresh / "text_vec.npy", np.asarray(text_vec, np.float32))
-        facts = {"n_items": prepared.dataset.catalog.n_items, "data_fingerprint": prepared.dataset.fingerprint}
-        write_json(fresh / "facts.json", facts)
+        write_json(fresh / "facts.json", facts_of(prepared))
+
+
+def facts_of(prepared: Prepared) -> dict[str, Any]:
+    """What a split is of: the data, and the questions of the test part."""
+    return {
+        "n_items": prepared.dataset.catalog.n_items,
+        "data_fingerprint": prepared.dataset.fingerprint,
+        "question": question_of(prepared.split.test),
+    }
 
 
 def measure_handed_over(

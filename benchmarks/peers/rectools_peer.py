@@ -3,6 +3,9 @@
 It knows of lmrec only the folder that `exchange.py` writes and, for early stopping, lmrec's own rank and metric code
 (numpy alone). The answers of the test part are not in that folder: what is handed over is ranked lists.
 
+RecTools learns from each user's newest `session_max_len` + 1 events and drops what came before: on MovieLens, Online Retail and
+Last.fm a third of all. lmrec learns from every event, so long users are cut into several here (`cut_long`).
+
     benchmarks/peers/.venv/bin/python benchmarks/peers/rectools_peer.py JOB.json      (PYTHONPATH=src:.)
 
 A job: {"peer": "sasrec" | "unisrec", "settings": {...}, "seed": 0, "split": FOLDER, "out": FOLDER, "epochs": 20,
@@ -31,6 +34,7 @@ from rectools.models import SASRecModel
 from rectools.models.nn.transformers.lightning import TransformerLightningModule
 
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
+from benchmarks.peers.windows import cut_long
 from lmrec.evaluation.metrics import ndcg_at
 from lmrec.evaluation.ranking import rank_relevant
 from lmrec.fields import Ragged
@@ -144,10 +148,11 @@ class SASRec:
         self.split, self.epochs = split, epochs
 
     def fit(self, after_epoch: AfterEpoch) -> None:
-        order = pd.to_datetime(np.arange(len(self.split.user)), unit="s")
+        user, item = cut_long(self.split.user, self.split.item, self.model.session_max_len)
+        order = pd.to_datetime(np.arange(len(user)), unit="s")
         events = {
-            Columns.User: self.split.user,
-            Columns.Item: self.split.item,
+            Columns.User: user,
+            Columns.Item: item,
             Columns.Weight: 1,
             Columns.Datetime: order,
         }
@@ -222,8 +227,8 @@ class UniSRec:
 
     def fit(self, after_epoch: AfterEpoch) -> None:
         self.model.stopper = _Stopper(after_epoch, lambda net: setattr(self, "net", net))
-        order = torch.arange(len(self.split.user))
-        self.model.fit(torch.from_numpy(self.split.user).long(), torch.from_numpy(self.split.item).long() + 1, order)
+        user, item = cut_long(self.split.user, self.split.item, self.model.session_max_len)
+        self.model.fit(torch.from_numpy(user).long(), torch.from_numpy(item).long() + 1, torch.arange(len(user)))
 
     def sessions(self) -> np.ndarray:
         return padded(self.split.history, self.model.session_max_len, np.arange(1, self.split.n_items + 1))

@@ -6,6 +6,7 @@ Every step that learns runs in a process of its own, so that its peak memory is 
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
@@ -16,7 +17,7 @@ import numpy as np
 
 from benchmarks.peers import spaces
 from benchmarks.peers.cells import ROOT
-from benchmarks.peers.exchange import measure_handed_over, write_split
+from benchmarks.peers.exchange import facts_of, measure_handed_over, write_split
 from benchmarks.peers.rivals import INSIDE, OUTSIDE, Fittable, Inside
 from benchmarks.peers.spaces import Settings
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
@@ -57,17 +58,19 @@ def prepare_cell(place: Place, effort: Effort) -> tuple[Prepared, dict[str, Reci
 def export_split(place: Place, effort: Effort) -> None:
     """The folder that outside rivals read; the catalog's words are encoded here, once, by the un-tuned model.
 
-    Raises LmrecError where the folder was made of other data: what rivals left beside it was learnt from those.
+    Raises LmrecError where the folder was made of other data, or asks other questions of them: what rivals left beside it
+    was learnt from those.
     """
     prepared, recipes = prepare_cell(place, effort)
-    made_of, found = place.data_fingerprint, prepared.dataset.fingerprint
-    if made_of == found:
+    found = facts_of(prepared)
+    if (place.split / "facts.json").exists():
+        made_of = read_json(place.split / "facts.json")
+        if made_of != found:
+            raise LmrecError(
+                f"{place.split} is of other data or other questions ({made_of}, now {found}). Remove {place.folder}, or give "
+                "another folder with --work"
+            )
         return
-    if made_of is not None:
-        raise LmrecError(
-            f"{place.split} was made of other data (fingerprint {made_of}, now {found}). Remove {place.folder}, or give "
-            "another folder with --work"
-        )
     place.split.parent.mkdir(parents=True, exist_ok=True)
     write_split(prepared, encode_words(prepared, next(iter(recipes.values()))), place.split)
 
@@ -176,6 +179,7 @@ def train_outside(place: Place, name: str, effort: Effort, number: int) -> None:
         "epochs": {form: epoch + 1 for form, epoch in at.items()},
         "n_epochs": len(result["epochs"]),
         "most_epochs": effort.epochs,
+        "cut_long": True,
         "seconds": result["seconds"],
         "cpu_seconds": result["cpu_seconds"],
         "commit": describe_environment()["commit"],
@@ -185,9 +189,11 @@ def train_outside(place: Place, name: str, effort: Effort, number: int) -> None:
 
 
 def is_tried(place: Place, name: str, effort: Effort, number: int) -> bool:
-    """Whether that trial has been made, by this call or an earlier one."""
+    """Whether that trial has been made, by this call or an earlier one: from all events, and to its end, which patience finds,
+    or to as many epochs as are asked for now."""
     settings = effort.draw_outside(OUTSIDE[name].space)[number]
-    return any(trial["settings"] == settings for trial in trials_of(place, name))
+    made = [trial for trial in trials_of(place, name) if trial["settings"] == settings and trial.get("cut_long")]
+    return any(trial["n_epochs"] < trial["most_epochs"] or trial["most_epochs"] >= effort.epochs for trial in made)
 
 
 def label_of(settings: Settings) -> str:
@@ -219,15 +225,11 @@ def run_outside(place: Place, name: str, effort: Effort, form: str, seed: int) -
 def _train(
     place: Place, name: str, out: Path, settings: Settings, seed: int, effort: Effort, *, epochs: int, final: bool
 ) -> Path:
-    result = out / "result.json"
-    if result.exists():
-        return result
     if not PEERS_PYTHON.exists():
         raise LmrecError(
             f"{OUTSIDE[name].title} runs in an environment of its own, and {PEERS_PYTHON} is missing. "
             "Type: make bench-peers-setup"
         )
-    out.mkdir(parents=True, exist_ok=True)
     job = {
         "peer": OUTSIDE[name].peer,
         "settings": {**settings, "session_max_len": place.cell.data.max_session},
@@ -242,7 +244,12 @@ def _train(
         "list_k": LIST_K,
         "search_cases": effort.search_cases,
     }
-    write_json(out / "job.json", job)
+    result, told = out / "result.json", out / "job.json"
+    if result.exists() and read_json(told) == job:
+        return result
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    write_json(told, job)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     done = subprocess.run(
         [PEERS_PYTHON, PEERS / "rectools_peer.py", out / "job.json"],

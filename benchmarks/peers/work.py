@@ -41,7 +41,7 @@ class Effort:
     trials: int = 12
     outside_trials: int = 6
     seeds: int = 3
-    epochs: int = 30
+    epochs: int = 100
     patience: int = 4
     search_cases: int = 4000
     own_overrides: tuple[str, ...] = ()

@@ -8,10 +8,12 @@ import time
 from copy import copy
 from dataclasses import replace
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 from rich.console import Console
@@ -23,6 +25,7 @@ from benchmarks.peers.exchange import measure_handed_over, write_split
 from benchmarks.peers.kept import KS, METRICS, load_row, read_facts, save_row
 from benchmarks.peers.rivals import INSIDE, OUTSIDE
 from benchmarks.peers.spaces import draw_settings
+from benchmarks.peers.windows import cut_long
 from benchmarks.peers.work import Effort, Place, is_searched
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.artifacts.run import RunFolder
@@ -75,13 +78,28 @@ def popularity_of(prepared: Prepared) -> Popularity:
     return Popularity().fit(log_arrays(prepared.split.train_and_validation, N_ITEMS))
 
 
+@pytest.mark.parametrize("length", [1, 3, 50])
+def test_a_log_that_is_cut_has_every_pair_of_neighbours_once(length: int) -> None:
+    user, item = np.random.default_rng(0).integers(0, 7, 200), np.arange(200)
+
+    def neighbours(users: npt.NDArray[np.int64], items: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+        rows = [items[users == one].tolist() for one in np.unique(users)]
+        return sorted(pair for row in rows for pair in pairwise(row))
+
+    parts = cut_long(user, item, length)
+    assert np.bincount(parts[0]).max() <= length + 1
+    assert neighbours(*parts) == neighbours(user, item)
+    assert [len(one) for one in cut_long(user[:0], item[:0], length)] == [0, 0]
+
+
 def test_a_split_of_other_data_is_not_taken_for_this_one(place: Place, prepared: Prepared) -> None:
     steps.export_split(place, EFFORT)  # it lies there, of these data: nothing is encoded
     facts = read_json(place.split / "facts.json")
     try:
-        write_json(place.split / "facts.json", {**facts, "data_fingerprint": "of yesterday"})
-        with pytest.raises(LmrecError, match=f"of yesterday, now {prepared.dataset.fingerprint}.* Remove .* --work"):
-            steps.export_split(place, EFFORT)
+        for what in ("data_fingerprint", "question"):
+            write_json(place.split / "facts.json", {**facts, what: "of yesterday"})
+            with pytest.raises(LmrecError, match="of yesterday.*, now .* Remove .* --work"):
+                steps.export_split(place, EFFORT)
     finally:
         write_json(place.split / "facts.json", facts)
 
@@ -381,6 +399,15 @@ def test_trials_of_an_outside_rival_join_those_made_before_and_count_with_their_
     shutil.rmtree(there.work)  # what only passes by
     assert steps.is_tried(there, "sasrec", EFFORT, 0)
     assert not steps.is_tried(there, "sasrec", EFFORT, 1)
+    kept = read_json(there.search("sasrec"))
+    for changed in (
+        {"most_epochs": 2},
+        {"cut_long": None},
+    ):  # ended by the cap of then; learnt from the newest events alone
+        write_json(there.search("sasrec"), {**kept, "trials": [{**kept["trials"][0], **changed}]})
+        assert not steps.is_tried(there, "sasrec", EFFORT, 0)
+        assert steps.is_tried(there, "sasrec", replace(EFFORT, epochs=2), 0) == ("most_epochs" in changed)
+    write_json(there.search("sasrec"), kept)
     steps.train_outside(there, "sasrec", EFFORT, 1)
     best = read_json(there.search("sasrec"))["best"]
     assert (best["x"]["settings"], best["x"]["epochs"]["x"]) == (second, 1)
