@@ -135,7 +135,7 @@ def test_cold_is_what_neither_training_nor_validation_holds(
     table = judge_run(run.run.path, show=False).table
     kept = Recommender.load(run.run.path)
     split = split_interactions(kept.interactions, kept.catalog.n_items, config)
-    asked = [set(relevant.tolist()) for relevant in split.test.relevant]
+    asked = [set(split.test.relevant[at].tolist()) for at in range(len(split.test))]
     cold_of = {
         name: sum(relevant.isdisjoint(known.item_idx.tolist()) for relevant in asked)
         for name, known in (("training", split.train), ("both", split.train_and_validation))

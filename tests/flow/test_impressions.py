@@ -73,6 +73,10 @@ def test_evaluate_judges_what_was_shown_too(invoke: Invoke, judged: Path) -> Non
     assert rows["popularity"]["auc"]["value"] < 0.65
     assert rows["lmrec + live counts"]["auc"]["value"] > 0.75
     assert rows["categories + cosine, not trained"]["auc"]["value"] > rows["popularity"]["auc"]["value"]
+    assert {"categories, not trained", "cosine, not trained"} <= set(rows)
+    notes = {row["name"]: row["note"] for row in json.loads((judged / "impressions.json").read_text())["rows"]}
+    assert "words 0" not in notes["categories + cosine, not trained"]
+    assert "labels 0.0" in notes["cosine, not trained"]
     assert rows["lmrec + live counts"]["auc"]["low"] > rows["popularity"]["auc"]["high"]
     assert rows["lmrec + live counts"]["auc"]["value"] > rows["the same without lmrec"]["auc"]["value"]
     table = read_impression_table(RunFolder(judged))

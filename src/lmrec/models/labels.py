@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmrec.fields import FloatArray, IntArray, Ragged
 
+_WORDS, _LABELS = "cosine", "categories"
+
 
 class LabelMatchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,22 +26,31 @@ class LabelMatch:
     subcategory) (N,) the label of each item as a number, -1 where it has none: that matches nothing.
     """
 
-    name = "categories + cosine, not trained"
-
     def __init__(
         self, text_vec: FloatArray, label_idx: Sequence[IntArray], config: LabelMatchConfig | None = None
     ) -> None:
         self.text_vec, self.label_idx = text_vec, tuple(label_idx)
         self.config = config or LabelMatchConfig()
 
+    @property
+    def name(self) -> str:
+        """What it looks at."""
+        parts = [name for name, weight in ((_LABELS, self.config.labels), (_WORDS, self.config.words)) if weight]
+        return f"{' + '.join(parts) or 'nothing'}, not trained"
+
     @classmethod
-    def candidates(cls, text_vec: FloatArray, label_idx: Sequence[IntArray]) -> "tuple[LabelMatch, ...]":
-        weights = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0)) if label_idx else ((1.0, 0.0),)
-        return tuple(
-            cls(text_vec, label_idx, LabelMatchConfig(n_last=n_last, words=words, labels=labels))
-            for n_last in (10, 50)
-            for words, labels in weights
-        )
+    def candidates(cls, text_vec: FloatArray, label_idx: Sequence[IntArray]) -> "list[tuple[LabelMatch, ...]]":
+        """The settings of words alone, and where there are labels of labels alone and of both: three rivals, not one that may
+        be called by what it does not look at."""
+        kinds = [((1.0, 0.0),), ((0.0, 1.0),), ((1.0, 0.25), (1.0, 0.5), (1.0, 1.0), (1.0, 2.0))]
+        return [
+            tuple(
+                cls(text_vec, label_idx, LabelMatchConfig(n_last=n_last, words=words, labels=labels))
+                for n_last in (10, 50)
+                for words, labels in weights
+            )
+            for weights in (kinds if label_idx else kinds[:1])
+        ]
 
     def score_shown(self, history: Ragged, candidates: Ragged, time_ts: FloatArray) -> FloatArray:
         """(n_shown,)."""

@@ -161,7 +161,7 @@ def _read_lists(
     events = np.sort(rng.choice(usable, min(recipe.distil.n_events, len(usable)), replace=False))
     histories = history.take(events).last(retriever.reach)
     hides_seen = recipe.evaluation.exclude_seen
-    n_hidden = max((len(np.unique(row)) for row in histories), default=0) if hides_seen else 0
+    n_hidden = max((len(np.unique(histories[at])) for at in range(len(histories))), default=0) if hides_seen else 0
     k = min(described.top_k, recommender.catalog.n_items - n_hidden)
     if k < 2:
         raise InputError(

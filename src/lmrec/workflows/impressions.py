@@ -120,7 +120,7 @@ def judge_impressions(
 
     rate = best_click_rate(parts)
     notes[rate.name] = _settings_note(rate.config, len(ClickRate.candidates()))
-    match = _best(LabelMatch.candidates(words, labels), parts.validation, notes)
+    matches = [_best(alike, parts.validation, notes) for alike in LabelMatch.candidates(words, labels)]
     nrms = _train_nrms(torch.from_numpy(words), parts, notes, show)
     plain: list[ListScorer] = [
         rate,
@@ -147,7 +147,7 @@ def judge_impressions(
     counted = [Popularity().fit(log_arrays(log, n_items)) for log in (split.train_and_validation, split.train)]
     popular, popular_before = (whole(one.name, one) for one in counted)
     rivals: list[tuple[ListScorer, ListScorer]] = [(popular, popular_before)]
-    rivals += [(one, one) for one in (rate, match, nrms, without, together)]
+    rivals += [(one, one) for one in (rate, *matches, nrms, without, together)]
     ours: list[tuple[ListScorer, ListScorer]] = [
         (whole(name, model.asked), whole(name, model.before)) for name, model in models.items()
     ]
