@@ -48,6 +48,9 @@ class Expectation(BaseModel):
     overrides: tuple[str, ...] = Field(default=(), description="lmrec: what is set beside the recipe, to be quick.")
     value: float | None = Field(default=None, description="lmrec's; a rival's is that of its first seed in KEPT.")
     tolerance: float = Field(gt=0, description="How far from it is still the same.")
+    above: str | None = Field(
+        default=None, description="lmrec: a rival of the product that it has to be above, as kept."
+    )
 
     @property
     def cell(self) -> Cell:
@@ -56,24 +59,28 @@ class Expectation(BaseModel):
         except KeyError as unknown:
             raise InputError(f"expected.toml names {unknown}, which is no data set or protocol of cells.py") from None
 
-    @property
-    def published(self) -> dict[str, Any]:
-        """What KEPT says of the rival: `settings`, and `per_seed` of NDCG@10."""
+    def published(self, system: str) -> dict[str, Any]:
+        """What KEPT says of a rival: `settings`, and `per_seed` of NDCG@10."""
         file = results_file(KEPT, self.cell, self.form)
-        if self.system not in INSIDE or not file.exists() or self.system not in (known := read_json(file)["systems"]):
+        if system not in INSIDE or not file.exists() or system not in (known := read_json(file)["systems"]):
             raise InputError(
-                f"expected.toml names '{self.system}' of {self.data}, and {file} has no such rival of the product's own, which "
+                f"expected.toml names '{system}' of {self.data}, and {file} has no such rival of the product's own, which "
                 "alone can be checked quickly"
             )
-        return dict(known[self.system])
+        return dict(known[system])
 
     @property
     def expected(self) -> float:
-        return float(self.published["per_seed"][0]) if self.value is None else self.value
+        return float(self.published(self.system)["per_seed"][0]) if self.value is None else self.value
+
+    @property
+    def floor(self) -> float:
+        """What it has to be above."""
+        return float("-inf") if self.above is None else float(self.published(self.above)["per_seed"][0])
 
     @property
     def settings(self) -> dict[str, Any]:
-        return dict(self.published["settings"])
+        return dict(self.published(self.system)["settings"])
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def check(expectations: list[Expectation], console: Console) -> Iterator[Found]:
         console.print(question)
         watch = Stopwatch()
         value = measure(what)
-        apart = abs(value - what.expected) > what.tolerance
+        apart = abs(value - what.expected) > what.tolerance or value <= what.floor
         yield Found(what, value, watch.read()["seconds"], "DIFFERENT" if apart else "as expected")
 
 
@@ -163,7 +170,8 @@ def as_table(found: list[Found]) -> Table:
             f"{what.data}, {what.cell.protocol.form_name(what.form)}",
             what.system,
             CHOSEN_BY,
-            f"{what.expected:.4f} ± {what.tolerance:g}",
+            f"{what.expected:.4f} ± {what.tolerance:g}"
+            + (f", above {what.above}'s {what.floor:.4f}" if what.above else ""),
             "" if one.value is None else f"{one.value:.4f}",
             f"{one.seconds:.0f}",
             f"[{style}]{one.verdict}[/{style}]",

@@ -485,6 +485,10 @@ def test_the_check_tells_same_from_different_and_skips_what_is_not_there(
     with pytest.raises(InputError, match="no such rival"):
         assert Here(**{**values, "system": "sasrec"}).expected
     assert [one.verdict for one in found] == ["as expected", "DIFFERENT", "skipped"]
+    equal = Here(**values, above="popularity")
+    (no_better,) = check.check([equal], Console(file=out))
+    assert no_better.verdict == "DIFFERENT"
+    assert check.as_table([no_better]).columns[3]._cells[0].endswith(f"above popularity's {equal.expected:.4f}")
     said = out.getvalue()
     assert said.count("SKIPPED") == 1
     assert "SKIPPED toy, P1x: popularity: there is no /nowhere" in said
@@ -499,6 +503,8 @@ def test_what_is_expected_names_only_what_there_is() -> None:
         assert one.form in one.cell.protocol.forms
         if one.system == "lmrec":
             assert one.value is not None
+            assert one.above is not None
+            assert 0 < one.floor < one.value
         else:
             assert one.value is None
             assert 0 < one.expected < 1
