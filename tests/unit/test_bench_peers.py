@@ -488,7 +488,7 @@ def test_the_check_tells_same_from_different_and_skips_what_is_not_there(
     equal = Here(**values, above="popularity")
     (no_better,) = check.check([equal], Console(file=out))
     assert no_better.verdict == "DIFFERENT"
-    assert check.as_table([no_better]).columns[3]._cells[0].endswith(f"above popularity's {equal.expected:.4f}")
+    assert str(check.as_table([no_better]).columns[3]._cells[0]).endswith(f"above popularity's {equal.expected:.4f}")
     said = out.getvalue()
     assert said.count("SKIPPED") == 1
     assert "SKIPPED toy, P1x: popularity: there is no /nowhere" in said
