@@ -104,6 +104,23 @@ def test_options_change_the_list(visit: Visit) -> None:
     expect(page.get_by_text("Nothing is left to show")).to_be_visible()
 
 
+def test_what_they_had_already_is_left_out_or_shown_and_reasons_hear_the_same(visit: Visit, service: Service) -> None:
+    told: list[dict[str, Any]] = []
+    visit.page.on("request", lambda sent: told.append(sent.post_data_json) if "/v1/explanations" in sent.url else None)
+    had = set(service.api.get("/v1/users/user2").json()["history"])
+    page = visit.go("recommend?user=user2")
+    page.get_by_text("Options").click()
+    page.get_by_label("Length").select_option("50")
+    expect(page.locator(".ranked > li")).to_have_count(32 - len(had))  # the run was judged without them
+    page.get_by_label("What they had already").select_option("Among the others")
+    expect(page.locator(".ranked > li")).to_have_count(32)
+    page.get_by_role("button", name="Why").first.click()
+    expect(page.locator(".why .because").first).to_be_visible()
+    assert told[0]["exclude_seen"] is False
+    page.get_by_label("What they had already").select_option("Left out")
+    expect(page.locator(".ranked > li")).to_have_count(32 - len(had))
+
+
 def test_somebody_is_made_up_of_items_and_the_address_keeps_them(visit: Visit) -> None:
     page = visit.go("recommend")
     page.get_by_role("radio", name="A made-up user").check()

@@ -93,7 +93,8 @@ function whyButton(item, reasons) {
   return { button, panel };
 }
 
-/** Who or what an item is explained for: {user_id}, {history} or {text}, or words beside one of the first two. */
+/** Who or what an item is explained for: {user_id}, {history} or {text}, or words beside one of the first two, and among which
+ * items: {filter}, {segment}, {exclude_seen}. */
 export const askReasons = (who, k) => (item) => post("/v1/explanations", { ...who, item_id: item.item_id, k });
 
 const SHOWN = 8;

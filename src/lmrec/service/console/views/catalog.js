@@ -192,7 +192,7 @@ function rankPanel(found, signal) {
 
 async function rankForUser(itemId, userId, signal) {
   const [why, list] = await Promise.all([
-    post("/v1/explanations", { item_id: itemId, user_id: userId, k: FIRST, words: false }, signal),
+    post("/v1/explanations", { item_id: itemId, user_id: userId, k: FIRST, words: false, exclude_seen: false }, signal),
     post("/v1/recommendations", { user_id: userId, k: FIRST, exclude_seen: false, context: { page: "console" } }, signal),
   ]);
   return { who: `user ${userId}`, items: list.items, place: why.place, score: why.score };

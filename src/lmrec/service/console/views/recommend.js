@@ -106,11 +106,12 @@ export function render(root, { params, signal }) {
     pastPanel.hidden = !("user_id" in asked);
     if (!pastPanel.hidden) fill(past, () => get(`/v1/users/${part(state.user)}`, null, signal), (held) => history(held, makeUp), "Reading the history");
     const began = performance.now();
+    const { k, diversity, ...among } = options.choices();
     const ask = async () => {
-      const answer = await post("/v1/recommendations", { ...asked, ...options.choices(), fields: ["*"], context: { page: "console" } }, signal);
+      const answer = await post("/v1/recommendations", { ...asked, ...among, k, diversity, fields: ["*"], context: { page: "console" } }, signal);
       return { answer, ms: performance.now() - began };
     };
-    fill(list, ask, (found) => results(found, asked), "Asking the model");
+    fill(list, ask, (found) => results(found, { ...asked, ...among }), "Asking the model");
   }
 
   function results({ answer, ms }, asked) {
@@ -177,15 +178,19 @@ function optionsForm(changed) {
   const k = select([5, 10, 20, 50].map((n) => [String(n), `${n} items`]), "10", { onchange: changed });
   const diversity = h("input", { type: "range", min: 0, max: 1, step: 0.1, value: 0, oninput: changed });
   const segment = h("input", { type: "text", maxlength: 100, placeholder: "everybody", oninput: changed });
-  const seen = h("input", { type: "checkbox", onchange: changed });
+  const past = [
+    ["", "As the run was judged"],
+    ["true", "Left out"],
+    ["false", "Among the others"],
+  ];
+  const seen = select(past, "", { onchange: changed });
   const conditions = h("div");
   let filter = null;
   const details = h(
     "details",
     { class: "options" },
     h("summary", null, "Options"),
-    h("div", { class: "fields" }, field("Length", k), field("Diversity", diversity, "Towards the right, items that differ from one another."), field("Segment", segment, "A group of users that rules may speak of.")),
-    h("label", { class: "check" }, seen, "Also what they had already"),
+    h("div", { class: "fields" }, field("Length", k), field("Diversity", diversity, "Towards the right, items that differ from one another."), field("Segment", segment, "A group of users that rules may speak of."), field("What they had already", seen)),
     conditions,
   );
   details.addEventListener("toggle", () => {
@@ -195,7 +200,7 @@ function optionsForm(changed) {
   details.choices = () => ({
     k: Number(k.value),
     diversity: Number(diversity.value),
-    exclude_seen: !seen.checked,
+    ...(seen.value && { exclude_seen: seen.value === "true" }),
     ...(segment.value.trim() && { segment: segment.value.trim() }),
     ...(filter?.filter && { filter: filter.filter }),
   });
