@@ -1,27 +1,55 @@
 """A fit that a benchmark of hours can be stopped in, and that is never taken for one of another recipe."""
 
+import hashlib
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import lmrec
 from lmrec.artifacts.files import read_json, write_json
-from lmrec.artifacts.run import RunFolder, describe_environment
+from lmrec.artifacts.run import RunFolder
 from lmrec.recipe import Recipe
 from lmrec.workflows.prepare import Prepared
-from lmrec.workflows.train import fit_run, training_fingerprint
+from lmrec.workflows.train import Watch, fit_run, training_fingerprint
 
 
-def fit_once(path: Path, recipe: Recipe, prepared: Prepared) -> RunFolder:
-    """The run in `path`. One of this recipe, these data and this commit is used again, or gone on with where it was
-    interrupted; any other is removed first. What it was made of stands beside it, in a file of its name."""
-    run, beside = RunFolder(path), path.with_name(f"{path.name}.made-of.json")
-    made_of = {"fingerprint": training_fingerprint(recipe, prepared), "commit": describe_environment()["commit"]}
+def fit_once(
+    path: Path,
+    recipe: Recipe,
+    prepared: Prepared,
+    begin: Callable[[], None] | None = None,
+    watch: Watch | None = None,
+    show: bool = True,
+) -> RunFolder:
+    """The run in `path`. One of this recipe, these data and this code is used again, or gone on with where it was interrupted;
+    any other is removed first. What it was made of stands beside it, in `.made-of/` by its name.
+
+    begin: called before a fit that is new, where it goes on from something. watch, show: as of `fit_run`.
+    """
+    run, beside = RunFolder(path), path.parent / ".made-of" / f"{path.name}.json"
+    made_of = {"fingerprint": training_fingerprint(recipe, prepared), "code": code_fingerprint()}
     if not (beside.exists() and read_json(beside) == made_of):
+        if path.exists():
+            print(f"{path} is of another recipe, other data or other code: fitted anew", flush=True)
         shutil.rmtree(path, ignore_errors=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.parent.mkdir(parents=True, exist_ok=True)
         write_json(beside, made_of)
-    begun = run.record_file.exists()
-    if begun and run.read_record()["status"] == "trained":
+    if run.record_file.exists() and run.read_record()["status"] == "trained":
         return run
-    if not begun:
+    if not run.record_file.exists():
         shutil.rmtree(path, ignore_errors=True)
-    return fit_run(None, None, out=path, recipe=recipe, prepared=prepared, resume=begun).run
+        if begin is not None:
+            begin()
+    resume = run.record_file.exists()
+    return fit_run(None, None, out=path, recipe=recipe, prepared=prepared, resume=resume, watch=watch, show=show).run
+
+
+@cache
+def code_fingerprint() -> str:
+    """Of all of the product's code as it lies here, committed or not."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(lmrec.__file__).parent.rglob("*.py")):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

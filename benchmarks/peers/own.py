@@ -9,9 +9,9 @@ from benchmarks.peers.kept import read_facts
 from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.stopwatch import Stopwatch, peak_mb
 from benchmarks.peers.work import Effort, Place, keep_row
-from lmrec.recipe import Recipe, recipe_toml, with_choices
+from lmrec.recipe import Recipe, with_choices
 from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, own_name
-from lmrec.workflows.train import replace_judging
+from lmrec.workflows.train import training_text
 
 OWN = "lmrec"
 # What else the run knows is shown too, where it is not what it serves.
@@ -39,7 +39,7 @@ def is_made(place: Place, effort: Effort, form: str, seed: int) -> bool:
 
 def fingerprint_of(recipe: Recipe) -> str:
     """Of all choices that can change what is served, but the seed."""
-    text = recipe_toml(replace_judging(with_choices(recipe, {"training.seed": 0})))
+    text = training_text(with_choices(recipe, {"training.seed": 0}))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -58,19 +58,16 @@ def prepare_cell(place: Place, effort: Effort) -> tuple[Prepared, dict[str, Reci
 def export_split(place: Place, effort: Effort) -> None:
     """The folder that outside rivals read; the catalog's words are encoded here, once, by the un-tuned model.
 
-    Raises LmrecError where the folder was made of other data, or asks other questions of them: what rivals left beside it
-    was learnt from those.
+    Where it is of other data, or asks other questions of them, it is made anew, and what outside rivals left beside it goes.
     """
     prepared, recipes = prepare_cell(place, effort)
     found = facts_of(prepared)
     if (place.split / "facts.json").exists():
-        made_of = read_json(place.split / "facts.json")
-        if made_of != found:
-            raise LmrecError(
-                f"{place.split} is of other data or other questions ({made_of}, now {found}). Remove {place.folder}, or give "
-                "another folder with --work"
-            )
-        return
+        if (made_of := read_json(place.split / "facts.json")) == found:
+            return
+        print(f"{place.split} is of other data or other questions ({made_of}, now {found}): made anew")
+        for name in OUTSIDE:
+            shutil.rmtree(place.folder / name, ignore_errors=True)
     place.split.parent.mkdir(parents=True, exist_ok=True)
     write_split(prepared, encode_words(prepared, next(iter(recipes.values()))), place.split)
 
@@ -184,7 +181,8 @@ def train_outside(place: Place, name: str, effort: Effort, number: int) -> None:
         "cpu_seconds": result["cpu_seconds"],
         "commit": describe_environment()["commit"],
     }
-    before = [one for one in trials_of(place, name) if one["settings"] != settings]
+    # Those of before it learnt from every event choose nothing beside those that do.
+    before = [one for one in trials_of(place, name) if one["settings"] != settings and one.get("cut_long")]
     save_search(place, name, [*before, trial])
 
 
@@ -235,6 +233,7 @@ def _train(
         "settings": {**settings, "session_max_len": place.cell.data.max_session},
         "seed": seed,
         "split": str(place.split),
+        "cut_long": True,
         "out": str(out),
         "epochs": epochs,
         "patience": effort.patience,

@@ -123,8 +123,13 @@ def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None
     write_json(place.search(system), kept)
     for form in place.cell.protocol.forms:
         for _, row in place.rows(form, system):
+            # Of an outside rival also for how many epochs.
+            chosen = {
+                **best[form]["settings"],
+                **({"epochs": best[form]["epochs"][form]} if "epochs" in best[form] else {}),
+            }
             settings = read_facts(row)["settings"]
-            if any(settings.get(key) != value for key, value in best[form]["settings"].items()):
+            if any(settings.get(key) != value for key, value in chosen.items()):
                 row.unlink()
 
 

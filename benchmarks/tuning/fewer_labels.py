@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.fitting import fit_once
 from benchmarks.tuning.bench import FOLDER, PLAIN, Bench, seeds_asked
 from benchmarks.tuning.fits import UNTUNED, read_row
 from benchmarks.tuning.results import METRICS, Answers, Question, average, read_answer
 from benchmarks.tuning.what_trains import HEAD_ONLY, LAST_TWO_LONGER
 from lmrec.artifacts.files import write_json
-from lmrec.artifacts.run import RunFolder, describe_environment
+from lmrec.artifacts.run import describe_environment
 from lmrec.data.split import Split
 from lmrec.evaluation.charts import render_png
 from lmrec.evaluation.compare import bootstrap_interval, paired_difference
@@ -41,7 +42,6 @@ from lmrec.models.transitions import ItemTransitions
 from lmrec.workflows.counting import log_arrays
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.judge import FROZEN, ID_ONLY, TUNED, Rival, judge_run, search_rival
-from lmrec.workflows.train import fit_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,11 +118,8 @@ def judged(bench: Bench, system: str, share: float, seed: int) -> Iterator[tuple
     n_items = bench.prepared.dataset.catalog.n_items
     split = thin(bench.prepared.split, share, seed)
     if system in (*PLM, TUNED_LONGER):
-        run = RunFolder(bench.runs / f"fewer-{'longer-' * (system == TUNED_LONGER)}{share:g}-{seed}")
-        thinned = replace(bench.prepared, split=split)
-        if not run.record_file.exists() or run.read_record()["status"] != "trained":
-            begun = run.record_file.exists()
-            fit_run(None, None, out=run.path, recipe=recipe, prepared=thinned, resume=begun, show=False)
+        path = bench.runs / f"fewer-{'longer-' * (system == TUNED_LONGER)}{share:g}-{seed}"
+        run = fit_once(path, recipe, replace(bench.prepared, split=split), show=False)
         found = judge_run(run.path, ["baselines.names=[]"], show=False).evaluations
         stages = {TUNED_LONGER: TUNED} if system == TUNED_LONGER else PLM
         yield from ((name, found[stage]) for name, stage in stages.items())

@@ -3,9 +3,11 @@
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fitting import fit_once
 from benchmarks.tuning.bench import PLAIN, Bench
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
 from benchmarks.tuning.pairs import measure as measure_reranker
@@ -20,7 +22,6 @@ from lmrec.text.template import build_template
 from lmrec.workflows.ensemble import ensemble_runs
 from lmrec.workflows.judge import FROZEN, TUNED, Judgement, judge_run, own_name
 from lmrec.workflows.soup import soup_runs
-from lmrec.workflows.train import fit_run
 
 UNTUNED = Row(
     "un-tuned PLM", (), "the language model as it came, cosine to the mean of the last items; nothing is trained"
@@ -153,23 +154,15 @@ def keep(bench: Bench, row: Row, seed: int, judged: Judgement, name: str, **fact
 def fit_row(bench: Bench, row: Row, seed: int, run: Path | None = None) -> RunFolder:
     """The row's run: one that is there, one that goes on, or a new one, whose first stage is taken over where it is shared."""
     run = run or bench.runs / f"{slug(row.name)}-{seed}"
-    folder = RunFolder(run)
-    if folder.record_file.exists() and folder.read_record()["status"] == "trained":
-        return folder
     overrides = row.overrides
     if row.pretrain:
         overrides = (*overrides, f"encoder.name={encoder_folder(bench, row)}")
     recipe, plain = bench.recipe(seed, overrides), bench.recipe(seed)
     place = bench.runs / "first-stages" / str(seed)
     kept = is_kept(place, plain, bench.prepared)
-    if kept and not folder.record_file.exists() and is_shared(overrides):
-        shutil.rmtree(run, ignore_errors=True)
-        begin_from(place, run, recipe, bench.prepared)
+    begin = partial(begin_from, place, run, recipe, bench.prepared) if kept and is_shared(overrides) else None
     watch = KeepFirstStage(run, place) if row.name == PLAIN.name and not kept else None
-    resume = folder.record_file.exists()
-    return fit_run(
-        None, None, out=run, recipe=recipe, prepared=bench.prepared, resume=resume, show=False, watch=watch
-    ).run
+    return fit_once(run, recipe, bench.prepared, begin, watch, show=False)
 
 
 def same_as_plain(bench: Bench, row: Row) -> bool:

@@ -10,14 +10,15 @@ the highest. --small: fewer epochs and validation cases. --redraw: the picture a
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.fitting import fit_once
 from benchmarks.tuning.bench import ROOT, TOWERS_ALONE
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from
 from lmrec.artifacts.pretrained import cache_folder
@@ -28,7 +29,7 @@ from lmrec.evaluation.rate_chart import draw_rates
 from lmrec.models.shared_states import sharing_states
 from lmrec.recipe import Recipe, load_recipe, with_choices
 from lmrec.workflows.prepare import Prepared, prepare_dataset
-from lmrec.workflows.train import fit_run, training_fingerprint
+from lmrec.workflows.train import training_fingerprint
 
 RECIPE = ROOT / "recipes" / "movielens-100k.toml"
 RATES = (1e-6, 1e-5, 2e-5, 3e-5, 1e-4, 3e-4, 1e-3)
@@ -89,14 +90,9 @@ def draw_seeds(found: Mapping[str, Sequence[Mapping[str, float]]], out: Path) ->
 
 def fit_rate(path: Path, place: Path, recipe: Recipe, prepared: Prepared) -> RunFolder:
     """A finished fit: one that is there, one that goes on, or a new one from the first stage that `place` holds or will."""
-    run, kept = RunFolder(path), (place / "state.json").exists()
-    if run.record_file.exists() and run.read_record()["status"] == "trained":
-        return run
-    if kept and not run.record_file.exists():
-        shutil.rmtree(path, ignore_errors=True)
-        begin_from(place, path, recipe, prepared)
-    watch, begun = None if kept else KeepFirstStage(path, place), run.record_file.exists()
-    return fit_run(None, None, out=path, recipe=recipe, prepared=prepared, resume=begun, show=False, watch=watch).run
+    kept = (place / "state.json").exists()
+    begin = partial(begin_from, place, path, recipe, prepared) if kept else None
+    return fit_once(path, recipe, prepared, begin, None if kept else KeepFirstStage(path, place), show=False)
 
 
 def validation_of(rows: list[dict[str, Any]]) -> dict[str, float]:

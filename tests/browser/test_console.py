@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from lmrec.artifacts.generation import finish_generation, new_generation_folder, promote
 from lmrec.feedback.assignment import Experiment, assign
@@ -106,7 +106,12 @@ def test_options_change_the_list(visit: Visit) -> None:
 
 def test_what_they_had_already_is_left_out_or_shown_and_reasons_hear_the_same(visit: Visit, service: Service) -> None:
     told: list[dict[str, Any]] = []
-    visit.page.on("request", lambda sent: told.append(sent.post_data_json) if "/v1/explanations" in sent.url else None)
+
+    def hear(sent: Request) -> None:
+        if "/v1/explanations" in sent.url:
+            told.append(sent.post_data_json or {})
+
+    visit.page.on("request", hear)
     had = set(service.api.get("/v1/users/user2").json()["history"])
     page = visit.go("recommend?user=user2")
     page.get_by_text("Options").click()

@@ -19,8 +19,10 @@ from lmrec.data.sources.synthetic import planted_ceiling
 from lmrec.data.split import SplitConfig, split_interactions
 from lmrec.errors import DataError, InputError, UnknownIdError
 from lmrec.evaluation.table import JudgementTable
+from lmrec.models.transitions import ItemTransitions
+from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender, to_frame
-from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, read_table_of
+from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run, read_table_of, search_rival
 from lmrec.workflows.train import fit_run
 
 from .conftest import shared
@@ -119,6 +121,22 @@ def test_the_table_has_every_row_and_goes_to_json_and_back(learnt: Any) -> None:
     values = json.loads((learnt.run / "evaluation.json").read_text())
     assert JudgementTable.from_dict(values) == table
     assert {"cold items", "head"} & {part.name for part in table.slices} or table.slices
+
+
+def test_a_rival_is_searched_by_the_same_questions_whatever_the_seed(world: Dataset) -> None:
+    """By one question that is drawn, the choice of settings is a draw."""
+    n_items = world.catalog.n_items
+    split = split_interactions(world.interactions, n_items, SplitConfig(kind="time"))
+    rivals = ItemTransitions.candidates()
+
+    def found(seed: int, n_cases: int) -> str:
+        choices = [f"training.seed={seed}", f"baselines.search_cases={n_cases}", 'baselines.names=["transitions"]']
+        return search_rival(rivals, split, n_items, load_recipe(None, choices), False)[1]
+
+    assert len(split.validation) > 3
+    assert len({found(seed, 1) for seed in range(4)}) == 1
+    searched = [load_recipe(None).baselines.search_cases, load_recipe(None).fusion.search_cases]
+    assert searched[0] == searched[1], "as many for a rival as for what is fused"
 
 
 def test_cold_is_what_neither_training_nor_validation_holds(

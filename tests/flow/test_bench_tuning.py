@@ -307,6 +307,6 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     shown = reranked_section(bench, 1)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown if line.startswith("| ")]
     assert {len(cells) for cells in lines} == {11, 7}
-    assert {path.name for path in bench.runs.iterdir()} <= {"first-stages", "plain-0", "plain-0-rerankers"}
+    assert {path.name for path in bench.runs.iterdir()} <= {".made-of", "first-stages", "plain-0", "plain-0-rerankers"}
     assert measure(bench, [*rows, reranker, taught], [0], ()) == {}
     assert "done" not in capsys.readouterr().out

@@ -16,7 +16,7 @@ from lmrec.recipe import load_recipe
 from lmrec.workflows import train
 from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run
 from lmrec.workflows.prepare import prepare
-from lmrec.workflows.train import training_fingerprint
+from lmrec.workflows.train import training_fingerprint, training_text
 
 
 @pytest.mark.parametrize(("frozen_epochs", "tuned_rate", "served"), [(12, 5.0, "frozen"), (1, 0.003, "tuned")])
@@ -70,6 +70,13 @@ def test_the_table_has_the_tuned_row_whichever_stage_is_served(
         with pytest.raises(RunFolderError, match="began with a language model with the fingerprint .* now has"):
             judge_run(out, show=False)
     assert training_fingerprint(recipe, prepared) != began_with  # nor is a stopped fit resumed on it
+
+
+def test_what_only_judges_changes_no_fingerprint_of_a_fit() -> None:
+    plain = load_recipe(None)
+    for judged in ("baselines.search_cases=7", "reranker.top_k=7", "distil.epochs=7", "compress.tolerance=0.5"):
+        assert training_text(load_recipe(None, [judged])) == training_text(plain)
+    assert training_text(load_recipe(None, ["training.patience=7"])) != training_text(plain)
 
 
 StopWish = Callable[[], AbstractContextManager[Callable[[], bool]]]

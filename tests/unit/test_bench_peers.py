@@ -92,16 +92,26 @@ def test_a_log_that_is_cut_has_every_pair_of_neighbours_once(length: int) -> Non
     assert [len(one) for one in cut_long(user[:0], item[:0], length)] == [0, 0]
 
 
-def test_a_split_of_other_data_is_not_taken_for_this_one(place: Place, prepared: Prepared) -> None:
-    steps.export_split(place, EFFORT)  # it lies there, of these data: nothing is encoded
-    facts = read_json(place.split / "facts.json")
-    try:
-        for what in ("data_fingerprint", "question"):
-            write_json(place.split / "facts.json", {**facts, what: "of yesterday"})
-            with pytest.raises(LmrecError, match="of yesterday.*, now .* Remove .* --work"):
-                steps.export_split(place, EFFORT)
-    finally:
-        write_json(place.split / "facts.json", facts)
+def test_a_split_of_other_data_is_not_taken_for_this_one(
+    place: Place,
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    here = Place(tmp_path, place.cell, tmp_path / "kept")
+    shutil.copytree(place.split, here.split)
+    steps.export_split(here, EFFORT)  # it lies there, of these data: nothing is encoded
+    facts = read_json(here.split / "facts.json")
+    monkeypatch.setattr(steps, "encode_words", lambda *_: np.zeros((N_ITEMS, 2)))
+    for what in ("data_fingerprint", "question"):
+        write_json(here.split / "facts.json", {**facts, what: "of yesterday"})
+        (here.folder / "sasrec" / "trial-1").mkdir(parents=True)
+        steps.export_split(here, EFFORT)
+        assert read_json(here.split / "facts.json") == facts
+        assert not (here.folder / "sasrec").exists()
+        assert "of yesterday" in capsys.readouterr().out
+    assert np.load(here.split / "text_vec.npy").shape == (N_ITEMS, 2)
 
 
 @pytest.mark.parametrize("exclude", [True, False])

@@ -93,13 +93,17 @@ def read_counters(folder: Path, fingerprint: str) -> TrainingState:
     """The state without its tensors. Raises RunFolderError where there is none, or one of another recipe or data."""
     if not (folder / "state.json").exists():
         raise RunFolderError(f"{folder} holds no interrupted training. Run fit without --resume")
-    state = TrainingState(**read_json(folder / "state.json"))
-    if state.fingerprint != fingerprint:
+    values = read_json(folder / "state.json")
+    if values.get("fingerprint") != fingerprint:
         raise RunFolderError(
-            f"{folder} was interrupted with another recipe, other data or another seed (fingerprint "
-            f"{state.fingerprint}, now {fingerprint}). Resume with what it began with, or fit into a new folder"
+            f"{folder} was interrupted with another recipe, seed or language model, or other data (fingerprint "
+            f"{values.get('fingerprint')}, now {fingerprint}). Resume with what it began with, or fit into a new folder"
         )
-    return state
+    if set(values) != set(_COUNTERS):
+        raise RunFolderError(
+            f"{folder} was written by another version of lmrec. Resume with that one, or fit into a new folder"
+        )
+    return TrainingState(**values)
 
 
 def load_training_state(folder: Path, fingerprint: str) -> TrainingState:

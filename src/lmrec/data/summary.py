@@ -34,8 +34,9 @@ class DataSummary(BaseModel):
     n_train: int | None = None
     n_validation_cases: int | None = None
     n_test_cases: int | None = None
-    cold_items: float | None = None  # share of the test's relevant items, as often as asked, without a training event
-    cold_users: float | None = None  # share of the test's users without a training event
+    # Shares of the test's relevant items, as often as asked, and of its users, without an event in training or validation.
+    cold_items: float | None = None
+    cold_users: float | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """(label, value) for printing, in reading order."""
@@ -72,6 +73,7 @@ def summarize(dataset: Dataset, split: Split | None = None) -> DataSummary:
     pairs = pl.Series(events.user_idx.astype(np.int64) * dataset.catalog.n_items + events.item_idx).n_unique()
     words = _count_words(dataset.catalog)
     reasons = dataset.quarantine["reason"].value_counts(sort=True)
+    known = split.train_and_validation if split else None
     return DataSummary(
         n_users=events.n_users,
         n_items=dataset.catalog.n_items,
@@ -91,8 +93,8 @@ def summarize(dataset: Dataset, split: Split | None = None) -> DataSummary:
         n_train=len(split.train) if split else None,
         n_validation_cases=len(split.validation) if split else None,
         n_test_cases=len(split.test) if split else None,
-        cold_items=_share_not_in(split.test.relevant.values, split.train.item_idx) if split else None,
-        cold_users=_share_not_in(np.unique(split.test.user_idx), split.train.user_idx) if split else None,
+        cold_items=_share_not_in(split.test.relevant.values, known.item_idx) if known and split else None,
+        cold_users=_share_not_in(np.unique(split.test.user_idx), known.user_idx) if known and split else None,
     )
 
 

@@ -326,7 +326,9 @@ def frozen_scorer(run: RunFolder, recommender: Recommender) -> Scorer:
         return Scorer(FROZEN, towers, bank, served.max_history, served.encode_histories)
     recipe = load_fitted(run.recipe_file)
     source = read_texts(recommender.catalog, recommender.checkpoint.template, recipe.encoder)
-    began_with, has = run.read_record()["encoder_fingerprint"], source.fingerprint
+    began_with, has = run.read_record().get("encoder_fingerprint"), source.fingerprint
+    if began_with is None:
+        raise RunFolderError(f"'{run.path}' does not say which language model it began with. Fit the run again")
     if has != began_with:
         raise RunFolderError(
             f"'{run.path}' began with a language model with the fingerprint {began_with}, and '{recipe.encoder.name}' now has "

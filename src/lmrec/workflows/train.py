@@ -1,6 +1,7 @@
 """Fit: from two tables to a run folder that recommends."""
 
 import hashlib
+import json
 import math
 import shutil
 import time
@@ -61,6 +62,7 @@ from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
 Watch: TypeAlias = Callable[[dict[str, Any]], None]
 TREND_WEIGHT = "trend_weight"  # in run.json
+_AFTER_A_FIT = ("baselines", "reranker", "distil", "compress")  # parts of a recipe that change no weight of it
 _VIEWS = 2**31  # the stream of random numbers that changes histories: batches are the same with it and without
 
 
@@ -534,7 +536,7 @@ def batch_source(recipe: Recipe, train: Interactions, impressions: Impressions |
 
 def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
     """Of all that a resumed fit must agree on: every choice that can change weights, the language model, and the data."""
-    text = recipe_toml(replace_judging(recipe)) + prepared.dataset.fingerprint
+    text = training_text(recipe) + prepared.dataset.fingerprint
     text += fingerprint_encoder(locate_pretrained(recipe.encoder.name), recipe.encoder.pooling)
     users = prepared.dataset.users
     if (recipe.user_model.profile or recipe.template.user) and users is not None:
@@ -542,16 +544,10 @@ def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def replace_judging(recipe: Recipe) -> Recipe:
-    """The recipe with what cannot change the weights at its default, so that it may change between stop and resume."""
-    return recipe.model_copy(
-        update={
-            "baselines": type(recipe.baselines)(),
-            "reranker": type(recipe.reranker)(),
-            "distil": type(recipe.distil)(),
-            "compress": type(recipe.compress)(),
-        }
-    )
+def training_text(recipe: Recipe) -> str:
+    """Every choice that can change the weights of a fit, as text to be hashed. What only judges, or comes after a fit, may
+    change between stop and resume, and its defaults from one lmrec to the next."""
+    return json.dumps(recipe.model_dump(mode="json", exclude=set(_AFTER_A_FIT)), sort_keys=True)
 
 
 def _towers_of(weights: Weights) -> Weights:

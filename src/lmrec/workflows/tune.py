@@ -29,7 +29,7 @@ from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.training.search import Choices, Dimension, TuneConfig
 from lmrec.workflows.prepare import Prepared
-from lmrec.workflows.train import fit_run, training_fingerprint
+from lmrec.workflows.train import fit_run, training_fingerprint, training_text
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -238,7 +238,7 @@ def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
     else:
         study.pruner = optuna.pruners.NopPruner()
     searched = recipe.model_copy(update={"tune": config.model_copy(update={"trials": 1})})
-    mine = hashlib.sha256((recipe_toml(searched) + prepared.dataset.fingerprint).encode()).hexdigest()[:16]
+    mine = hashlib.sha256((training_text(searched) + prepared.dataset.fingerprint).encode()).hexdigest()[:16]
     known = study.user_attrs.get("fingerprint")
     if known is None:
         study.set_user_attr("fingerprint", mine)
