@@ -39,9 +39,17 @@ _CATEGORY = {"movielens-100k": "genres", "amazon-scientific": "categories"}
 TRANSLATORS = [name for name in os.environ.get("LMREC_TRANSLATORS", "").split(",") if name]
 _SMALL_USERS = 60
 # What keeps three seeds of all rows from taking days: a part of the users (the whole catalog is ranked all the same), and the
-# beginning of texts that are long.
+# beginning of texts that are long. So few users' events make two of the recipe's batches, in which the language model would
+# step once; in these it steps seven times, and to encode the catalog anew once is enough.
 _USERS = {"amazon-scientific": 2500}
-_READ = {"amazon-scientific": ("encoder.max_tokens=32",)}
+_OF_FEW = {
+    "amazon-scientific": (
+        "encoder.max_tokens=32",
+        "training.tuned_batch_events=2000",
+        "training.encoder_interval=1",
+        "training.tuned_epochs=1",
+    )
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +69,7 @@ class Bench:
     def open(cls, dataset: str, small: bool) -> Self:
         data, name = DATA[dataset], f"{dataset}-small" if small else dataset
         runs = ROOT / "runs" / "bench-tuning" / name
-        common = (*COMMON, *_READ.get(dataset, ()), *(SMALL if small else ()))
+        common = (*COMMON, *_OF_FEW.get(dataset, ()), *(SMALL if small else ()))
         recipe = load_recipe(ROOT / "recipes" / f"{data.recipe}.toml", common)
         prepared = data.prepare(recipe)
         n_users = _SMALL_USERS if small else _USERS.get(dataset)
