@@ -57,6 +57,10 @@ def test_a_killed_server_loses_nothing_acknowledged(postgresql: PostgreSQL) -> N
     for thread in threads:
         thread.start()
     try:
+        begun = time.monotonic() + 30
+        while len(items) < N_THREADS:  # to open a store needs a server that answers
+            assert time.monotonic() < begun, "not every store was opened"
+            time.sleep(0.01)
         for _ in range(N_KILLS):
             time.sleep(chance.uniform(0.2, 0.6))
             before = sum(acknowledged.values())

@@ -368,7 +368,7 @@ def test_resuming_with_other_choices_is_refused(
         invoke(*fit_words(world_folder, out, quick_choices), code=130)
     recipe = (out / "recipe.toml").read_text()
     result = invoke(*fit_words(world_folder, out, [*quick_choices, "training.seed=9"], "--resume"), code=2)
-    assert "another recipe, other data or another seed" in " ".join(result.stderr.split())
+    assert "another recipe, seed or language model, or other data" in " ".join(result.stderr.split())
     assert (out / "recipe.toml").read_text() == recipe
     # What cannot change the weights may change.
     again = [*quick_choices, 'baselines.names=["item_knn"]']

@@ -331,7 +331,7 @@ def test_a_stop_state_of_another_recipe_is_refused(new_session: Callable[..., Se
     stopped.stop_after = 1
     with pytest.raises(Interrupted):
         stopped.run()
-    with pytest.raises(RunFolderError, match="another recipe, other data or another seed"):
+    with pytest.raises(RunFolderError, match="another recipe, seed or language model, or other data"):
         load_training_state(stopped.trainer.state_folder, "other")
 
 
