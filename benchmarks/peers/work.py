@@ -123,11 +123,9 @@ def save_search(place: Place, system: str, trials: list[dict[str, Any]]) -> None
     write_json(place.search(system), kept)
     for form in place.cell.protocol.forms:
         for _, row in place.rows(form, system):
-            # Of an outside rival also for how many epochs.
-            chosen = {
-                **best[form]["settings"],
-                **({"epochs": best[form]["epochs"][form]} if "epochs" in best[form] else {}),
-            }
+            chosen = dict(best[form]["settings"])
+            if "epochs" in best[form]:  # of an outside rival, by form
+                chosen["epochs"] = best[form]["epochs"][form]
             settings = read_facts(row)["settings"]
             if any(settings.get(key) != value for key, value in chosen.items()):
                 row.unlink()

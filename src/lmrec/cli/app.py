@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -112,11 +112,11 @@ def prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Read, check and split two tables, or a --source; say what is in them. Trains nothing."""
-    from lmrec.cli.tables import Input
+    from lmrec.cli.tables import Input, recipe_of
     from lmrec.workflows.prepare import save_prepared
 
     prepared = Input(items, interactions, users, source, path).prepare(
-        _recipe(recipe, set_, split, map_, "lmrec prepare")
+        recipe_of(recipe, set_, split, map_, "lmrec prepare")
     )
     if out is not None:
         save_prepared(prepared, out)
@@ -157,13 +157,13 @@ def fit(
 
     Ctrl-C is safe: the run stays resumable. All choices of --set and their defaults: `lmrec recipe`.
     """
-    from lmrec.cli.tables import Input
+    from lmrec.cli.tables import Input, recipe_of
 
     data = Input(items, interactions, users, source, path)
     data.check()
     from lmrec.workflows.train import fit_run  # slow: only for a command line that makes sense
 
-    chosen = _recipe(recipe, set_, split, map_, "lmrec fit")
+    chosen = recipe_of(recipe, set_, split, map_, "lmrec fit")
     prepared = data.prepare(chosen)
     if not as_json:
         print_data(prepared)
@@ -432,17 +432,6 @@ def _judge(run: Path, overrides: Sequence[str], show: bool, as_json: bool) -> No
         if judgement.reranking is not None:
             print_reranking(judgement.reranking)
         say(f"Report: {page}")
-
-
-def _recipe(
-    path: Path | None, overrides: list[str] | None, split: str | None, column_map: list[str] | None, command: str
-) -> Any:
-    from lmrec.cli.tables import parse_column_map
-    from lmrec.recipe import load_recipe
-
-    values: dict[str, Any] = {} if split is None else {"split.kind": split}
-    values |= parse_column_map(column_map or [])
-    return load_recipe(path, overrides or (), values, command)
 
 
 def run() -> None:

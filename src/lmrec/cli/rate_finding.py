@@ -45,18 +45,16 @@ def find_rate_command(
 
     The suggestion is where the loss falls fastest. It is a place to start: `lmrec fit --set training.learning_rate=...`.
     """
-    from lmrec.cli.tables import Input, parse_column_map
+    from lmrec.cli.tables import Input, recipe_of
     from lmrec.errors import InputError
     from lmrec.idle import idle_notes
-    from lmrec.recipe import load_recipe
     from lmrec.workflows.find_rate import find_rate
 
     if part not in ("towers", "language-model"):
         raise InputError(f"--part {part}: it is towers or language-model")
     data = Input(items, interactions, users, source, path)
     data.check()
-    values = {} if split is None else {"split.kind": split}
-    chosen = load_recipe(recipe, set_ or (), {**values, **parse_column_map(map_ or [])}, command="lmrec find-rate")
+    chosen = recipe_of(recipe, set_, split, map_, "lmrec find-rate")
     print_notes([] if as_json else idle_notes(chosen.idle))
     found = find_rate(
         data.prepare(chosen),

@@ -95,6 +95,22 @@ def read_user_ids(path: Path) -> list[str]:
     return [str(user) for user in table.frame[USER_ID].drop_nulls().unique(maintain_order=True)]
 
 
+def recipe_of(
+    path: Path | None,
+    overrides: Sequence[str] | None,
+    split: str | None,
+    column_map: Sequence[str] | None,
+    command: str,
+    **values: Any,
+) -> "Recipe":
+    """The recipe that --recipe, --set, --split and --map ask for; values: of other options, by key, None where not given."""
+    from lmrec.recipe import load_recipe
+
+    named = {"split.kind": split, **values}
+    given = {key: value for key, value in named.items() if value is not None}
+    return load_recipe(path, overrides or (), {**given, **parse_column_map(column_map or [])}, command)
+
+
 def parse_column_map(pairs: Sequence[str]) -> dict[str, Any]:
     """--map values as recipe values: with a prefix for that table, without one for each table that has the column."""
     values: dict[str, Any] = {}

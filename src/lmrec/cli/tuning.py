@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from lmrec.cli.show import print_json, print_notes, print_rows, say
-from lmrec.cli.tables import Input, parse_column_map
+from lmrec.cli.tables import Input, recipe_of
 
 
 def add_tuning(app: typer.Typer) -> None:
@@ -47,12 +47,9 @@ def tune(
     Safe to stop with Ctrl-C; several of the same command, each in its own terminal, share the work.
     """
     from lmrec.idle import idle_notes
-    from lmrec.recipe import load_recipe
     from lmrec.workflows.tune import tune_recipe
 
-    values = {"split.kind": split, "tune.trials": trials}
-    given = {key: value for key, value in values.items() if value is not None}
-    chosen = load_recipe(recipe, set_ or (), {**given, **parse_column_map(map_ or [])}, command="lmrec tune")
+    chosen = recipe_of(recipe, set_, split, map_, "lmrec tune", **{"tune.trials": trials})
     prepared = Input(items, interactions, users, source, path).prepare(chosen)
     print_notes([] if as_json else idle_notes(chosen.idle))
     found = tune_recipe(prepared, chosen, out, confirm, show=not quiet)

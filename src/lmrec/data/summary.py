@@ -73,7 +73,6 @@ def summarize(dataset: Dataset, split: Split | None = None) -> DataSummary:
     pairs = pl.Series(events.user_idx.astype(np.int64) * dataset.catalog.n_items + events.item_idx).n_unique()
     words = _count_words(dataset.catalog)
     reasons = dataset.quarantine["reason"].value_counts(sort=True)
-    known = split.train_and_validation if split else None
     return DataSummary(
         n_users=events.n_users,
         n_items=dataset.catalog.n_items,
@@ -93,8 +92,10 @@ def summarize(dataset: Dataset, split: Split | None = None) -> DataSummary:
         n_train=len(split.train) if split else None,
         n_validation_cases=len(split.validation) if split else None,
         n_test_cases=len(split.test) if split else None,
-        cold_items=_share_not_in(split.test.relevant.values, known.item_idx) if known and split else None,
-        cold_users=_share_not_in(np.unique(split.test.user_idx), known.user_idx) if known and split else None,
+        cold_items=_share_not_in(split.test.relevant.values, split.train_and_validation.item_idx) if split else None,
+        cold_users=_share_not_in(np.unique(split.test.user_idx), split.train_and_validation.user_idx)
+        if split
+        else None,
     )
 
 
