@@ -9,6 +9,24 @@ import polars as pl
 PRICE: Final = "price"
 PRICE_BAND: Final = "price_band"
 PRICE_BANDS: Final = ("very low", "low", "medium", "high", "very high")
+_NUMBER: Final = r"^\s*[$€£¥]?\s*(\d+(?:\.\d*)?|\.\d+)\s*[$€£¥]?\s*$"
+
+
+def read_prices(column: pl.Series) -> pl.Series:
+    """(N,) float64: numbers, also where they are written with a currency's sign, thousands apart or a decimal comma; null where
+    a cell is none.
+
+    >>> read_prices(pl.Series(["$5.99", "1,299.00", "4,50 €", "ask", None])).to_list()
+    [5.99, 1299.0, 4.5, None, None]
+    """
+    if column.dtype.is_numeric():
+        return column.cast(pl.Float64).fill_nan(None)
+    words = (
+        column.cast(pl.String)
+        .str.replace_all(r"(\d),(\d{3})\b", "${1}${2}")
+        .str.replace(r"^(\D*\d+),(\d{1,2}\D*)$", "${1}.${2}")
+    )
+    return words.str.extract(_NUMBER).cast(pl.Float64)
 
 
 def price_band(price: pl.Expr) -> pl.Expr:
@@ -43,16 +61,16 @@ class PriceBands:
     @classmethod
     def of(cls, catalog: pl.DataFrame) -> Self:
         """catalog: rows of items."""
-        if not {PRICE, PRICE_BAND} <= set(catalog.columns) or not catalog.schema[PRICE].is_numeric():
+        if not {PRICE, PRICE_BAND} <= set(catalog.columns):
             return cls(None)
         is_ours = catalog[PRICE_BAND].drop_nulls().is_in(list(PRICE_BANDS)).all()
-        return cls(catalog[PRICE].cast(pl.Float64) if is_ours and catalog[PRICE_BAND].dtype == pl.String else None)
+        return cls(read_prices(catalog[PRICE]) if is_ours and catalog[PRICE_BAND].dtype == pl.String else None)
 
     def added_to(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Items that came after the catalog, as their fields, each with the band of its price unless it says one itself."""
         if self.known is None:
             return list(items)
-        prices = pl.Series([item.get(PRICE) for item in items], dtype=pl.Float64)
+        prices = read_prices(pl.Series([item.get(PRICE) for item in items], strict=False))
         bands = price_band_among(prices, self.known)
         return [
             item if item.get(PRICE_BAND) is not None else {**item, PRICE_BAND: band}

@@ -1,5 +1,6 @@
 """User attributes: an optional table, and the values in it as numbers that a user model can learn vectors of."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,8 @@ from lmrec.fields import USER_ID, Profile, Ragged, TextArray, UserId
 TAG_SEPARATOR: Final = "|"  # between several values in one cell, such as interests
 _BANDS: Final = 8  # that a column of numbers is cut into, about equally many users in each
 _MIN_USERS: Final = 2  # with a value, for it to be learnt: a value of one user is that user
+_MOSTLY: Final = 0.95  # of the cells that hold something: so many numbers make bands, and the others say nothing
+_POINT: Final = re.compile(r"(?<=\d)\.0+\s*$")  # of a whole number
 _FEW: Final = 0.5  # of those whose cell holds something: reaching less is said
 
 
@@ -187,7 +190,8 @@ class ProfileVocabulary:
 
 
 def learn_vocabulary(table: UserTable | None, names: Sequence[str]) -> ProfileVocabulary:
-    """Of these columns: numbers in bands of about equally many users, texts and tags (`TAG_SEPARATOR`) that at least two have.
+    """Of these columns: numbers in bands of about equally many users (also where a few cells are none), texts and tags
+    (`TAG_SEPARATOR`) that at least two have.
 
     Raises RecipeError where there is no table or no such column.
     """
@@ -204,9 +208,9 @@ def learn_vocabulary(table: UserTable | None, names: Sequence[str]) -> ProfileVo
             columns = [column for column in table.frame.columns if column != USER_ID]
             raise RecipeError(f"user_model.profile names '{name}', which users lack. {nearest(name, columns)}")
         cells = table.frame[name].to_list()
-        numbers = [_number(cell) for cell in cells if str(cell if cell is not None else "").strip()]
+        numbers = [_number(cell) for cell in cells if tags_of(cell)]
         known = [number for number in numbers if number is not None]
-        if numbers and len(known) == len(numbers) and len(set(known)) > _BANDS:
+        if len(known) >= _MOSTLY * len(numbers) and len(set(known)) > _BANDS:
             cuts = np.quantile(known, np.arange(1, _BANDS) / _BANDS)
             edges[name] = tuple(float(cut) for cut in np.unique(cuts))
             continue
@@ -220,8 +224,8 @@ def learn_vocabulary(table: UserTable | None, names: Sequence[str]) -> ProfileVo
 def tags_of(cell: object) -> list[str]:
     """The values of a cell: a list's, or a text's between separators, or what else it is, as text.
 
-    >>> tags_of("jazz|tea"), tags_of(True), tags_of(None)
-    (['jazz', 'tea'], ['true'], [])
+    >>> tags_of("jazz|tea"), tags_of(True), tags_of(2.0), tags_of("007|1.50"), tags_of(None)
+    (['jazz', 'tea'], ['true'], ['2'], ['007', '1.50'], [])
     """
     if cell is None:
         return []
@@ -230,8 +234,13 @@ def tags_of(cell: object) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """Truth as tables write it, so that what is typed finds what was learnt."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Truth as tables write it, whole numbers without a point whatever their column's type, NaN blank: what is typed finds what
+    was learnt."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value != value:
+        return ""
+    return _POINT.sub("", str(value))
 
 
 def _number(cell: object) -> float | None:

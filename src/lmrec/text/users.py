@@ -48,7 +48,5 @@ class UserTemplate:
 
 
 def _words(cell: object) -> str:
-    """Several values are told apart by commas; whole numbers have no point, whatever their column's type."""
-    if isinstance(cell, float):
-        return f"{cell:.0f}" if cell.is_integer() else plain_words(cell) if cell == cell else ""
+    """Several values are told apart by commas."""
     return plain_words(", ".join(tags_of(cell)))

@@ -139,8 +139,8 @@ def read_ratings(task: PairTask, train: Interactions) -> Ratings:
     """Raises InputError where the log has no ratings, only one, or too many to be classes."""
     if task == "binary":
         return Ratings()
-    ratings = train.rating
-    if ratings is None:
+    ratings = None if train.rating is None else train.rating[np.isfinite(train.rating)]  # views, say, have none
+    if ratings is None or not len(ratings):
         raise InputError(
             f"reranker.task '{task}' learns ratings, and this log has none. Give a column rating, or set it to 'binary'"
         )
@@ -179,10 +179,15 @@ def draw_pairs(
         known = known | (history.profile.words != "")
     repeats = history.values == part.item_idx[history.row_of_value]
     is_new = np.bincount(history.row_of_value, weights=repeats, minlength=len(history)) == 0
-    events = np.flatnonzero(known & is_new & (part.weight > 0))
+    chosen = known & is_new & (part.weight > 0)
+    if config.task != "binary":
+        assert part.rating is not None
+        chosen &= np.isfinite(part.rating)
+    events = np.flatnonzero(chosen)
     if not len(events):
+        told = "events" if config.task == "binary" else "rated events"
         raise InputError(
-            "a reranker learns from events of items that are new to somebody with a history, and this part of the log has none"
+            f"a reranker learns from {told} of items that are new to somebody with a history, and this part of the log has none"
         )
     if n_events < len(events):
         events = np.sort(rng.choice(events, n_events, replace=False))

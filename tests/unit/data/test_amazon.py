@@ -149,6 +149,15 @@ def test_pieces_of_web_pages_are_no_title(tmp_path: Path) -> None:
     assert read_amazon(write(tmp_path, B__json=lines(OLD), meta_B__json=lines(meta))).catalog.titles == ["B1", "Comb"]
 
 
+@pytest.mark.parametrize(
+    "title",
+    ["Clock with snooze function (white)", "Multi function ( 3 in 1 ) lamp", "var resistor kit", "Function (x) poster"],
+)
+def test_titles_that_sound_like_script_stay(tmp_path: Path, title: str) -> None:
+    meta = [{"asin": "B1", "title": title}, {"asin": "B2", "title": "(function(f) {var _np=(window.P._namespace());"}]
+    assert read_amazon(write(tmp_path, B__json=lines(OLD), meta_B__json=lines(meta))).catalog.titles == [title, "B2"]
+
+
 def test_what_is_no_pair_of_files_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"needed one file of reviews and one of products .*found \['B\.json'\] and \[\]"

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
-from lmrec.data.prices import price_band
+from lmrec.data.prices import PriceBands, price_band
 from lmrec.data.sources import TablesConfig, read_dataset
 from lmrec.data.sources.tables import read_new_items, read_table
+from lmrec.data.users import learn_vocabulary, tags_of
 from lmrec.errors import DataError
 
 ITEMS = "item_id,title\na,Red Kettle\nb,Blue Lamp\nc,Green Chair\n"
@@ -140,7 +141,19 @@ def test_optional_columns_are_kept() -> None:
 def test_lists_of_words_become_text(tmp_path: Path) -> None:
     lines = '{"item_id":"a","title":"Kettle","tags":["hot","red"]}\n\n{"item_id":"b","title":"Lamp","tags":[]}\n'
     dataset = read_dataset(write(tmp_path, "items.jsonl", lines), pl.read_csv(EVENTS.encode()), config=LENIENT)
-    assert dataset.catalog.frame["tags"].to_list() == ["hot red", None]
+    assert dataset.catalog.frame["tags"].to_list() == ["hot, red", None]
+
+
+@pytest.mark.parametrize("lossy", [b"", b'{"user_id":"\xff","likes":["sea"]}\n'])
+def test_lists_of_users_keep_their_tags_apart(tmp_path: Path, lossy: bytes) -> None:
+    lines = b'{"user_id":"7","likes":["hip hop","jazz"]}\n{"user_id":"8","likes":["jazz"]}\n'
+    (tmp_path / "users.jsonl").write_bytes(lines + lossy)
+    users = read_dataset(
+        pl.read_csv(ITEMS.encode()), pl.read_csv(EVENTS.encode()), tmp_path / "users.jsonl", config=LENIENT
+    ).users
+    assert users is not None
+    assert [tags_of(cell) for cell in users.frame["likes"]] == [["hip hop", "jazz"], ["jazz"]]
+    assert learn_vocabulary(users, ["likes"]).values == {"likes": ("jazz",)}
 
 
 def test_columns_of_any_type_come_through(tmp_path: Path) -> None:
@@ -425,7 +438,25 @@ def test_new_items_are_banded_among_the_catalogs_prices() -> None:
     assert said["price_band"].to_list() == ["low"] * 3, "what the table says stands"
 
 
-@pytest.mark.parametrize("prices", [["1", "2", "ask"], [None, None], ["0", "0"], ["$1", "$2"]])
-def test_what_is_no_number_has_no_bands(prices: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("prices", "told"),
+    [(["1", "2", "ask"], "2 of 3"), ([None, None], ""), (["0", "0"], "0 of 2"), (["cheap", "dear"], "0 of 2")],
+)
+def test_what_is_no_number_has_no_bands(prices: list[object], told: str) -> None:
     events = pl.DataFrame({"user_id": ["u"], "item_id": ["i0"], "timestamp": [1_700_000_000]})
-    assert "price_band" not in read_dataset(priced(prices), events).catalog.frame.columns
+    dataset = read_dataset(priced(prices), events)
+    assert "price_band" not in dataset.catalog.frame.columns
+    notes = [note for note in dataset.notes if "price_band" in note]
+    assert notes == ([f"items: no price_band: {told} values of price are numbers above 0"] if told else [])
+
+
+def test_signs_of_currencies_and_a_few_other_words_leave_the_bands() -> None:
+    events = pl.DataFrame({"user_id": ["u"], "item_id": ["i0"], "timestamp": [1_700_000_000]})
+    dataset = read_dataset(priced([*(f"${price},000.99" for price in range(1, 11)), "N/A"]), events)
+    bands = [band for band in ("very low", "low", "medium", "high", "very high") for _ in range(2)]
+    assert dataset.catalog.frame["price_band"].to_list() == [*bands, None]
+    assert any("1 of 11 values of price are no numbers" in note for note in dataset.notes)
+    new = pl.DataFrame({"item_id": ["n1", "n2"], "title": "Blue Lamp", "price": ["9,500", "€ 1"]})
+    assert read_new_items(new, dataset.catalog)["price_band"].to_list() == ["very high", "very low"]
+    posted = PriceBands.of(dataset.catalog.frame).added_to([{"price": "$9,500"}, {"price": None}, {}])
+    assert [item["price_band"] for item in posted] == ["very high", None, None], "in a running service, too"

@@ -38,6 +38,36 @@ def test_numbers_make_bands_and_texts_and_tags_values() -> None:
     assert found.ids_of({"gender": "F", "tags": "film|rock|polo", "children": 2}) == [1, 5, 6, 9]
 
 
+def test_numbers_are_told_alike_whatever_their_columns_type() -> None:
+    frame = table().frame.with_columns(
+        children=pl.Series([None if at == 3 else float(at % 3) for at in range(40)]),
+        score=pl.Series([float("nan") if at % 2 else 0.5 for at in range(40)]),
+        written=pl.Series([f"{at % 3}.0" for at in range(40)]),
+        code=pl.Series(["007" if at % 2 else "7" for at in range(40)]),
+    )
+    found = learn_vocabulary(UserTable(frame), ["children", "score", "written", "code"])
+    assert found.values == {
+        "children": ("0", "1", "2"),
+        "score": ("0.5",),
+        "written": ("0", "1", "2"),
+        "code": ("007", "7"),
+    }
+    for asked in (2, "2", 2.0, "2.0"):
+        assert found.ids_of({"children": asked, "written": asked}) == [3, 7], asked
+
+
+def test_a_stray_word_leaves_a_column_of_numbers_its_bands() -> None:
+    ages = table().frame.with_columns(
+        age=pl.Series([*(str(10 + at) for at in range(39)), "unknown"]),
+        born=pl.Series([float("nan") if at < 5 else 1990.0 + at for at in range(40)]),
+        size=pl.Series([str(at) if at % 3 else "large" for at in range(40)]),
+    )
+    found = learn_vocabulary(UserTable(ages), ["age", "born", "size"])
+    assert {name: len(edges) for name, edges in found.edges.items()} == {"age": 7, "born": 7}
+    assert found.ids_of({"age": "unknown"}) == []
+    assert found.values == {"size": ("large",)}, "a third is no few"
+
+
 def test_every_number_belongs_to_one_value() -> None:
     found = learn_vocabulary(table(), ["gender", "likes", "age"])
     each = [found.ids_of({"gender": one}) for one in ("F", "M")]

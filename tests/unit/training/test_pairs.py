@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -85,6 +86,20 @@ def test_the_same_seed_draws_the_same(world: Dataset) -> None:
     config = RerankerConfig(negatives="uniform")
     first, second = draw(world.interactions, config), draw(world.interactions, config)
     assert first.candidates.values.tolist() == second.candidates.values.tolist()
+
+
+@pytest.mark.parametrize("task", ["classes", "regression"])
+def test_events_without_a_rating_teach_no_rating(world: Dataset, task: Literal["classes", "regression"]) -> None:
+    nan = float("nan")  # a view beside a rated purchase
+    log = rated(world, [1.0, nan, 5.0, nan, nan])
+    ratings, same = read_ratings(task, log), read_ratings(task, rated(world, [1.0, 5.0]))
+    assert ratings.values == same.values == (1.0, 5.0)
+    assert ratings.spread == pytest.approx(2.0, rel=0.01)
+    pairs = draw(log, RerankerConfig(task=task), ratings)
+    assert len(pairs.labels)
+    assert set(np.sign(pairs.labels)) == ({0.0, 1.0} if task == "classes" else {-1.0, 1.0})
+    with pytest.raises(InputError, match="this log has none"):
+        read_ratings(task, rated(world, [nan]))
 
 
 def test_ratings_become_classes_or_deviations(world: Dataset) -> None:

@@ -56,8 +56,9 @@ class Table:
         return replace(self, frame=self.frame.filter(~bad), quarantine=pl.concat([self.quarantine, moved]))
 
 
-def read_table(source: object, name: str = "table") -> Table:
-    """Read a path (by its ending), a polars frame or a pandas frame; `name` is what messages call a frame.
+def read_table(source: object, name: str = "table", between: str = ", ") -> Table:
+    """Read a path (by its ending), a polars frame or a pandas frame; `name` is what messages call a frame, `between` stands
+    between the values of a cell that is a list.
 
     A `Table` that a source made passes through, with what it set aside.
 
@@ -67,7 +68,7 @@ def read_table(source: object, name: str = "table") -> Table:
     if isinstance(source, Table):
         table = source
     elif isinstance(source, str | Path):
-        table = _read_file(Path(source))
+        table = _read_file(Path(source), between)
     elif isinstance(source, pl.LazyFrame | pl.DataFrame):
         table = _number_rows(name, source.lazy().collect())
     elif type(source).__module__.partition(".")[0] == "pandas":
@@ -78,10 +79,10 @@ def read_table(source: object, name: str = "table") -> Table:
         )
     if not table.n_rows:
         raise DataError("the table is empty: there are no rows. Give a table with at least one row", file=table.name)
-    return _flatten(table)
+    return _flatten(table, between)
 
 
-def _read_file(path: Path) -> Table:
+def _read_file(path: Path, between: str) -> Table:
     if not path.is_file():
         raise DataError("there is no such file. Check the path", file=path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -94,7 +95,7 @@ def _read_file(path: Path) -> Table:
         if suffix in (".csv", ".tsv", ".tab", ".txt"):
             return read_separated(str(path), data, tabs=suffix in (".tsv", ".tab"))
         if suffix in (".jsonl", ".ndjson", ".json"):
-            return _read_json(str(path), data)
+            return _read_json(str(path), data, between)
     except (gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"the gzip file is damaged ({error}). Pack it again", file=path) from error
     except pl.exceptions.PolarsError as error:
@@ -179,7 +180,7 @@ def _explain_damage(name: str, data: bytes, separator: str, error: Exception) ->
     )
 
 
-def _read_json(name: str, data: bytes) -> Table:
+def _read_json(name: str, data: bytes, between: str) -> Table:
     try:
         text, lossy = data.decode("utf-8-sig"), False
     except UnicodeDecodeError:
@@ -190,7 +191,7 @@ def _read_json(name: str, data: bytes) -> Table:
         table = _number_rows(name, pl.read_json(text.encode(), infer_schema_length=None))
     else:
         table = _read_json_lines(name, text)
-    return _set_aside_undecodable(_flatten(table)) if lossy else table
+    return _set_aside_undecodable(_flatten(table, between)) if lossy else table
 
 
 def _read_json_lines(name: str, text: str) -> Table:
@@ -229,8 +230,8 @@ def _plain_text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _flatten(table: Table) -> Table:
-    """Nested columns as text: lists of words joined by a space, anything deeper as JSON. Bytes are left out."""
+def _flatten(table: Table, between: str) -> Table:
+    """Nested columns as text: lists of words joined by `between`, anything deeper as JSON. Bytes are left out."""
     raw = [name for name in table.columns if "Binary" in str(table.frame.schema[name])]
     if raw:
         table = replace(table, frame=table.frame.drop(raw)).note(f"the columns {raw} hold bytes and were left out")
@@ -238,7 +239,7 @@ def _flatten(table: Table) -> Table:
     for name in table.columns:
         kind = table.frame.schema[name]
         if isinstance(kind, pl.List) and not kind.inner.is_nested():
-            changed.append(pl.col(name).cast(pl.List(pl.String)).list.join(" ", ignore_nulls=True))
+            changed.append(pl.col(name).cast(pl.List(pl.String)).list.join(between, ignore_nulls=True))
         elif kind.is_nested():
             changed.append(pl.struct(name).struct.json_encode().alias(name))
         elif kind == pl.Object:

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
 from lmrec.data.interactions import Interactions
-from lmrec.data.prices import PRICE, PRICE_BAND, price_band_among
+from lmrec.data.prices import PRICE, PRICE_BAND, price_band_among, read_prices
 from lmrec.data.sources import checks, columns
 from lmrec.data.sources.reading import INTERNAL, Table, read_table
 from lmrec.data.sources.times import parse_times
 from lmrec.data.sources.weights import cancel_returned_kinds, drop_kinds, note_weights, see_kinds
-from lmrec.data.users import UserTable
+from lmrec.data.users import TAG_SEPARATOR, UserTable
 from lmrec.data.weighing import Weighing, WeightScale, WeightSource, plain_kind
 from lmrec.data.weights import fitted, weigh
 from lmrec.errors import DataError, nearest
@@ -26,6 +26,7 @@ __all__ = ["TablesConfig", "read_dataset", "read_new_items", "read_table"]
 
 _SECONDS = INTERNAL + "seconds"
 _ITEM_IDX = INTERNAL + "item_idx"
+_OTHER_PRICES = 0.1  # of those that are written may be no numbers ("ask") where there are bands
 _ORDER_BELOW = 1_000_000  # whole numbers below this are hardly a clock: as seconds they end on 12 January 1970
 
 
@@ -128,7 +129,7 @@ def read_dataset(
     config = config or TablesConfig()
     _refuse_unknown_names(config)
     item_source, event_source = read_table(items, "items"), read_table(interactions, "interactions")
-    user_source = None if users is None else read_table(users, "users")
+    user_source = None if users is None else read_table(users, "users", TAG_SEPARATOR)
     columns.require_somewhere([table for table in (item_source, event_source, user_source) if table], config.columns)
     item_table, catalog = _read_items(item_source, config)
     event_table, log, weighing = _read_interactions(event_source, catalog, config)
@@ -192,14 +193,22 @@ def _read_items(source: object, config: TablesConfig, prices: pl.Series | None =
 
 
 def _band_prices(table: Table, prices: pl.Series | None) -> Table:
-    """With the fifth that each price lies in, in words, where prices are numbers and no column says so already."""
+    """With the fifth that each price lies in, in words, where most prices are numbers and no column says so already."""
     if PRICE not in table.columns or PRICE_BAND in table.columns:
         return table
-    price = table.frame[PRICE].cast(pl.Float64, strict=False).fill_nan(None)
-    written = table.frame[PRICE].cast(pl.String).str.contains(r"\S")
-    if not (price > 0).any() or price.count() < int(written.sum()):
+    price = read_prices(table.frame[PRICE])
+    n_written = int(table.frame[PRICE].cast(pl.String).str.contains(r"\S").sum() or 0)
+    n_other = n_written - price.count()
+    if not (price > 0).any() or n_other > _OTHER_PRICES * n_written:
+        if n_written:
+            n_priced = int((price > 0).sum() or 0)
+            table = table.note(f"no {PRICE_BAND}: {n_priced:,} of {n_written:,} values of {PRICE} are numbers above 0")
         return table
-    known = price if prices is None else prices.cast(pl.Float64, strict=False)
+    if n_other:
+        table = table.note(
+            f"{n_other:,} of {n_written:,} values of {PRICE} are no numbers; these items have no {PRICE_BAND}"
+        )
+    known = price if prices is None else read_prices(prices)
     band = price_band_among(price, known).alias(PRICE_BAND)
     table = replace(table, frame=table.frame.with_columns(band))
     return table.note(
