@@ -139,6 +139,16 @@ def test_a_rival_is_searched_by_the_same_questions_whatever_the_seed(world: Data
     assert searched[0] == searched[1], "as many for a rival as for what is fused"
 
 
+def test_without_a_validation_part_rivals_are_searched_all_the_same(world: Dataset) -> None:
+    """By training alone; what comes first in a list is an extreme."""
+    n_items, rivals, recipe = world.catalog.n_items, ItemTransitions.candidates()[::-1], load_recipe(None)
+    split = split_interactions(world.interactions, n_items, SplitConfig(kind="time", validation=0.0))
+    chosen, note = search_rival(rivals, split, n_items, recipe, False)
+    assert "on the newest tenth of training, as there is no validation part" in note
+    inner = split_interactions(split.train, n_items, SplitConfig(kind="none", validation=0.1))
+    assert chosen.config == search_rival(rivals, inner, n_items, recipe, False)[0].config != rivals[0].config
+
+
 def test_cold_is_what_neither_training_nor_validation_holds(
     world: Dataset, quick_choices: list[str], tmp_path: Path
 ) -> None:

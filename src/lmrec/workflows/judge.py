@@ -15,7 +15,7 @@ from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
 from lmrec.data.proof import show_time
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import Split, SplitConfig, split_interactions
 from lmrec.errors import InputError, RunFolderError
 from lmrec.evaluation.casefile import JudgedCases, fingerprint_questions
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
@@ -193,12 +193,22 @@ def _rivals(name: BaselineName, recipe: Recipe, recommender: Recommender, show: 
 def search_rival(
     rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recipe, show: bool
 ) -> tuple[Rival, str]:
-    """The setting with the best validation metric, and a note that says which one and out of how many."""
-    if len(rivals) == 1 or not len(split.validation):
+    """The setting with the best metric on validation, and a note that says which one and out of how many. Without a validation
+    part: on the newest tenth of training."""
+    if len(rivals) == 1:
         return rivals[0], ""
-    log = log_arrays(split.train, n_items)
+    train, asked, where = split.train, split.validation, "validation, then fitted to training and validation"
+    if not len(asked):
+        inner = split_interactions(split.train, n_items, SplitConfig(kind="none", validation=0.1))
+        train, asked = inner.train, inner.validation
+        if not len(asked):
+            return rivals[
+                0
+            ], f"the first of {len(rivals)} settings: there is no validation part, and training asks nothing"
+        where = "the newest tenth of training, as there is no validation part, then fitted to all of training"
+    log = log_arrays(train, n_items)
     # Not by the run's seed: a baseline that draws nothing would be another one in each of a benchmark's runs.
-    asked = split.validation.sample(recipe.baselines.search_cases, 0)
+    asked = asked.sample(recipe.baselines.search_cases, 0)
     metric = recipe.evaluation.metric
     found: list[float] = []
     with progress_bar(f"search {rivals[0].name}", show) as bar:
@@ -209,7 +219,7 @@ def search_rival(
     settings = ", ".join(
         f"{key} {value}" for key, value in rivals[best].config.model_dump().items() if value is not None
     )
-    return rivals[best], f"{settings} (best of {len(rivals)} on validation, then fitted to training and validation)"
+    return rivals[best], f"{settings} (best of {len(rivals)} on {where})"
 
 
 def _own_scorers(run: RunFolder, recommender: Recommender, split: Split) -> list[tuple[str, AnyScorer]]:
