@@ -382,7 +382,8 @@ def _checked(tree: Mapping[str, Any]) -> Recipe:
 
 
 def _check_space(recipe: Recipe) -> None:
-    """ValueError unless every key of the search space is a choice of training, and takes every end and choice by itself."""
+    """ValueError unless every key of the search space is a choice of training, and takes every choice, every end and
+    what lies between two by itself."""
     known = {key for key, _, _ in describe_keys()}
     still = recipe.model_copy(update={"tune": TuneConfig()})
     for key, dimension in recipe.tune.space.items():
@@ -390,7 +391,7 @@ def _check_space(recipe: Recipe) -> None:
             raise ValueError(f"tune.space has the unknown key '{key}'. {_nearest_key(key.split('.'))}")
         if (why := why_fixed(key)) is not None:
             raise ValueError(f"tune.space cannot vary '{key}': {why}. Leave it out")
-        for value in dimension.examples:
+        for value in dimension.tried:
             try:
                 with_choices(still, {key: value})
             except RecipeError as error:

@@ -61,6 +61,9 @@ def test_what_cannot_be_swept_is_refused(invoke: Invoke, world_folder: Path, qui
     said = invoke("find-rate", *tables, *settings, "--part", "language-model", code=2).output
     assert "tunes no language model" in " ".join(said.split())
     assert "towers or language-model" in " ".join(invoke("find-rate", *tables, "--part", "both", code=2).output.split())
+    later = [*settings, "--set", "training.frozen_epochs=0", "--set", "fusion.popularity=true"]
+    said = invoke("find-rate", *tables, *later, "--set", "training.tuned_epochs=0", code=2).output
+    assert "no first stage (training.frozen_epochs is 0)" in " ".join(said.split())
     for option, told in (
         ("--low", "rates go from 0 to"),
         ("--high", "rates go from"),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertIntermediate
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from typer.testing import Result
@@ -20,6 +22,7 @@ from lmrec.errors import Interrupted, RunFolderError
 from lmrec.models.encoder import EncoderConfig, load_encoder
 from lmrec.recipe import load_recipe
 from lmrec.text.tokens import load_tokenizer
+from lmrec.text.vocabulary import add_new_words, choose_new_words
 from lmrec.training.pretrain import PairTask
 from lmrec.workflows import pretrain
 from lmrec.workflows.prepare import prepare
@@ -207,6 +210,21 @@ def test_new_words_get_the_mean_of_their_pieces_and_one_token_each(
     ]
     torch.testing.assert_close(vectors[1][token], vectors[0][pieces].mean(0), atol=1e-5, rtol=0)
     assert len(vectors[1]) == len(vectors[0]) + 1
+
+
+def test_a_word_that_is_a_piece_of_others_is_no_new_word() -> None:
+    """Byte-level: with a space before it it is cut, and without one it is a token, whose vector stands in other words."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    known = {token: number for number, token in enumerate([*letters, "ĠE", "EM", "EMA", "EMAI", "EMAIL"])}
+    merges = [("Ġ", "E"), ("E", "M"), ("EM", "A"), ("EMA", "I"), ("EMAI", "L")]
+    backend = Tokenizer(models.BPE(known, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)  # type: ignore[no-untyped-call]
+    assert len(tokenizer(" EMAIL")["input_ids"]) == 5
+    assert tokenizer("GEMAIL")["input_ids"] == [known["G"], known["EMAIL"]]
+    words = choose_new_words(tokenizer, ["An EMAIL label"] * 3, 5, 2, 3)
+    assert [new.word for new in words] == ["label", "An"]
+    assert add_new_words(tokenizer, words) == [len(known), len(known) + 1]
 
 
 @contextmanager

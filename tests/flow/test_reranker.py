@@ -17,7 +17,7 @@ from typer.testing import Result
 from lmrec.artifacts.reranker import read_reranker
 from lmrec.artifacts.run import open_run
 from lmrec.data.sources.synthetic import planted_world
-from lmrec.errors import InputError, RecipeError, RunFolderError
+from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
 from lmrec.fields import Ragged
 from lmrec.models.encoder import pad_tokens
 from lmrec.models.two_tower import TwoTower
@@ -25,14 +25,16 @@ from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import RerankedScorer
 from lmrec.training.distil import TaughtLists, distil, list_divergence
+from lmrec.workflows import rerank
 from lmrec.workflows.distil import distil_run
 from lmrec.workflows.judge import FUSED, judge_run
 from lmrec.workflows.report import report_run
-from lmrec.workflows.rerank import fit_reranker
+from lmrec.workflows.rerank import RerankerFit, fit_reranker
 from lmrec.workflows.reranked import ALONE, RERANKED, read_reranking
 from lmrec.workflows.train import fit_run
 
 from .conftest import shared
+from .stopping import asks
 
 TOP_K = 6
 QUICK = [
@@ -58,6 +60,15 @@ def taught(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def set_weight(run: Path, weight: float) -> None:
     file = run / "reranker" / "reranker.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "weight": weight}))
+
+
+def stop_at(number: int, run: Path, choices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `fit-reranker` that is stopped when it asks for the n-th time."""
+    wish, _ = asks(number.__eq__)
+    with monkeypatch.context() as patch:
+        patch.setattr(rerank, "stop_on_interrupt", wish)
+        with pytest.raises(Interrupted, match="is lost. The same command goes on from there"):
+            fit_reranker(run, choices, show=False)
 
 
 def test_it_describes_itself_and_the_run_tells_of_it(taught: Path) -> None:
@@ -197,6 +208,32 @@ def test_ratings_are_learnt_by_both_types(
     assert judged.pairs.task == task
 
 
+@pytest.mark.parametrize("stage", ["lists", "epochs"])
+def test_a_stop_is_heard_everywhere_and_nothing_is_forgotten(
+    stage: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While pairs are drawn, while it learns, while lists are read; the epochs before a stop are told like those after it. An
+    earlier reranker's epochs are not taken for these."""
+    choices = [*QUICK, "reranker.epochs=3"]
+    never, times = asks(lambda n: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(rerank, "stop_on_interrupt", never)
+        whole = fit_reranker(Path(shutil.copytree(run, tmp_path / "whole")), choices, show=False)
+    fit_reranker(run, [*QUICK, "reranker.epochs=4"], show=False)
+    n_lists = len(range(0, 20, 16))
+    stops = {"lists": (0, 1, len(times) - n_lists), "epochs": (2 + (len(times) - 2 - n_lists) // 2,)}[stage]
+    for stop in stops:
+        stop_at(stop, run, choices, monkeypatch)
+    found = fit_reranker(run, choices, show=False)
+
+    def told(fit: RerankerFit) -> list[dict[str, Any]]:
+        return [{name: row[name] for name in ("epoch", "loss", "validation_loss")} for row in fit.epochs]
+
+    assert [row["epoch"] for row in found.epochs] == [1, 2, 3]
+    assert told(found) == told(whole)
+    assert found.by_weight == whole.by_weight
+
+
 def test_a_language_model_that_writes_answers_yes_or_no(run: Path, tiny_llama: Path) -> None:
     choices = [*QUICK, f"reranker.name={tiny_llama}", "reranker.form=yes_no", "reranker.train=lora"]
     fit = fit_reranker(run, choices, show=False)
@@ -208,8 +245,13 @@ def test_a_language_model_that_writes_answers_yes_or_no(run: Path, tiny_llama: P
     assert len(answer.items) == 5
 
 
-def test_a_language_model_that_writes_says_how_likely_words_are(run: Path, tiny_llama: Path, tiny_bert: Path) -> None:
-    fit = fit_reranker(run, [*READS_LIKELIHOOD, f"reranker.name={tiny_llama}"], show=False)
+def test_a_language_model_that_writes_says_how_likely_words_are(
+    run: Path, tiny_llama: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = [*READS_LIKELIHOOD, f"reranker.name={tiny_llama}"]
+    for stop in (1, 5):  # while pairs are read
+        stop_at(stop, run, reads, monkeypatch)
+    fit = fit_reranker(run, reads, show=False)
     assert fit.n_pairs == 0  # nothing was trained, so nothing is kept
     assert not list((run / "reranker").rglob("*.safetensors"))
     assert fit.description.spread >= 0

@@ -102,6 +102,7 @@ def test_what_makes_no_soup_is_refused_with_the_reason(
     for name, choice, reason in (
         ("seed", "training.seed=1", "towers that began from other weights"),
         ("width", "item.width=8", "another shape of towers"),
+        ("head", "head.width=4", "another shape of towers"),
         ("pooling", "encoder.pooling=cls", "another language model"),
         ("refit", "training.refit=false", "learning again in one and not in the other"),
         ("split", "split.validation=0.2", "another split"),

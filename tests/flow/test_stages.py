@@ -2,21 +2,25 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from lmrec.artifacts.run import RunFolder
+from lmrec.artifacts.training_state import save_training_state
 from lmrec.cli.app import app
 from lmrec.errors import Interrupted, RunFolderError
 from lmrec.recipe import load_recipe
+from lmrec.training import trainer
 from lmrec.workflows import train
 from lmrec.workflows.judge import FROZEN, FUSED, REFIT, TUNED, judge_run
 from lmrec.workflows.prepare import prepare
 from lmrec.workflows.train import training_fingerprint, training_text
+
+from .stopping import asks
 
 
 @pytest.mark.parametrize(("frozen_epochs", "tuned_rate", "served"), [(12, 5.0, "frozen"), (1, 0.003, "tuned")])
@@ -74,27 +78,16 @@ def test_the_table_has_the_tuned_row_whichever_stage_is_served(
 
 def test_what_only_judges_changes_no_fingerprint_of_a_fit() -> None:
     plain = load_recipe(None)
-    for judged in ("baselines.search_cases=7", "reranker.top_k=7", "distil.epochs=7", "compress.tolerance=0.5"):
-        assert training_text(load_recipe(None, [judged])) == training_text(plain)
+    others = ("tracking.to=[]", "index.kind=exact", "update.epochs=5", "tune.trials=7", "pretrain.epochs=9")
+    for judged in (
+        "baselines.search_cases=7",
+        "reranker.top_k=7",
+        "distil.epochs=7",
+        "compress.tolerance=0.5",
+        *others,
+    ):
+        assert training_text(load_recipe(None, [judged])) == training_text(plain), judged
     assert training_text(load_recipe(None, ["training.patience=7"])) != training_text(plain)
-
-
-StopWish = Callable[[], AbstractContextManager[Callable[[], bool]]]
-
-
-def asks(answers: Callable[[int], bool]) -> tuple[StopWish, list[int]]:
-    """In place of `stop_on_interrupt`: `answers` says whether to stop at the n-th time of asking; and the times asked."""
-    times: list[int] = []
-
-    @contextmanager
-    def wish() -> Iterator[Callable[[], bool]]:
-        def should_stop() -> bool:
-            times.append(len(times))
-            return answers(times[-1])
-
-        yield should_stop
-
-    return wish, times
 
 
 @pytest.mark.parametrize("more", [(), ("objective.trend_half_life_days=0.1",)], ids=["plain", "beside what is popular"])
@@ -124,6 +117,35 @@ def test_learning_again_can_be_stopped_and_resumed_to_equal_weights(
     weights = [run.read_record().get("trend_weight") for run in (stopped, whole)]
     assert weights[0] == weights[1]
     assert (weights[0] is not None) == bool(more)
+
+
+def test_an_epoch_that_was_told_before_a_kill_is_not_told_again(
+    world_folder: Path, tmp_path: Path, quick_choices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is written before its state: a kill between them has the epoch learnt once more."""
+    tables = world_folder / "items.csv", world_folder / "events.csv"
+    choices = [*quick_choices, "encoder.train=none", "training.frozen_epochs=3"]
+
+    def told(run: RunFolder) -> list[tuple[str, int, int]]:
+        return [(row["stage"], row["epoch"], row["step"]) for row in run.curves.read()]
+
+    whole = train.fit_run(*tables, out=tmp_path / "whole", overrides=choices, show=False).run
+    for n_saved, resume in ((0, False), (1, True)):
+        out, saved = tmp_path / f"killed {n_saved}", list[int]()
+
+        def save(*args: Any, n_saved: int = n_saved, saved: list[int] = saved) -> None:
+            if len(saved) == n_saved:
+                raise ProcessLookupError("killed")
+            saved.append(1)
+            save_training_state(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "save_training_state", save)
+            with pytest.raises(ProcessLookupError):
+                train.fit_run(*tables, out=out, overrides=choices, show=False)
+        assert len(RunFolder(out).curves.read()) == n_saved + 1
+        again = train.fit_run(*tables, out=out, overrides=choices, resume=True, show=False).run
+        assert told(again) == told(whole), resume
 
 
 def test_without_refit_what_validation_chose_is_served(

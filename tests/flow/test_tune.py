@@ -12,10 +12,12 @@ from typer.testing import Result
 
 from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
 from lmrec.recipe import Recipe, load_recipe
-from lmrec.workflows import tune
+from lmrec.workflows import train, tune
 from lmrec.workflows.prepare import Prepared, prepare
 from lmrec.workflows.train import fit_run
 from lmrec.workflows.tune import tune_recipe
+
+from .stopping import asks
 
 Invoke = Callable[..., Result]
 SPACE = """
@@ -64,6 +66,12 @@ def test_trials_go_on_where_they_stopped_and_the_best_recipe_is_written_and_conf
         patch.setattr(tune, "fit_run", stopping)
         with pytest.raises(Interrupted, match="3 finished trials are kept. The same command goes on"):
             tune_recipe(prepared, recipe, out, show=False)
+    with monkeypatch.context() as patch:  # all trials are done; what is confirmed goes on, too
+        wish, _ = asks(lambda n: n == 1)
+        tune_recipe(prepared, recipe, out, show=False)
+        patch.setattr(train, "stop_on_interrupt", wish)
+        with pytest.raises(Interrupted, match="5 finished trials are kept. The same command goes on"):
+            tune_recipe(prepared, recipe, out, confirm=1, show=False)
     found = tune_recipe(prepared, recipe, out, confirm=1, show=False)
     assert found.n_whole + found.n_pruned + found.n_refused == 5
     assert found.n_refused == 0
@@ -86,7 +94,7 @@ def test_trials_go_on_where_they_stopped_and_the_best_recipe_is_written_and_conf
     drawn = [trial["training.learning_rate"] for trial in asked_for(out)]
     assert len(set(drawn)) == len(drawn) - 1, "only the one that was stopped is asked for twice"
     other = load_recipe(None, values={"tune.trials": 6})
-    with pytest.raises(RunFolderError, match="holds a study of another recipe or other data"):
+    with pytest.raises(RunFolderError, match="holds a study of another recipe, language model or data"):
         tune_recipe(prepared, other, out, show=False)
 
 
@@ -306,6 +314,9 @@ def test_no_trial_sees_the_test_part(
         ('"item.width" = {low = 64, high = 32}', "low must be below high"),
         ('"training.learning_rate" = {low = 0, high = 1, log = true}', "on a log scale it must be above 0"),
         ('"item.width" = {low = 8, high = 32, log = true, step = 8}', "log and step do not go together"),
+        ('"item.width" = {low = 16, high = 32, step = 2.5}', "step is 2.5 between whole numbers"),
+        ('"item.width" = {low = 16.0, high = 32.0}', "item.width = 21.09.* is no recipe"),
+        ('"item.width" = {low = 16.0, high = 32.0, step = 0.5}', "item.width = 16.5 is no recipe"),
     ],
 )
 def test_a_space_that_is_none_is_refused_when_the_recipe_is_read(space: str, told: str, tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ def read_counters(folder: Path, fingerprint: str) -> TrainingState:
     return TrainingState(**values)
 
 
+def is_begun(folder: Path, fingerprint: str) -> bool:
+    """Whether a training with this fingerprint was interrupted here; another one's state is of no use."""
+    try:
+        read_counters(folder, fingerprint)
+    except RunFolderError:
+        return False
+    return True
+
+
 def load_training_state(folder: Path, fingerprint: str) -> TrainingState:
     """The whole state; raises as `read_counters` does."""
     from safetensors import SafetensorError

@@ -79,7 +79,7 @@ def score_continuations(
     read = model(input_ids=ids, use_cache=True, logits_to_keep=1)
     first = read.logits[0, -1].float().log_softmax(-1)  # (V,) after the prefix
     scores = np.zeros(len(continuations), np.float64)
-    for rows in token_batches(continuations, np.arange(len(continuations)), batch_tokens):
+    for rows in token_batches(continuations, np.flatnonzero(continuations.lengths), batch_tokens):
         part = continuations.take(rows)
         tokens, mask = (one.to(device) for one in pad_pairs(part, pad_id))
         known = copy.deepcopy(read[kept])

@@ -18,6 +18,7 @@ from lmrec.models.blending import blend_standardized
 from lmrec.models.causal_lm import score_continuations
 from lmrec.models.cross_encoder import PairModel, score_pairs
 from lmrec.models.precision import autocast, has_fast_bf16
+from lmrec.progress import Progress
 from lmrec.text.pairs import join_pairs, join_prefix, tokenize_parts
 from lmrec.topk import exclude_items, top_k
 
@@ -91,13 +92,21 @@ class Reranker:
         histories: Sequence[Sequence[str]],
         candidates: Sequence[Sequence[str]],
         users: Sequence[str] | None = None,
+        progress: Progress | None = None,
     ) -> FloatArray:
-        """(P, C) the model's own outputs, pair by pair; of a likelihood the log-odds that validation gave it."""
-        found, described = self._read(histories, candidates, users), self.description
+        """(P, C) the model's own outputs, pair by pair; of a likelihood the log-odds that validation gave it.
+
+        progress: called with (histories done, histories in all) where they are read one by one, as by a likelihood.
+        """
+        found, described = self._read(histories, candidates, users, progress), self.description
         return described.center + described.spread * found if described.form == "likelihood" else found
 
     def _read(
-        self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]], users: Sequence[str] | None
+        self,
+        histories: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]],
+        users: Sequence[str] | None,
+        progress: Progress | None = None,
     ) -> FloatArray:
         described, model = self.description, self.loaded[0]
         recent = [list(history)[-described.max_tokens :] for history in histories]
@@ -111,7 +120,11 @@ class Reranker:
         people = Ragged.from_rows([parts[place[row[0]]] if row else [] for row in said])
         with autocast(torch.device("cpu"), self.bf16):
             if described.form == "likelihood":
-                found = [self._likelihoods(parts, known[at], asked[at], people[at]) for at in range(len(known))]
+                found = []
+                for at in range(len(known)):
+                    found.append(self._likelihoods(parts, known[at], asked[at], people[at]))
+                    if progress is not None:
+                        progress(at + 1, len(known))
                 return np.concatenate(found)[:, None]
             pairs = join_pairs(described.layout, parts, known, asked, described.max_tokens, people)
             return score_pairs(model, pairs.ids, pairs.item_start, _BATCH_TOKENS)

@@ -46,8 +46,11 @@ def keep_sentences(text: str, n_words: int) -> str:
 
 
 def keep_keywords(text: str, n_words: int) -> str:
-    """The `n_words` most central different words, as they are first written and in that order; no sentence any more."""
+    """The `n_words` most central different words, as they are first written and in that order; no sentence any more.
+    The head of a text that says nothing but small words and numbers."""
     spoken = [word for word in WORD.findall(text) if word.lower() not in SMALL_WORDS and not word.isdigit()]
+    if not spoken:
+        return keep_head(text, n_words)
     first: dict[str, int] = {}
     for place, word in enumerate(spoken):
         first.setdefault(word.lower(), place)

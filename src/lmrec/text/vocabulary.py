@@ -35,19 +35,20 @@ class NewWord:
 def choose_new_words(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], n_most: int, min_count: int, min_pieces: int
 ) -> list[NewWord]:
-    """At most `n_most` words with a letter, said at least `min_count` times and cut into at least `min_pieces`.
+    """At most `n_most` words with a letter, said at least `min_count` times and cut into at least `min_pieces`, that the
+    tokenizer has no token of: one that it has without the space before it is a piece of other words, whose vector stays.
 
     The most saved tokens first, then by spelling.
     """
     lowers = tokenizer.tokenize("LMREC") == tokenizer.tokenize("lmrec")
     said = Counter(word for text in texts for word in _WORD.findall(text.lower() if lowers else text))
     frequent = [(word, n) for word, n in said.items() if n >= min_count and _HAS_LETTER.search(word)]
-    unknown = tokenizer.unk_token_id
+    unknown, tokens = tokenizer.unk_token_id, tokenizer.get_vocab()
     found = []
     for word, n in frequent:
         # With a space before it, as in a text: tokenizers of the GPT type spell that into the token.
         pieces = tuple(tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
-        if len(pieces) >= min_pieces and unknown not in pieces:
+        if len(pieces) >= min_pieces and unknown not in pieces and word not in tokens:
             found.append(NewWord(word, n, pieces))
     return sorted(found, key=lambda new: (-new.saved, new.word))[:n_most]
 

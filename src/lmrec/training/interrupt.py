@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lmrec.errors import Interrupted
+from lmrec.progress import Progress
+
 StopWish = Callable[[], bool]
 
 
@@ -33,3 +36,15 @@ def stop_on_interrupt() -> Iterator[StopWish]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def stopping(progress: Progress, should_stop: StopWish, told: str) -> Progress:
+    """The same progress, which raises Interrupted, saying `told`, where a stop was asked for: for work without a loop of its
+    own that could end at a safe place."""
+
+    def watch(done: int, total: int) -> None:
+        progress(done, total)
+        if should_stop():
+            raise Interrupted(told)
+
+    return watch

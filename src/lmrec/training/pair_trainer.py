@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
+from lmrec.artifacts.training_state import TrainingState, is_begun, load_training_state, save_training_state
 from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
 from lmrec.fields import FloatArray, IntArray
 from lmrec.models.adaptation import merge_adapter
@@ -32,6 +32,7 @@ from lmrec.training.optimizer import (
 )
 from lmrec.training.pairs import RerankerConfig, pair_loss
 
+RERANKER_STAGE = "reranker"  # what its epochs are told as
 _WARMUP_SHARE = 0.1
 _MAX_GRAD_NORM = 1.0
 _BATCH_TOKENS = 4096
@@ -159,7 +160,7 @@ class PairTrainer:
     def _end_epoch(self, validation: LabelledPairs | None, optimizer: Any, bar: Bar) -> None:
         state = self.state
         row: dict[str, Any] = {
-            "stage": "reranker", "epoch": state.epoch + 1, "loss": state.loss_sum / max(1, state.step),
+            "stage": RERANKER_STAGE, "epoch": state.epoch + 1, "loss": state.loss_sum / max(1, state.step),
             "learning_rate": float(optimizer.param_groups[-1]["lr"]),
         }  # fmt: skip
         if validation is None:
@@ -181,12 +182,12 @@ class PairTrainer:
         save_training_state(self.state_folder, self.state)
 
     def _resumed(self) -> TrainingState | None:
-        """What an interrupted training with the same fingerprint left; another one's is of no use."""
-        if not (self.state_folder / "state.json").exists():
+        """What an interrupted training with the same fingerprint left."""
+        if not is_begun(self.state_folder, self.fingerprint):
             return None
         try:
             return load_training_state(self.state_folder, self.fingerprint)
-        except RunFolderError:
+        except RunFolderError:  # its tensors are damaged
             return None
 
 

@@ -1,5 +1,6 @@
 """What `lmrec tune` may vary: the search space of a recipe, and how it is searched."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeAlias
 
@@ -39,11 +40,27 @@ class Range(BaseModel):
             raise ValueError(f"low is {self.low:g}: on a log scale it must be above 0")
         if self.log and self.step is not None:
             raise ValueError("log and step do not go together: leave one of them out")
+        if self.is_whole and self.step is not None and self.step != int(self.step):
+            raise ValueError(
+                f"step is {self.step:g} between whole numbers: it is one, too. Or write low and high with a point"
+            )
         return self
+
+    @property
+    def is_whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def examples(self) -> tuple[Any, ...]:
         return self.low, self.high
+
+    @property
+    def tried(self) -> tuple[Any, ...]:
+        """Of each kind of value that may be drawn, one: both ends, and one between them."""
+        if self.is_whole:
+            return self.examples
+        inner = self.low + (self.high - self.low) / math.pi if self.step is None else self.low + self.step
+        return (*self.examples, inner) if inner < self.high else self.examples
 
 
 class Choices(BaseModel):
@@ -55,6 +72,10 @@ class Choices(BaseModel):
 
     @property
     def examples(self) -> tuple[Any, ...]:
+        return self.choices
+
+    @property
+    def tried(self) -> tuple[Any, ...]:
         return self.choices
 
 

@@ -351,9 +351,9 @@ class Trainer:
                 for penalty in self.learner.penalties():
                     self.accelerator.backward(n_gathered * penalty)
             # Each by itself: the language model's gradients come rarely and large, and must not shrink the towers'.
-            for part in (self.learner.towers, self.learner.encoder):
-                if part is not None:
-                    self.accelerator.clip_grad_norm_(part.parameters(), config.max_grad_norm)
+            for part in (beside_encoder(self.learner), [p for _, p in _named(self.learner.encoder)]):
+                if part:
+                    self.accelerator.clip_grad_norm_(part, config.max_grad_norm)
             optimizer.step()
             if self.learner.encoder is not None and self.learner.encoder.allocation is not None:
                 self.learner.encoder.allocation.after_step()

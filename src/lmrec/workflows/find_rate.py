@@ -75,6 +75,11 @@ def find_rate(
         raise InputError(
             "this recipe tunes no language model (training.tuned_epochs, encoder.train, item.source): there is no rate to find"
         )
+    if part == "towers" and not recipe.training.frozen_epochs:
+        raise InputError(
+            "this recipe has no first stage (training.frozen_epochs is 0), and training.learning_rate is of no other: there is "
+            "no rate to find. In the second stage towers learn at training.tuned_learning_rate"
+        )
     first, last, n_usual = _RANGES[part]
     low, high = first if low is None else low, last if high is None else high
     n_steps = n_usual if n_steps is None else n_steps

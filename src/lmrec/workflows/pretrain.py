@@ -134,14 +134,8 @@ def pretrain_encoder(
     if begun is None:
         curves.clear()  # what a killed call told belongs to nothing that is kept
         (folder / _STATE).mkdir(parents=True, exist_ok=True)  # the folder is ours from now on
-    told = {(row["stage"], row["epoch"]) for row in curves.read()}
-    following = epoch_recorder(curves, recipe.tracking, recipe_toml(recipe))
-    with following as write, stop_on_interrupt() as should_stop:
-
-        def record(row: dict[str, Any]) -> None:
-            if (row["stage"], row["epoch"]) not in told:  # a call that was killed may have told it
-                write(row)
-
+    following = epoch_recorder(curves, recipe.tracking, recipe_toml(recipe), curves.read())
+    with following as record, stop_on_interrupt() as should_stop:
         place = Place(begun or TrainingState(fingerprint), folder / _STATE)
         before, n_steps, finished = _learn(task, reading, recipe, place, record, should_stop, show)
     after = task.held_out()

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from lmrec.artifacts.base import Base
+from lmrec.artifacts.curves import Curves
 from lmrec.artifacts.lock import RERANKING, locked
 from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_reranker
 from lmrec.artifacts.run import RunFolder, open_run
+from lmrec.artifacts.training_state import is_begun
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split, held_out, split_interactions
 from lmrec.errors import InputError
@@ -42,14 +44,15 @@ from lmrec.text.pairs import (
 )
 from lmrec.text.tokens import load_tokenizer
 from lmrec.text.users import UserTemplate
-from lmrec.training.interrupt import StopWish, stop_on_interrupt
-from lmrec.training.pair_trainer import LabelledPairs, PairTrainer
+from lmrec.training.interrupt import StopWish, stop_on_interrupt, stopping
+from lmrec.training.pair_trainer import RERANKER_STAGE, LabelledPairs, PairTrainer
 from lmrec.training.pairs import Pairs, read_ratings
 from lmrec.training.trainer import trains_in_bf16
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
+_STOPPED = "stopped; nothing that was learnt is lost. The same command goes on from there"
 _CLEAR = 1.64  # standard errors of a gain
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
@@ -105,7 +108,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
             )
         retriever = training_scorer(recommender, split)
         taught = _teach(run, recipe, recommender, split, retriever, should_stop, show)
-        by_case = _search_weight(recipe, recommender, split, taught.reranker, retriever, show)
+        by_case = _search_weight(recipe, recommender, split, taught.reranker, retriever, should_stop, show)
         best = choose_weight(by_case)
         by_weight = {weight: float(values.mean()) for weight, values in by_case.items()}
         model, tokenizer = taught.reranker.loaded
@@ -160,7 +163,7 @@ def _teach(
     def draw(part: Interactions, n_events: int, number: int) -> Pairs:
         with progress_bar("draw pairs", show) as bar:
             found = pairs_of(config, recipe, recommender, split, part, n_events, retriever, ratings, number)
-            bar(1, 1)
+            stopping(bar, should_stop, _STOPPED)(1, 1)
         return found
 
     held = draw(validation, config.validation_events, 1)
@@ -168,7 +171,8 @@ def _teach(
     n_pairs = n_cut = 0
     learnt: dict[str, Tensor] | None = None
     if config.form == "likelihood":
-        likely = outputs_of(untaught, texts, held)[:, 0]
+        with progress_bar("read pairs", show) as bar:
+            likely = outputs_of(untaught, texts, held, stopping(bar, should_stop, _STOPPED))[:, 0]
         center, spread = fit_odds(likely, held.labels > 0)
         description = replace(description, center=center, spread=spread)
         outputs = (center + spread * likely)[:, None]
@@ -182,30 +186,35 @@ def _teach(
             return LabelledPairs(rows, pairs.labels)
 
         train, held_tokens = tokens_of(draw(split.train, config.n_events, 0)), tokens_of(held)
-        with epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe)) as write:
-
-            def record(row: dict[str, Any]) -> None:
-                epochs.append(row)
-                write(row)
-
+        fingerprint = _fingerprint(recipe, recommender)
+        told = _last_told(run.curves) if is_begun(run.reranker_state, fingerprint) else []
+        with epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe), told) as record:
             trainer = PairTrainer(
                 model,
                 config,
                 recipe.training.seed,
                 trains_in_bf16(recipe.training),
                 run.reranker_state,
-                _fingerprint(recipe, recommender),
+                fingerprint,
                 record,
                 should_stop,
                 show,
             )
             trainer.run(train, held_tokens)
+        epochs = _last_told(run.curves)
         outputs = trainer.outputs(held_tokens)
         n_pairs, n_cut, learnt = len(train), train.tokens.n_cut, trainer.learnt
     calibration = calibrate(config.task, outputs, held.labels)
     judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config), description.spread)
     description = replace(description, temperature=calibration.temperature, threshold=calibration.threshold)
     return _Taught(Reranker(description, lambda: (model, tokenizer)), judged, learnt, n_pairs, n_cut, epochs)
+
+
+def _last_told(curves: Curves) -> list[dict[str, Any]]:
+    """The epochs of the newest reranker that was taught here, as they were told."""
+    rows = [row for row in curves.read() if row["stage"] == RERANKER_STAGE]
+    first = max((at for at, row in enumerate(rows) if row["epoch"] == 1), default=0)
+    return rows[first:]
 
 
 def _with_user_words(recommender: Recommender, recipe: Recipe) -> Recommender:
@@ -269,7 +278,13 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
 
 
 def _search_weight(
-    recipe: Recipe, recommender: Recommender, split: Split, reranker: Reranker, retriever: AnyScorer, show: bool
+    recipe: Recipe,
+    recommender: Recommender,
+    split: Split,
+    reranker: Reranker,
+    retriever: AnyScorer,
+    should_stop: StopWish,
+    show: bool,
 ) -> dict[float, FloatArray]:
     """Weight -> the validation metric of each case's list, over the whole catalog; each list is read once."""
     judging, config = recipe.evaluation, recipe.reranker
@@ -280,7 +295,9 @@ def _search_weight(
         "validation", retriever, reranker, recommender.texts, 1.0, config.top_k, judging.exclude_seen
     )
     with progress_bar("search reranker's weight", show) as bar:
-        evaluate(scorer, asked, n_items, quick, bar)  # reads every list; the weights below ask its memo
+        evaluate(
+            scorer, asked, n_items, quick, stopping(bar, should_stop, _STOPPED)
+        )  # reads every list; the weights below ask its memo
     return {
         weight: evaluate(scorer.weighted(weight), asked, n_items, judging).metrics[judging.metric] for weight in WEIGHTS
     }

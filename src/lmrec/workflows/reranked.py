@@ -16,7 +16,7 @@ from lmrec.evaluation.pairs import Calibration, PairJudgement, RerankJudgement, 
 from lmrec.evaluation.slices import slice_cases
 from lmrec.evaluation.table import TableForm, build_table
 from lmrec.fields import FloatArray, IntArray, Ragged
-from lmrec.progress import progress_bar
+from lmrec.progress import Progress, progress_bar
 from lmrec.recipe import Recipe
 from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
@@ -104,11 +104,11 @@ def judge_test_pairs(
     return judge_pairs(described.task, outputs, pairs.labels, calibration, negatives_in_words(config), described.spread)
 
 
-def outputs_of(reranker: Reranker, texts: list[str], pairs: Pairs) -> FloatArray:
+def outputs_of(reranker: Reranker, texts: list[str], pairs: Pairs, progress: Progress | None = None) -> FloatArray:
     """(P, C)."""
     histories = [[texts[int(item)] for item in pairs.history[at]] for at in range(len(pairs.history))]
     candidates = [[texts[int(item)] for item in pairs.candidates[at]] for at in range(len(pairs.candidates))]
-    return reranker.outputs(histories, candidates, pairs.history.words)
+    return reranker.outputs(histories, candidates, pairs.history.words, progress)
 
 
 def ratings_of(described: RerankerDescription) -> Ratings:

@@ -170,7 +170,7 @@ def _check_same_valley(runs: Sequence[RunFolder], recipes: Sequence[Recipe]) -> 
         return [
             recipe.item.model_dump(exclude=_ONLY_TRAINS),
             recipe.user_model.model_dump(exclude=_ONLY_TRAINS),
-            recipe.head.kind,
+            (recipe.head.kind, recipe.head.width),
         ]
 
     def start_of(recipe: Recipe) -> int:
@@ -207,9 +207,8 @@ def _check_same_valley(runs: Sequence[RunFolder], recipes: Sequence[Recipe]) -> 
             ("learning again in one and not in the other", has_refit(run) == has_refit(runs[0]), "one training.refit"),
         ):
             if not same:
-                raise InputError(
-                    f"'{run.path}' and '{runs[0].path}' make no soup: {what}. Fit both with {way}, or use `lmrec ensemble`"
-                )
+                these = f"'{run.path}'" if run is runs[0] else f"'{run.path}' and '{runs[0].path}'"
+                raise InputError(f"no soup can be made of {these}: {what}. Fit all with {way}, or use `lmrec ensemble`")
 
 
 def _ingredient(run: RunFolder, member: Recommender) -> Ingredient:

@@ -35,9 +35,14 @@ def check_tracking(config: TrackingConfig) -> list[str]:
 
 @contextmanager
 def epoch_recorder(
-    curves: Curves, config: TrackingConfig, recipe_text: str
+    curves: Curves, config: TrackingConfig, recipe_text: str, told: Sequence[Mapping[str, Any]] = ()
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields a function that takes one flat row for each epoch. The recipe comes first, where nothing was told yet."""
+    """Yields a function that takes one flat row for each epoch. The recipe comes first, where nothing was told yet.
+
+    told: rows of the same training before it was resumed; what they tell is not told again, though a call that was killed
+    between an epoch's row and its state learns that epoch once more.
+    """
+    known = {(row["stage"], row["epoch"]) for row in told}
     started = time.monotonic()
     n_rows = len(curves.read())
     with _open_trackers(curves, config) as trackers:
@@ -46,6 +51,8 @@ def epoch_recorder(
 
         def record(row: dict[str, Any]) -> None:
             nonlocal n_rows
+            if (row["stage"], row["epoch"]) in known:
+                return
             n_rows += 1
             curves.append({"step": n_rows, **row, "seconds": round(time.monotonic() - started, 2)})
             values = {f"{row['stage']}/{name}": value for name, value in row.items() if isinstance(value, float)}

@@ -62,7 +62,8 @@ from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
 Watch: TypeAlias = Callable[[dict[str, Any]], None]
 TREND_WEIGHT = "trend_weight"  # in run.json
-_AFTER_A_FIT = ("baselines", "reranker", "distil", "compress")  # parts of a recipe that change no weight of it
+# Parts of a recipe that change no weight of a fit: they follow it, watch it, or are other commands'.
+_CHANGE_NOTHING = ("baselines", "reranker", "distil", "compress", "tracking", "index", "update", "pretrain", "tune")
 _VIEWS = 2**31  # the stream of random numbers that changes histories: batches are the same with it and without
 
 
@@ -213,7 +214,10 @@ def _train(
     if trend is not None and trend.past.note is not None:
         notes.append(trend.past.note)
     fingerprint = training_fingerprint(recipe, prepared)
-    with epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe)) as write, stop_on_interrupt() as should_stop:
+    if not resume:
+        run.curves.clear()  # what a killed call told before it kept anything
+    following = epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe), run.curves.read())
+    with following as write, stop_on_interrupt() as should_stop:
 
         def record(row: dict[str, Any]) -> None:
             write(row)
@@ -385,12 +389,13 @@ def build_learner(
     config = recipe.training
     torch.manual_seed(config.seed if config.start_seed is None else config.start_seed)
     counts = np.bincount(train.item_idx, minlength=len(text_vec))
+    n_values = 0 if train.profiles is None else train.profiles.n_values
+    # Before all else that is drawn: one seed begins with the same towers, whatever else learns beside them.
+    towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head, n_values)
     objective = objective_over(train, len(text_vec), recipe)
     if categories is not None:
         width = recipe.head.width or recipe.item.width  # of a user vector as the head looks at it
         objective = WithCategory(objective, categories, width, recipe.objective.auxiliary.weight)
-    n_values = 0 if train.profiles is None else train.profiles.n_values
-    towers = TwoTower(text_vec.numpy(), counts > 0, recipe.item, recipe.user_model, recipe.head, n_values)
     return Learner(
         towers,
         words.encoder if words else None,
@@ -545,9 +550,9 @@ def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
 
 
 def training_text(recipe: Recipe) -> str:
-    """Every choice that can change the weights of a fit, as text to be hashed. What only judges, or comes after a fit, may
-    change between stop and resume, and its defaults from one lmrec to the next."""
-    return json.dumps(recipe.model_dump(mode="json", exclude=set(_AFTER_A_FIT)), sort_keys=True)
+    """Every choice that can change the weights of a fit, as text to be hashed. What only judges or
+    watches, or comes after a fit, may change between stop and resume, and its defaults from one lmrec to the next."""
+    return json.dumps(recipe.model_dump(mode="json", exclude=set(_CHANGE_NOTHING)), sort_keys=True)
 
 
 def _towers_of(weights: Weights) -> Weights:

@@ -29,7 +29,7 @@ from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.training.search import Choices, Dimension, TuneConfig
 from lmrec.workflows.prepare import Prepared
-from lmrec.workflows.train import fit_run, training_fingerprint, training_text
+from lmrec.workflows.train import fit_run, training_fingerprint
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -124,6 +124,12 @@ def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: in
     draw_history(folder / "history.png", points, recipe.evaluation.metric)
     if importance:
         draw_importance(folder / "importance.png", importance)
+    confirmed: Confirmation | None = None
+    if confirm:
+        try:
+            confirmed = _confirm(_settled(recipe), found, prepared, folder / "confirm", confirm, show)
+        except (Interrupted, KeyboardInterrupt):  # of a fit, which does not know how it is resumed here
+            raise Interrupted(_stopped(study)) from None
     return Tuning(
         out=folder,
         metric=recipe.evaluation.metric,
@@ -134,7 +140,7 @@ def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: in
         best=dict(best.params),
         recipe_file=recipe_file,
         importance=importance,
-        confirmed=_confirm(_settled(recipe), found, prepared, folder / "confirm", confirm, show) if confirm else None,
+        confirmed=confirmed,
     )
 
 
@@ -237,14 +243,15 @@ def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=1)
     else:
         study.pruner = optuna.pruners.NopPruner()
-    searched = recipe.model_copy(update={"tune": config.model_copy(update={"trials": 1})})
-    mine = hashlib.sha256((training_text(searched) + prepared.dataset.fingerprint).encode()).hexdigest()[:16]
+    text = training_fingerprint(recipe, prepared) + config.model_dump_json(exclude={"trials"})
+    mine = hashlib.sha256(text.encode()).hexdigest()[:16]
     known = study.user_attrs.get("fingerprint")
     if known is None:
         study.set_user_attr("fingerprint", mine)
     elif known != mine:
         raise RunFolderError(
-            f"'{folder}' holds a study of another recipe or other data ({len(study.trials)} trials). Choose another --out"
+            f"'{folder}' holds a study of another recipe, language model or data ({len(study.trials)} trials). Choose another "
+            "--out"
         )
     return study
 

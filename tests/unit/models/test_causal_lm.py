@@ -46,6 +46,16 @@ def test_a_history_read_once_gives_the_scores_of_reading_it_each_time(
     assert len(np.unique(kept.round(6))) == len(TITLES)
 
 
+def test_of_what_nothing_is_said_nothing_is_likely(writer: "PreTrainedModel") -> None:
+    """Also where a whole batch has no words."""
+    blank = np.zeros(0, np.int64)
+    assert score_continuations(writer, PREFIX, Ragged.from_rows([blank, blank]), 0, 1000).tolist() == [0.0, 0.0]
+    rows = [*(TITLES[at] for at in range(2)), *[blank] * 40]
+    some = score_continuations(writer, PREFIX, Ragged.from_rows(rows), 0, batch_tokens=8)
+    np.testing.assert_allclose(some[:2], one_by_one(writer, PREFIX, TITLES)[:2], atol=1e-4)
+    assert (some[2:] == some[:2].min()).all()
+
+
 def test_the_history_matters(writer: "PreTrainedModel") -> None:
     one, other = (score_continuations(writer, p, TITLES, 0, 1000) for p in (PREFIX, PREFIX[::-1].copy()))
     assert not np.allclose(one, other, atol=1e-4)

@@ -14,7 +14,8 @@ from lmrec.recipe import load_recipe
 from lmrec.training.auxiliary import Categories, WithCategory, read_categories
 from lmrec.training.losses import AuxiliaryConfig, FullSoftmax
 from lmrec.training.objectives import Asked
-from lmrec.workflows.train import fit_run
+from lmrec.workflows.prepare import prepare
+from lmrec.workflows.train import begin_learning, fit_run
 
 
 def catalog(genres: list[str | None]) -> Catalog:
@@ -65,6 +66,16 @@ def test_the_loss_is_the_rest_plus_the_weighted_cross_entropy_of_those_with_a_ca
     own = torch.nn.functional.cross_entropy(both.logits(users), torch.tensor([0, 1, 0, 1]), reduction="none")
     expected = FullSoftmax()(asked, generator) + 0.5 * (own[0] + 2 * own[1] + own[3]) / 4
     assert both(asked, generator).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_towers_begin_alike_with_it_and_without(world_folder: Path, quick_choices: list[str]) -> None:
+    """So that one start is one start, whatever learns beside it: of a soup, and of two rows of a table."""
+    begun = []
+    for more in ([], ["objective.auxiliary.column=topic", "objective.auxiliary.min_items=2"]):
+        recipe = load_recipe(None, [*quick_choices, *more])
+        prepared = prepare(world_folder / "items.csv", world_folder / "events.csv", None, recipe)
+        begun.append(begin_learning(recipe, prepared, False).learner.towers.state_dict())
+    assert all(torch.equal(value, begun[1][name]) for name, value in begun[0].items())
 
 
 def test_a_fit_learns_it_and_tells_how_well(world_folder: Path, tmp_path: Path, quick_choices: list[str]) -> None:

@@ -1,7 +1,7 @@
 """The optimizer: what decays, what trains at which rate, and the course of the rate."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from lmrec.models.adaptation import attach_adapter
+from lmrec.models.adapters import AdapterConfig
 from lmrec.models.encoder import EncoderConfig, choose_trainable, load_encoder
 from lmrec.training.optimizer import (
     OptimizerKind,
@@ -45,6 +47,20 @@ def test_norms_and_biases_do_not_decay_and_matrices_do() -> None:
         "norm.bias": 0.0,
         "ids.weight": 0.01,
     }
+
+
+@pytest.mark.parametrize("kind", ["ia3", "adalora"])
+def test_vectors_that_peft_keeps_as_matrices_do_not_decay(kind: Literal["ia3", "adalora"], tiny_bert: Path) -> None:
+    """(IA)3 begins at one: pulled to zero, it would shrink keys, values and feed-forward units without evidence."""
+    config = EncoderConfig(adapter=AdapterConfig(kind=kind))
+    encoder = load_encoder(tiny_bert, config)
+    attach_adapter(encoder, config)
+    groups = parameter_groups([(encoder.parameters(), 1e-2)], 0.1)
+    decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    factors = {name: p for name, p in encoder.named_parameters() if "ia3_l" in name or "lora_E" in name}
+    assert factors
+    assert not {name for name, p in factors.items() if id(p) in decaying}
+    assert bool(decaying) == (kind == "adalora")
 
 
 def test_each_part_has_its_own_rate_and_frozen_parameters_are_left_out() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lmrec.artifacts.training_state import load_training_state
 from lmrec.data.dataset import Dataset
 from lmrec.errors import Interrupted, RunFolderError, TrainingError
+from lmrec.training.auxiliary import Categories, WithCategory
 from lmrec.training.batches import TrainBatch
 from lmrec.training.learner import Learner
 from lmrec.training.losses import FullSoftmax
@@ -109,6 +110,38 @@ def uninterrupted(new_session: Callable[..., Session], whole_run: dict[str, Any]
         report = session.run()
         whole_run.update(weights=session.weights, rows=session.rows, n_steps=session.n_steps, report=report)
     return whole_run
+
+
+def test_what_an_objective_learns_is_clipped_with_the_towers(
+    make_learner: Callable[..., Learner], world_batches: Batches, tmp_path: Path
+) -> None:
+    """The norm is over both, so neither steps further than the rate times it."""
+    learner = make_learner()
+    projection = learner.towers.item_tower.projection
+    assert projection is not None
+    n_items = len(learner.text_vec)
+    categories = Categories(("a", "b"), np.arange(n_items) % 2)
+    learner.objective = WithCategory(FullSoftmax(), categories, projection.out_features, 50.0)
+    begun = {name: value.clone() for name, value in learner.state_dict().items()}
+    config = CONFIG.model_copy(
+        update={
+            "frozen_epochs": 1,
+            "tuned_epochs": 0,
+            "optimizer": "sgd",
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "learning_rate": 1.0,
+            "max_grad_norm": 1e-4,
+            "schedule": "constant",
+            "warmup_share": 0.0,
+        }
+    )
+    session = Session(learner, lambda stage, epoch: world_batches(0, 0)[:1], tmp_path, config)
+    session.run()
+    moved = {name: value - begun[name] for name, value in session.weights.items() if value.is_floating_point()}
+    total = torch.stack([value.norm() for value in moved.values()]).norm()
+    assert total == pytest.approx(1e-4, rel=1e-2)
+    assert moved["objective.head.weight"].norm() > 0
 
 
 def test_epochs_of_the_example_differ_in_length(world_batches: Batches) -> None:
