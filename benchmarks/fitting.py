@@ -27,14 +27,8 @@ def fit_once(
 
     begin: called before a fit that is new, where it goes on from something. watch, show: as of `fit_run`.
     """
-    run, beside = RunFolder(path), path.parent / ".made-of" / f"{path.name}.json"
-    made_of = {"fingerprint": training_fingerprint(recipe, prepared), "code": code_fingerprint()}
-    if not (beside.exists() and read_json(beside) == made_of):
-        if path.exists():
-            print(f"{path} is of another recipe, other data or other code: fitted anew", flush=True)
-        shutil.rmtree(path, ignore_errors=True)
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        write_json(beside, made_of)
+    run = RunFolder(path)
+    keep_if_made_of(path, training_fingerprint(recipe, prepared))
     if run.record_file.exists() and run.read_record()["status"] == "trained":
         return run
     if not run.record_file.exists():
@@ -43,6 +37,20 @@ def fit_once(
             begin()
     resume = run.record_file.exists()
     return fit_run(None, None, out=path, recipe=recipe, prepared=prepared, resume=resume, watch=watch, show=show).run
+
+
+def keep_if_made_of(path: Path, *what: str) -> None:
+    """Remove the folder unless it was made of `what` (recipes, fingerprints) by today's code, which is noted beside it before
+    it is made."""
+    beside = path.parent / ".made-of" / f"{path.name}.json"
+    made_of = {"what": hashlib.sha256("\n".join(what).encode()).hexdigest()[:16], "code": code_fingerprint()}
+    if beside.exists() and read_json(beside) == made_of:
+        return
+    if path.exists():
+        print(f"{path} is of another recipe, other data or other code: made anew", flush=True)
+    shutil.rmtree(path, ignore_errors=True)
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    write_json(beside, made_of)
 
 
 @cache

@@ -15,15 +15,17 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.fitting import code_fingerprint
 from lmrec.artifacts.files import read_json, replaced_folder, write_json
 from lmrec.artifacts.run import RunFolder, create_run
-from lmrec.artifacts.training_state import load_training_state, save_training_state
+from lmrec.artifacts.training_state import is_begun, load_training_state, save_training_state
 from lmrec.recipe import Recipe
 from lmrec.text.template import build_template
 from lmrec.workflows.encode import begin_tuning, read_texts
 from lmrec.workflows.prepare import Prepared
 from lmrec.workflows.train import training_fingerprint
 
+_BESIDE = "made-of.json"  # the code that the state was learnt by, and what was told of its epochs
 _SECOND_STAGE_ALONE = (
     *("encoder.train", "encoder.n_layers", "encoder.adapter.", "encoder.dropout", "encoder.checkpointing"),
     "regularisers.l2_sp",
@@ -59,14 +61,15 @@ class KeepFirstStage:
             return
         with replaced_folder(self.place) as fresh:
             shutil.copytree(self.run.training_state, fresh, dirs_exist_ok=True)
-            write_json(fresh / "epochs.json", [one for one in self.run.curves.read() if one["stage"] == "frozen"])
+            epochs = [one for one in self.run.curves.read() if one["stage"] == "frozen"]
+            write_json(fresh / _BESIDE, {"code": code_fingerprint(), "epochs": epochs})
 
 
 def is_kept(place: Path, plain: Recipe, prepared: Prepared) -> bool:
-    """Whether `place` holds the end of the first stage of exactly this recipe on exactly these data."""
-    if not (place / "state.json").exists():
+    """Whether `place` holds the end of the first stage of exactly this recipe on exactly these data, by today's code."""
+    if not (place / _BESIDE).exists() or read_json(place / _BESIDE)["code"] != code_fingerprint():
         return False
-    return bool(read_json(place / "state.json")["fingerprint"] == training_fingerprint(plain, prepared))
+    return is_begun(place, training_fingerprint(plain, prepared))
 
 
 def begin_from(place: Path, run: Path, recipe: Recipe, prepared: Prepared) -> None:
@@ -85,7 +88,7 @@ def begin_from(place: Path, run: Path, recipe: Recipe, prepared: Prepared) -> No
     fingerprint = training_fingerprint(recipe, prepared)
     begun = replace(state, fingerprint=fingerprint, weights=with_own(state.weights), best=with_own(state.best))
     folder = create_run(run, resume=False)
-    for row in read_json(place / "epochs.json"):
+    for row in read_json(place / _BESIDE)["epochs"]:
         folder.curves.append(row)
     save_training_state(folder.training_state, begun)
     folder.update_record(status="training")

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.fitting import fit_once
 from benchmarks.tuning.bench import ROOT, TOWERS_ALONE
-from benchmarks.tuning.first_stage import KeepFirstStage, begin_from
+from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept
 from lmrec.artifacts.pretrained import cache_folder
 from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.data.sources.movielens import read_movielens_100k
@@ -60,7 +60,7 @@ def main() -> None:
         for rate, points in found.items():
             recipe = with_choices(plain, {"training.encoder_learning_rate": rate})
             name = f"{'small-' if options.small else ''}{rate:g}-seed-{seed}"
-            points.append(validation_of(fit_rate(options.runs / name, place, recipe, prepared).curves.read()))
+            points.append(validation_of(fit_rate(options.runs / name, place, plain, recipe, prepared).curves.read()))
     means = {rate: float(np.mean([one["tuned"] for one in all_seeds])) for rate, all_seeds in found.items()}
     before = float(np.mean([one["frozen"] for all_seeds in found.values() for one in all_seeds]))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -88,9 +88,9 @@ def draw_seeds(found: Mapping[str, Sequence[Mapping[str, float]]], out: Path) ->
     draw_rates(means, out / "rates.png", label, {"default": 2e-5}, spreads)
 
 
-def fit_rate(path: Path, place: Path, recipe: Recipe, prepared: Prepared) -> RunFolder:
+def fit_rate(path: Path, place: Path, plain: Recipe, recipe: Recipe, prepared: Prepared) -> RunFolder:
     """A finished fit: one that is there, one that goes on, or a new one from the first stage that `place` holds or will."""
-    kept = (place / "state.json").exists()
+    kept = is_kept(place, plain, prepared)
     begin = partial(begin_from, place, path, recipe, prepared) if kept else None
     return fit_once(path, recipe, prepared, begin, None if kept else KeepFirstStage(path, place), show=False)
 

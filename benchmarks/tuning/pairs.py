@@ -16,7 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fitting import keep_if_made_of
 from benchmarks.tuning.rows import Row, slug
+from lmrec.artifacts.checkpoint import read_checkpoint
 from lmrec.artifacts.files import read_json, share_file, write_json
 from lmrec.artifacts.run import RunFolder, describe_environment
 from lmrec.evaluation.compare import paired_difference
@@ -86,6 +88,7 @@ def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
 def measure(run: Path, row: Row, shrink: int = 1) -> dict[str, Any]:
     """Teach a copy of the run and judge it."""
     copy = run.with_name(f"{run.name}-rerankers") / slug(row.name)
+    keep_if_made_of(copy, read_checkpoint(RunFolder(run).checkpoint).fingerprint, *row.overrides)
     if not copy.exists():  # an interrupted training goes on where it stopped
         shutil.copytree(run, copy)
     folder = RunFolder(copy)

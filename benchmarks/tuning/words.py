@@ -5,6 +5,7 @@ Rows that only change a recipe are in ROWS; those in PRETRAINED begin from a lan
 
 from pathlib import Path
 
+from benchmarks.fitting import keep_if_made_of
 from benchmarks.tuning.bench import Bench
 from benchmarks.tuning.rows import Row, slug
 from lmrec.artifacts.files import read_json
@@ -92,8 +93,9 @@ def encoder_folder(bench: Bench, row: Row) -> Path:
     """The language model that the row begins with, made where it is missing, once for all seeds of the fit. Only the training
     part of the log is read, and only by "pairs"."""
     folder = bench.runs / "encoders" / slug(row.name)
+    chosen = bench.recipe(0, (*row.pretrain, *(("pretrain.epochs=1",) if bench.small else ())))
+    keep_if_made_of(folder, chosen.model_dump_json(), bench.prepared.dataset.fingerprint)
     if (folder / RECORD).exists() and read_json(folder / RECORD)["finished"]:
         return folder
-    chosen = bench.recipe(0, (*row.pretrain, *(("pretrain.epochs=1",) if bench.small else ())))
     pretrain_encoder(bench.prepared.dataset.catalog, chosen, folder, bench.prepared.split.train, show=False)
     return folder

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks import fitting
 from benchmarks.peers.cells import DATA
+from benchmarks.tuning import first_stage
 from benchmarks.tuning.bench import ROOT, TOWERS_ALONE, Bench
 from benchmarks.tuning.costs import measure_all, measured, read_costs
 from benchmarks.tuning.fewer_labels import thin
@@ -78,6 +80,26 @@ def kept(prepared: Prepared, plain_choices: list[str], tmp_path_factory: pytest.
     assert is_kept(place, recipe, prepared)
     assert not is_kept(place, load_recipe(overrides=[*plain_choices, "training.seed=1"]), prepared)
     return place
+
+
+def test_what_other_code_has_made_is_made_anew(
+    kept: Path, prepared: Prepared, plain_choices: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first stage, a pretrained language model, the copy that a reranker is taught in: rows name the commit of today."""
+    made = tmp_path / "encoders" / "DAPT"
+
+    def make(*what: str) -> bool:
+        """Whether it had to be."""
+        fitting.keep_if_made_of(made, *what)
+        missing = not made.exists()
+        made.mkdir(parents=True, exist_ok=True)
+        return missing
+
+    assert [make("a", "b"), make("a", "b"), make("a", "c")] == [True, False, True]
+    for module in (fitting, first_stage):
+        monkeypatch.setattr(module, "code_fingerprint", lambda: "another commit's")
+    assert make("a", "c")
+    assert not is_kept(kept, load_recipe(overrides=plain_choices), prepared)
 
 
 @pytest.mark.parametrize("row", ROWS)
