@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.fitting import code_fingerprint
 from lmrec.artifacts.files import read_json, replaced_folder, write_json
 from lmrec.artifacts.run import RunFolder, create_run
-from lmrec.artifacts.training_state import is_begun, load_training_state, save_training_state
+from lmrec.artifacts.training_state import load_training_state, save_training_state
 from lmrec.recipe import Recipe
 from lmrec.text.template import build_template
 from lmrec.workflows.encode import begin_tuning, read_texts
@@ -69,7 +69,7 @@ def is_kept(place: Path, plain: Recipe, prepared: Prepared) -> bool:
     """Whether `place` holds the end of the first stage of exactly this recipe on exactly these data, by today's code."""
     if not (place / _BESIDE).exists() or read_json(place / _BESIDE)["code"] != code_fingerprint():
         return False
-    return is_begun(place, training_fingerprint(plain, prepared))
+    return bool(read_json(place / "state.json")["fingerprint"] == training_fingerprint(plain, prepared))
 
 
 def begin_from(place: Path, run: Path, recipe: Recipe, prepared: Prepared) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from benchmarks.fitting import keep_if_made_of
 from benchmarks.tuning.bench import Bench
 from benchmarks.tuning.rows import Row, slug
+from lmrec.artifacts.encoder_files import fingerprint_encoder
 from lmrec.artifacts.files import read_json
+from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.workflows.pretrain import RECORD, pretrain_encoder
 
 AUGMENTATION = (
@@ -94,7 +96,8 @@ def encoder_folder(bench: Bench, row: Row) -> Path:
     part of the log is read, and only by "pairs"."""
     folder = bench.runs / "encoders" / slug(row.name)
     chosen = bench.recipe(0, (*row.pretrain, *(("pretrain.epochs=1",) if bench.small else ())))
-    keep_if_made_of(folder, chosen.model_dump_json(), bench.prepared.dataset.fingerprint)
+    base = fingerprint_encoder(locate_pretrained(chosen.encoder.name), chosen.encoder.pooling)
+    keep_if_made_of(folder, chosen.model_dump_json(), base, bench.prepared.dataset.fingerprint)
     if (folder / RECORD).exists() and read_json(folder / RECORD)["finished"]:
         return folder
     pretrain_encoder(bench.prepared.dataset.catalog, chosen, folder, bench.prepared.split.train, show=False)

@@ -144,8 +144,13 @@ def test_without_a_validation_part_rivals_are_searched_all_the_same(world: Datas
     n_items, rivals, recipe = world.catalog.n_items, ItemTransitions.candidates()[::-1], load_recipe(None)
     split = split_interactions(world.interactions, n_items, SplitConfig(kind="time", validation=0.0))
     chosen, note = search_rival(rivals, split, n_items, recipe, False)
-    assert "on the newest tenth of training, as there is no validation part" in note
+    assert "on the newest part of training, as there is no validation part" in note
+    window = split_interactions(world.interactions, n_items, SplitConfig(kind="time", validation=0.0, target="window"))
     inner = split_interactions(split.train, n_items, SplitConfig(kind="none", validation=0.1))
+    by_window = split_interactions(window.train, n_items, SplitConfig(kind="none", validation=0.1, target="window"))
+    assert max(by_window.validation.relevant.lengths) > max(inner.validation.relevant.lengths) == 1
+    found, _ = search_rival(rivals, window, n_items, recipe, False)
+    assert found.config == search_rival(rivals, by_window, n_items, recipe, False)[0].config
     assert chosen.config == search_rival(rivals, inner, n_items, recipe, False)[0].config != rivals[0].config
 
 

@@ -144,8 +144,12 @@ def test_an_epoch_that_was_told_before_a_kill_is_not_told_again(
             with pytest.raises(ProcessLookupError):
                 train.fit_run(*tables, out=out, overrides=choices, show=False)
         assert len(RunFolder(out).curves.read()) == n_saved + 1
-        again = train.fit_run(*tables, out=out, overrides=choices, resume=True, show=False).run
+        # Where nothing was kept, the corrected command begins anew, and what the killed one told is no part of it.
+        corrected = choices if resume else [*choices, "training.learning_rate=0.02"]
+        again = train.fit_run(*tables, out=out, overrides=corrected, resume=True, show=False).run
         assert told(again) == told(whole), resume
+        same = again.curves.read()[0]["loss"] == whole.curves.read()[0]["loss"]
+        assert same == resume
 
 
 def test_without_refit_what_validation_chose_is_served(

@@ -1,6 +1,7 @@
 """A search for a better recipe: by validation alone, resumable, prunable, and confirmed with fresh seeds."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
 from lmrec.recipe import Recipe, load_recipe
+from lmrec.training.search import Choices
 from lmrec.workflows import train, tune
 from lmrec.workflows.prepare import Prepared, prepare
 from lmrec.workflows.train import fit_run
@@ -96,6 +99,22 @@ def test_trials_go_on_where_they_stopped_and_the_best_recipe_is_written_and_conf
     other = load_recipe(None, values={"tune.trials": 6})
     with pytest.raises(RunFolderError, match="holds a study of another recipe, language model or data"):
         tune_recipe(prepared, other, out, show=False)
+
+
+def test_a_study_is_bound_to_what_its_trials_read(
+    prepared: Prepared, recipe: Recipe, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Also where a trial alone reads it: a folder of a language model that is pretrained anew is another one."""
+    base, other = (Path(shutil.copytree(tiny_bert, tmp_path / name)) for name in ("base", "other"))
+    names = Choices(choices=(str(base), str(other)))
+    searched = recipe.tune.model_copy(update={"trials": 1, "space": {"encoder.name": names}})
+    varied = recipe.model_copy(update={"tune": searched})
+    tune_recipe(prepared, varied, tmp_path / "study", show=False)
+    tune_recipe(prepared, varied, tmp_path / "study", show=False)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: -value for name, value in weights.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RunFolderError, match="another recipe, language model or data"):
+        tune_recipe(prepared, varied, tmp_path / "study", show=False)
 
 
 def test_after_more_trials_the_recipe_that_is_confirmed_is_the_one_that_is_written(

@@ -106,13 +106,12 @@ def read_counters(folder: Path, fingerprint: str) -> TrainingState:
     return TrainingState(**values)
 
 
-def is_begun(folder: Path, fingerprint: str) -> bool:
-    """Whether a training with this fingerprint was interrupted here; another one's state is of no use."""
+def n_epochs_kept(folder: Path, fingerprint: str) -> int:
+    """How many whole epochs of its stage a training with this fingerprint left here; 0 where there is none of it."""
     try:
-        read_counters(folder, fingerprint)
+        return read_counters(folder, fingerprint).epoch
     except RunFolderError:
-        return False
-    return True
+        return 0
 
 
 def load_training_state(folder: Path, fingerprint: str) -> TrainingState:

@@ -9,23 +9,20 @@ import polars as pl
 PRICE: Final = "price"
 PRICE_BAND: Final = "price_band"
 PRICE_BANDS: Final = ("very low", "low", "medium", "high", "very high")
-_NUMBER: Final = r"^\s*[$€£¥]?\s*(\d+(?:\.\d*)?|\.\d+)\s*[$€£¥]?\s*$"
+_NUMBER: Final = r"^\s*\p{Sc}?\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\p{Sc}?\s*$"
 
 
 def read_prices(column: pl.Series) -> pl.Series:
     """(N,) float64: numbers, also where they are written with a currency's sign, thousands apart or a decimal comma; null where
     a cell is none.
 
-    >>> read_prices(pl.Series(["$5.99", "1,299.00", "4,50 €", "ask", None])).to_list()
-    [5.99, 1299.0, 4.5, None, None]
+    >>> read_prices(pl.Series(["$5.99", "1,234,567.00", "4,50 €", "₹ 1,299", "5e2", "ask", None])).to_list()
+    [5.99, 1234567.0, 4.5, 1299.0, 500.0, None, None]
     """
     if column.dtype.is_numeric():
         return column.cast(pl.Float64).fill_nan(None)
-    words = (
-        column.cast(pl.String)
-        .str.replace_all(r"(\d),(\d{3})\b", "${1}${2}")
-        .str.replace(r"^(\D*\d+),(\d{1,2}\D*)$", "${1}.${2}")
-    )
+    words = column.cast(pl.String).str.replace_all(r",(\d{3})\b", "${1}")  # thousands
+    words = words.str.replace(r"^(\D*\d+),(\d{1,2}\D*)$", "${1}.${2}")  # a decimal comma
     return words.str.extract(_NUMBER).cast(pl.Float64)
 
 
@@ -64,7 +61,8 @@ class PriceBands:
         if not {PRICE, PRICE_BAND} <= set(catalog.columns):
             return cls(None)
         is_ours = catalog[PRICE_BAND].drop_nulls().is_in(list(PRICE_BANDS)).all()
-        return cls(read_prices(catalog[PRICE]) if is_ours and catalog[PRICE_BAND].dtype == pl.String else None)
+        known = read_prices(catalog[PRICE])
+        return cls(known if is_ours and catalog[PRICE_BAND].dtype == pl.String and (known > 0).any() else None)
 
     def added_to(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Items that came after the catalog, as their fields, each with the band of its price unless it says one itself."""

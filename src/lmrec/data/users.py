@@ -1,6 +1,7 @@
 """User attributes: an optional table, and the values in it as numbers that a user model can learn vectors of."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ TAG_SEPARATOR: Final = "|"  # between several values in one cell, such as intere
 _BANDS: Final = 8  # that a column of numbers is cut into, about equally many users in each
 _MIN_USERS: Final = 2  # with a value, for it to be learnt: a value of one user is that user
 _MOSTLY: Final = 0.95  # of the cells that hold something: so many numbers make bands, and the others say nothing
-_POINT: Final = re.compile(r"(?<=\d)\.0+\s*$")  # of a whole number
+_WHOLE: Final = re.compile(r"\s*[-+]?\d+\.0+\s*")  # a whole number, with a point
 _FEW: Final = 0.5  # of those whose cell holds something: reaching less is said
 
 
@@ -208,24 +209,23 @@ def learn_vocabulary(table: UserTable | None, names: Sequence[str]) -> ProfileVo
             columns = [column for column in table.frame.columns if column != USER_ID]
             raise RecipeError(f"user_model.profile names '{name}', which users lack. {nearest(name, columns)}")
         cells = table.frame[name].to_list()
-        numbers = [_number(cell) for cell in cells if tags_of(cell)]
-        known = [number for number in numbers if number is not None]
-        if len(known) >= _MOSTLY * len(numbers) and len(set(known)) > _BANDS:
+        said = [tags for cell in cells if (tags := tags_of(cell))]
+        known = [number for tags in said if (number := _number(tags[0])) is not None]
+        is_single = all(len(tags) == 1 for tags in said)
+        if is_single and len(known) >= _MOSTLY * len(said) and len(set(known)) > _BANDS:
             cuts = np.quantile(known, np.arange(1, _BANDS) / _BANDS)
             edges[name] = tuple(float(cut) for cut in np.unique(cuts))
             continue
-        tags, counts = np.unique([tag for cell in cells for tag in set(tags_of(cell))] or [""], return_counts=True)
-        values[name] = tuple(
-            str(tag) for tag, count in zip(tags, counts, strict=True) if count >= _MIN_USERS and str(tag)
-        )
+        counts = Counter(tag for tags in said for tag in tags)
+        values[name] = tuple(sorted(tag for tag, count in counts.items() if count >= _MIN_USERS))
     return ProfileVocabulary(values, edges)
 
 
 def tags_of(cell: object) -> list[str]:
     """The values of a cell: a list's, or a text's between separators, or what else it is, as text.
 
-    >>> tags_of("jazz|tea"), tags_of(True), tags_of(2.0), tags_of("007|1.50"), tags_of(None)
-    (['jazz', 'tea'], ['true'], ['2'], ['007', '1.50'], [])
+    >>> tags_of("jazz|tea"), tags_of(True), tags_of(2.0), tags_of("007|1.50|2.0|v1.0"), tags_of(None)
+    (['jazz', 'tea'], ['true'], ['2'], ['007', '1.50', '2', 'v1.0'], [])
     """
     if cell is None:
         return []
@@ -238,9 +238,10 @@ def _text(value: object) -> str:
     was learnt."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value != value:
-        return ""
-    return _POINT.sub("", str(value))
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.0f}" if value.is_integer() else str(value)
+    text = str(value)
+    return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
 
 
 def _number(cell: object) -> float | None:

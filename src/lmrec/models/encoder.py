@@ -75,6 +75,9 @@ class EncoderConfig(BaseModel):
         return self
 
 
+_PEFT_VECTORS = ("ia3_l", "lora_E")
+
+
 class TextEncoder(nn.Module):
     """A pretrained language model and a pooling. Output vectors have length one and are always fp32.
 
@@ -97,6 +100,12 @@ class TextEncoder(nn.Module):
     @property
     def width(self) -> int:
         return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def vectors(self) -> list[nn.Parameter]:
+        """Vectors of an adapter, which peft keeps as narrow matrices: (IA)3's factors, AdaLoRA's singular values."""
+        names = [name for name in self.adapter_names if any(part in name for part in _PEFT_VECTORS)]
+        return [self.backbone.get_parameter(name) for name in names]
 
     def embed_words(self, token_ids: Tensor) -> Tensor:
         """(N, L) ids -> (N, L, E) what the model takes each token for, before it knows places or context."""

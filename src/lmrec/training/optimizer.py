@@ -69,27 +69,24 @@ def restore_moments(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]
 
 
 def parameter_groups(
-    parts: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float
+    parts: Iterable[tuple[Iterable[nn.Parameter], float]], weight_decay: float, vectors: Iterable[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer: each (parameters, learning rate), split into what decays and what does not.
 
-    Norms, biases and other vectors or scalars do not decay, also those that are kept as a matrix of one row or column, such as
-    the factors of (IA)3, which begin at one. Frozen parameters and empty groups are left out.
+    Norms, biases and other vectors or scalars do not decay. vectors: more of them, which are kept as matrices of one row or
+    column (`TextEncoder.vectors`). Frozen parameters and empty groups are left out.
     """
     groups: list[dict[str, Any]] = []
+    still = {id(p) for p in vectors}
     for parameters, learning_rate in parts:
         trainable = [p for p in parameters if p.requires_grad]
         for decay, chosen in (
-            (weight_decay, [p for p in trainable if not _is_vector(p)]),
-            (0.0, [p for p in trainable if _is_vector(p)]),
+            (weight_decay, [p for p in trainable if p.ndim >= 2 and id(p) not in still]),
+            (0.0, [p for p in trainable if p.ndim < 2 or id(p) in still]),
         ):
             if chosen:
                 groups.append({"params": chosen, "lr": learning_rate, "base_lr": learning_rate, "weight_decay": decay})
     return groups
-
-
-def _is_vector(parameter: nn.Parameter) -> bool:
-    return max(parameter.shape, default=1) == parameter.numel()
 
 
 def layer_rates(model: nn.Module, learning_rate: float, decay: float) -> list[tuple[list[nn.Parameter], float]]:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lmrec.artifacts.training_state import TrainingState, is_begun, load_training_state, save_training_state
+from lmrec.artifacts.training_state import TrainingState, load_training_state, save_training_state
 from lmrec.errors import Interrupted, RecipeError, RunFolderError, TrainingError
 from lmrec.fields import FloatArray, IntArray
 from lmrec.models.adaptation import merge_adapter
@@ -182,12 +182,10 @@ class PairTrainer:
         save_training_state(self.state_folder, self.state)
 
     def _resumed(self) -> TrainingState | None:
-        """What an interrupted training with the same fingerprint left."""
-        if not is_begun(self.state_folder, self.fingerprint):
-            return None
+        """What an interrupted training with the same fingerprint left; another one's is of no use."""
         try:
             return load_training_state(self.state_folder, self.fingerprint)
-        except RunFolderError:  # its tensors are damaged
+        except RunFolderError:
             return None
 
 

@@ -404,7 +404,8 @@ class Trainer:
         if stage.regime == "tuned" and self.learner.encoder is not None:
             rates = layer_rates(self.learner.encoder, stage.encoder_learning_rate, self.config.layer_decay)
             parts = [*rates, *parts]
-        groups = parameter_groups(parts, self.config.weight_decay)
+        vectors = self.learner.encoder.vectors if self.learner.encoder is not None else ()
+        groups = parameter_groups(parts, self.config.weight_decay, vectors)
         return build_optimizer(self.config.optimizer, groups, self.config.momentum)
 
     def _learning(self, stage: Stage) -> dict[str, torch.nn.Parameter]:

@@ -148,7 +148,7 @@ def encoder_step(
     """A step of the language model at a given rate, the towers left as they are, and the loss after it."""
     encoder, config = learner.encoder, recipe.training
     assert encoder is not None
-    groups = parameter_groups(layer_rates(encoder, 1.0, config.layer_decay), config.weight_decay)
+    groups = parameter_groups(layer_rates(encoder, 1.0, config.layer_decay), config.weight_decay, encoder.vectors)
     optimizer = build_optimizer(config.optimizer, groups, config.momentum)
     stage = 1 if config.frozen_epochs else 0
     learnt, probes = stream(batches, stage), held_back(batches, stage)

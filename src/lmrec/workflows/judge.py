@@ -194,18 +194,18 @@ def search_rival(
     rivals: tuple[Rival, ...], split: Split, n_items: int, recipe: Recipe, show: bool
 ) -> tuple[Rival, str]:
     """The setting with the best metric on validation, and a note that says which one and out of how many. Without a validation
-    part: on the newest tenth of training."""
+    part: on the newest part of training (a tenth; without times each user's last event)."""
     if len(rivals) == 1:
         return rivals[0], ""
     train, asked, where = split.train, split.validation, "validation, then fitted to training and validation"
     if not len(asked):
-        inner = split_interactions(split.train, n_items, SplitConfig(kind="none", validation=0.1))
+        newest = SplitConfig(kind="none", validation=0.1, target=split.target)
+        inner = split_interactions(split.train, n_items, newest)
         train, asked = inner.train, inner.validation
         if not len(asked):
-            return rivals[
-                0
-            ], f"the first of {len(rivals)} settings: there is no validation part, and training asks nothing"
-        where = "the newest tenth of training, as there is no validation part, then fitted to all of training"
+            told = f"the first of {len(rivals)} settings: there is no validation part, and training asks nothing"
+            return rivals[0], told
+        where = "the newest part of training, as there is no validation part, then fitted to all of training"
     log = log_arrays(train, n_items)
     # Not by the run's seed: a baseline that draws nothing would be another one in each of a benchmark's runs.
     asked = asked.sample(recipe.baselines.search_cases, 0)

@@ -18,7 +18,7 @@ from lmrec.artifacts.lock import RERANKING, locked
 from lmrec.artifacts.pretrained import locate_pretrained
 from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_reranker
 from lmrec.artifacts.run import RunFolder, open_run
-from lmrec.artifacts.training_state import is_begun
+from lmrec.artifacts.training_state import n_epochs_kept
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split, held_out, split_interactions
 from lmrec.errors import InputError
@@ -52,7 +52,7 @@ from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
-_STOPPED = "stopped; nothing that was learnt is lost. The same command goes on from there"
+_STOPPED = "stopped; nothing that was learnt is lost. The same command goes on from what is kept"
 _CLEAR = 1.64  # standard errors of a gain
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
@@ -187,7 +187,7 @@ def _teach(
 
         train, held_tokens = tokens_of(draw(split.train, config.n_events, 0)), tokens_of(held)
         fingerprint = _fingerprint(recipe, recommender)
-        told = _last_told(run.curves) if is_begun(run.reranker_state, fingerprint) else []
+        told = _last_told(run.curves) if n_epochs_kept(run.reranker_state, fingerprint) else []
         with epoch_recorder(run.curves, recipe.tracking, recipe_toml(recipe), told) as record:
             trainer = PairTrainer(
                 model,
@@ -211,10 +211,10 @@ def _teach(
 
 
 def _last_told(curves: Curves) -> list[dict[str, Any]]:
-    """The epochs of the newest reranker that was taught here, as they were told."""
+    """The epochs of the newest reranker that was taught here, as they were told; seconds are of one call alone."""
     rows = [row for row in curves.read() if row["stage"] == RERANKER_STAGE]
     first = max((at for at, row in enumerate(rows) if row["epoch"] == 1), default=0)
-    return rows[first:]
+    return [{name: value for name, value in row.items() if name not in ("step", "seconds")} for row in rows[first:]]
 
 
 def _with_user_words(recommender: Recommender, recipe: Recipe) -> Recommender:

@@ -26,7 +26,7 @@ from lmrec.data.impressions import Impressions, shown_beside
 from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split
 from lmrec.data.users import ProfileVocabulary, UserTable
-from lmrec.errors import InputError, RecipeError, RunFolderError, TrainingError
+from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError, TrainingError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.evaluation.pairs import Calibration, judge_pairs
 from lmrec.fields import IntArray, Ragged
@@ -262,6 +262,8 @@ def _train(
             fresh.towers.item_tower.whiten_as(learner.towers.item_tower)
             final, again = learn_again(fresh, batches, n_again, recipe, trainer_of, goes_on)
             laps.end("train again with validation")
+        if should_stop():  # since the last step
+            raise Interrupted("stopped after training; nothing is lost. Continue with the same command and --resume")
     weights, fused_metric = weights_by_recipe(trained_scorer("validation", learner, recipe), split, recipe, show)
     laps.end("weigh what is fused")
     if prepared.dataset.impressions is not None:

@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmrec.artifacts.encoder_files import fingerprint_encoder
 from lmrec.artifacts.files import write_text
 from lmrec.artifacts.lock import locked
 from lmrec.artifacts.run import RunFolder
@@ -150,10 +151,9 @@ def suggest(trial: "Trial", space: Mapping[str, Dimension]) -> dict[str, Any]:
     for key, dimension in space.items():
         if isinstance(dimension, Choices):
             values[key] = trial.suggest_categorical(key, list(dimension.choices))
-        elif isinstance(dimension.low, int) and isinstance(dimension.high, int):
-            values[key] = trial.suggest_int(
-                key, dimension.low, dimension.high, step=int(dimension.step or 1), log=dimension.log
-            )
+        elif dimension.is_whole:
+            low, high, step = int(dimension.low), int(dimension.high), int(dimension.step or 1)
+            values[key] = trial.suggest_int(key, low, high, step=step, log=dimension.log)
         else:
             values[key] = trial.suggest_float(
                 key, dimension.low, dimension.high, step=dimension.step, log=dimension.log
@@ -244,6 +244,7 @@ def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
     else:
         study.pruner = optuna.pruners.NopPruner()
     text = training_fingerprint(recipe, prepared) + config.model_dump_json(exclude={"trials"})
+    text += _fingerprint_searched(recipe, prepared)
     mine = hashlib.sha256(text.encode()).hexdigest()[:16]
     known = study.user_attrs.get("fingerprint")
     if known is None:
@@ -254,6 +255,16 @@ def _open_study(folder: Path, recipe: Recipe, prepared: Prepared) -> "Study":
             "--out"
         )
     return study
+
+
+def _fingerprint_searched(recipe: Recipe, prepared: Prepared) -> str:
+    """Of what trials read and the recipe itself does not: language models in folders, the users' table."""
+    space, users = recipe.tune.searched, prepared.dataset.users
+    names = space["encoder.name"].examples if "encoder.name" in space else ()
+    found = [fingerprint_encoder(Path(name), recipe.encoder.pooling) for name in names if Path(name).is_dir()]
+    if users is not None and "template.user" in space:
+        found.append(users.fingerprint)
+    return " ".join(found)
 
 
 def _build_sampler(config: TuneConfig, seed: int) -> "BaseSampler":

@@ -156,6 +156,24 @@ def test_lists_of_users_keep_their_tags_apart(tmp_path: Path, lossy: bytes) -> N
     assert learn_vocabulary(users, ["likes"]).values == {"likes": ("jazz",)}
 
 
+@pytest.mark.parametrize("shape", ["json lines", "pandas", "arrays"])
+def test_lists_of_users_beside_plain_values_keep_their_tags_apart(tmp_path: Path, shape: str) -> None:
+    ids, likes = ["7", "8", "9"], [["hip hop", "jazz"], "jazz", '[New] "age" music']
+    users: object = pl.DataFrame({"user_id": ids, "likes": [["hip hop", "jazz"], ["jazz", "tea"], ["a", "b"]]}).cast(
+        {"likes": pl.Array(pl.String, 2)}
+    )
+    if shape == "pandas":
+        users = pytest.importorskip("pandas").DataFrame({"user_id": ids, "likes": likes})
+    if shape == "json lines":
+        rows = [json.dumps({"user_id": one, "likes": like}) for one, like in zip(ids, likes, strict=True)]
+        users = write(tmp_path, "users.jsonl", "\n".join(rows))
+    table = read_dataset(pl.read_csv(ITEMS.encode()), pl.read_csv(EVENTS.encode()), users, config=LENIENT).users
+    assert table is not None
+    found = [tags_of(cell) for cell in table.frame["likes"]]
+    assert found[0] == ["hip hop", "jazz"]
+    assert shape == "arrays" or found[1:] == [["jazz"], ['[New] "age" music']]
+
+
 def test_columns_of_any_type_come_through(tmp_path: Path) -> None:
     items = pl.read_csv(ITEMS.encode()).with_columns(
         picture=pl.lit(b"\xff"),
@@ -456,7 +474,10 @@ def test_signs_of_currencies_and_a_few_other_words_leave_the_bands() -> None:
     bands = [band for band in ("very low", "low", "medium", "high", "very high") for _ in range(2)]
     assert dataset.catalog.frame["price_band"].to_list() == [*bands, None]
     assert any("1 of 11 values of price are no numbers" in note for note in dataset.notes)
-    new = pl.DataFrame({"item_id": ["n1", "n2"], "title": "Blue Lamp", "price": ["9,500", "€ 1"]})
-    assert read_new_items(new, dataset.catalog)["price_band"].to_list() == ["very high", "very low"]
+    new = pl.DataFrame({"item_id": ["n1", "n2", "n3"], "title": "Blue Lamp", "price": ["9,500", "€ 1", "ask"]})
+    assert read_new_items(new, dataset.catalog)["price_band"].to_list() == ["very high", "very low", None]
+    assert read_new_items(new[2:], dataset.catalog)["price_band"].to_list() == [None], "alone, too"
+    millions = read_dataset(priced([f"{price},000,000" for price in range(1, 11)]), events).catalog
+    assert millions.frame["price_band"].to_list() == bands
     posted = PriceBands.of(dataset.catalog.frame).added_to([{"price": "$9,500"}, {"price": None}, {}])
     assert [item["price_band"] for item in posted] == ["very high", None, None], "in a running service, too"

@@ -66,6 +66,9 @@ def test_a_stray_word_leaves_a_column_of_numbers_its_bands() -> None:
     assert {name: len(edges) for name, edges in found.edges.items()} == {"age": 7, "born": 7}
     assert found.ids_of({"age": "unknown"}) == []
     assert found.values == {"size": ("large",)}, "a third is no few"
+    groups = table().frame.with_columns(groups=pl.Series([*(str(at) for at in range(38)), "12|13", "14|13"]))
+    several = learn_vocabulary(UserTable(groups), ["groups"])
+    assert several.values == {"groups": ("12", "13", "14")}, "where a cell holds several, numbers are names"
 
 
 def test_every_number_belongs_to_one_value() -> None:

@@ -55,7 +55,7 @@ def test_vectors_that_peft_keeps_as_matrices_do_not_decay(kind: Literal["ia3", "
     config = EncoderConfig(adapter=AdapterConfig(kind=kind))
     encoder = load_encoder(tiny_bert, config)
     attach_adapter(encoder, config)
-    groups = parameter_groups([(encoder.parameters(), 1e-2)], 0.1)
+    groups = parameter_groups([(encoder.parameters(), 1e-2)], 0.1, encoder.vectors)
     decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     factors = {name: p for name, p in encoder.named_parameters() if "ia3_l" in name or "lora_E" in name}
     assert factors

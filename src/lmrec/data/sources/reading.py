@@ -5,12 +5,14 @@ import gzip
 import io
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
 from lmrec.data.dataset import empty_quarantine
+from lmrec.data.sources.words import join_json_list
 from lmrec.errors import DataError
 
 INTERNAL = "__lmrec_"  # how the names of helper columns begin; they are never shown
@@ -18,6 +20,7 @@ ROW = INTERNAL + "row"
 FORMATS = ".csv, .tsv, .txt, .parquet, .jsonl, .ndjson or .json, text also with .gz"
 _REPLACEMENT = "\ufffd"
 _MAX_CONTENT_CHARS = 1_000
+_JSON_LIST = r'^\["(.*"\s*,\s*".*)*"\]$'
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ def read_table(source: object, name: str = "table", between: str = ", ") -> Tabl
     elif isinstance(source, pl.LazyFrame | pl.DataFrame):
         table = _number_rows(name, source.lazy().collect())
     elif type(source).__module__.partition(".")[0] == "pandas":
-        table = _number_rows(name, _from_pandas(source))
+        table = _number_rows(name, _from_pandas(source, between))
     else:
         raise DataError(
             f"cannot read a {type(source).__name__}. Give a path, a polars or a pandas data frame", file=name
@@ -191,6 +194,12 @@ def _read_json(name: str, data: bytes, between: str) -> Table:
         table = _number_rows(name, pl.read_json(text.encode(), infer_schema_length=None))
     else:
         table = _read_json_lines(name, text)
+    # A column of lists and plain values comes as text, its lists as JSON.
+    texts = [pl.col(one) for one, kind in table.frame.schema.items() if kind == pl.String]
+    joined = [
+        pl.when(text.str.contains(_JSON_LIST)).then(join_json_list(text, between)).otherwise(text) for text in texts
+    ]
+    table = replace(table, frame=table.frame.with_columns(joined))
     return _set_aside_undecodable(_flatten(table, between)) if lossy else table
 
 
@@ -212,7 +221,7 @@ def _read_json_lines(name: str, text: str) -> Table:
     return Table(name, frame.with_columns(pl.Series(ROW, numbers, dtype=pl.Int64)), frame.height)
 
 
-def _from_pandas(source: object) -> pl.DataFrame:
+def _from_pandas(source: object, between: str) -> pl.DataFrame:
     pandas_frame = cast(Any, source).copy(deep=False)
     twice = pandas_frame.columns[pandas_frame.columns.duplicated()].tolist()
     if twice:
@@ -220,13 +229,15 @@ def _from_pandas(source: object) -> pl.DataFrame:
     for column in pandas_frame.columns:
         values = pandas_frame[column]
         if values.dtype == object and values.dropna().map(type).nunique() > 1:
-            pandas_frame[column] = values.map(_plain_text, na_action="ignore")
+            pandas_frame[column] = values.map(partial(_plain_text, between=between), na_action="ignore")
     pandas_frame.columns = [str(column) for column in pandas_frame.columns]
     return pl.from_pandas(pandas_frame)
 
 
-def _plain_text(value: object) -> str:
-    """pandas makes 3 into 3.0 where a number is missing; as an id both must be '3'."""
+def _plain_text(value: object, between: str) -> str:
+    """pandas makes 3 into 3.0 where a number is missing; as an id both must be '3'. A list beside plain values is joined."""
+    if isinstance(value, list | tuple):
+        return between.join(_plain_text(one, between) for one in value if one is not None)
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -238,7 +249,7 @@ def _flatten(table: Table, between: str) -> Table:
     changed = []
     for name in table.columns:
         kind = table.frame.schema[name]
-        if isinstance(kind, pl.List) and not kind.inner.is_nested():
+        if isinstance(kind, pl.List | pl.Array) and not kind.inner.is_nested():
             changed.append(pl.col(name).cast(pl.List(pl.String)).list.join(between, ignore_nulls=True))
         elif kind.is_nested():
             changed.append(pl.struct(name).struct.json_encode().alias(name))

@@ -199,7 +199,8 @@ def _band_prices(table: Table, prices: pl.Series | None) -> Table:
     price = read_prices(table.frame[PRICE])
     n_written = int(table.frame[PRICE].cast(pl.String).str.contains(r"\S").sum() or 0)
     n_other = n_written - price.count()
-    if not (price > 0).any() or n_other > _OTHER_PRICES * n_written:
+    # Items that come to a catalog have the bands of its prices, however few of them have one.
+    if prices is None and (not (price > 0).any() or n_other > _OTHER_PRICES * n_written):
         if n_written:
             n_priced = int((price > 0).sum() or 0)
             table = table.note(f"no {PRICE_BAND}: {n_priced:,} of {n_written:,} values of {PRICE} are numbers above 0")
