@@ -86,7 +86,7 @@ def test_a_soup_is_tasted_beside_it(beside: Path, world_folder: Path, choices: l
     assert made.run.read_record()["trend_weight"] == pytest.approx(sum(weights) / 2)
     without = fit(world_folder, tmp_path / "without", [one for one in choices if "trend" not in one])
     with pytest.raises(
-        InputError, match="towers that learnt beside another popularity. Fit both with one objective.trend"
+        InputError, match="towers that learnt beside another popularity. Fit all with one objective.trend"
     ):
         soup_runs([beside, without], tmp_path / "bad", "uniform", show=False)
 
