@@ -13,7 +13,9 @@ from torch import nn
 
 from lmrec.artifacts.checkpoint import Checkpoint, read_checkpoint
 from lmrec.artifacts.run import RunFolder
+from lmrec.data.split import split_interactions
 from lmrec.errors import InputError
+from lmrec.recipe import load_recipe
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import judge_run
 from lmrec.workflows.soup import soup_runs
@@ -120,3 +122,47 @@ def test_what_makes_no_soup_is_refused_with_the_reason(
     with pytest.raises(InputError, match="at least two runs"):
         soup_runs(runs[:1], tmp_path / "out", show=False)
     assert "it is greedy or uniform" in invoke("soup", *runs, "--out", tmp_path / "out", "--by", "taste", code=2).output
+
+
+def test_a_soup_of_the_best_alone_serves_what_the_best_serves(
+    runs: list[Path], world_folder: Path, quick_choices: list[str], tmp_path: Path
+) -> None:
+    """Fused as its recipe says, whichever run is named first; run.json tells of what is there alone."""
+    fused = ["training.tuned_epochs=0", "training.start_seed=0", "training.learning_rate=1e-6"]
+    bare = [*fused, *(f"fusion.{part}=false" for part in ("transitions", "popularity", "content", "new_items"))]
+    best = fit(tmp_path / "best", world_folder, [*quick_choices, *fused, "training.learning_rate=0.01"])
+    worst = fit(tmp_path / "worst", world_folder, [*quick_choices, *bare])
+    record = json.loads((best / "run.json").read_text())
+    (best / "run.json").write_text(json.dumps({**record, "reranker": {"weight": 0.5}}))
+    made = soup_runs([worst, best], tmp_path / "soup", show=False)
+    if made.chosen == (1,):
+        told = RunFolder(made.run.path).read_record()
+        assert told["fusion"] == record["fusion"]
+        assert "reranker" not in told
+        assert Recommender.load(made.run.path).checkpoint.fusion == Recommender.load(best).checkpoint.fusion
+    else:
+        pytest.fail(f"the best alone was not chosen: {made.alone}, {made.chosen}")
+    judged = fit(tmp_path / "judged", world_folder, [*quick_choices, *fused, "evaluation.exclude_seen=false"])
+    with pytest.raises(InputError, match="lists that are judged otherwise"):
+        soup_runs([best, judged], tmp_path / "other", show=False)
+
+
+def test_what_was_learnt_is_no_validation_part(world_folder: Path, quick_choices: list[str], tmp_path: Path) -> None:
+    """Without refit nothing is held out of a split 'none'; who reads such a run later must not find something there."""
+    choices = [
+        *quick_choices,
+        "training.tuned_epochs=0",
+        "split.kind=none",
+        "training.refit=false",
+        "training.patience=2",
+    ]
+    runs = [
+        fit(tmp_path / name, world_folder, [*choices, f"training.seed={seed}", "training.start_seed=0"])
+        for seed, name in enumerate("ab")
+    ]
+    kept = Recommender.load(runs[0])
+    split = load_recipe(RunFolder(runs[0]).recipe_file).split
+    again = split_interactions(kept.interactions, kept.catalog.n_items, split)
+    assert len(again.train) == len(kept.interactions)
+    with pytest.raises(InputError, match="chosen on validation, and this split has none"):
+        soup_runs(runs, tmp_path / "soup", show=False)

@@ -24,21 +24,42 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_SAME = 1e-3  # odds that two ways give
+
+
 class YesNoReader(PairModel):
-    """(P, L) tokens that end in a question -> (P, 1) log p("yes") - log p("no") of the next token."""
+    """(P, L) tokens that end in a question -> (P, 1) log p("yes") - log p("no") of the next token.
+
+    Raises RecipeError for a model that does more to its logits than a linear layer, such as scaling or capping them.
+    """
 
     def __init__(self, backbone: nn.Module, pad_id: int, answers: tuple[int, int]) -> None:
         super().__init__(backbone, pad_id)
         self.answers = answers  # the tokens of yes and of no
+        self._check_logits()
 
     def forward(self, token_ids: Tensor, token_mask: Tensor, item_start: Tensor) -> Tensor:
         """item_start is not needed: the question's words tell where the item is."""
         hidden = self.base(input_ids=token_ids, attention_mask=token_mask.long(), use_cache=False).last_hidden_state
         last = hidden[torch.arange(len(hidden), device=hidden.device), token_mask.long().sum(1) - 1]
-        weight: Tensor = self.backbone.get_output_embeddings().weight  # type: ignore[operator]
+        head: nn.Linear = self.backbone.get_output_embeddings()  # type: ignore[operator]
         yes, no = self.answers
-        odds: Tensor = (last.float() @ (weight[yes] - weight[no]).float()).unsqueeze(1)
-        return odds
+        odds: Tensor = last.float() @ (head.weight[yes] - head.weight[no]).float()
+        if head.bias is not None:
+            odds = odds + (head.bias[yes] - head.bias[no]).float()
+        return odds.unsqueeze(1)
+
+    @torch.no_grad()
+    def _check_logits(self) -> None:
+        """Against the model's own, of one token."""
+        ids, (yes, no) = torch.tensor([[self.answers[0]]]), self.answers
+        logits = self.backbone(input_ids=ids, use_cache=False).logits[0, -1]
+        found = float(self(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(1, dtype=torch.long)))
+        if abs(found - float(logits[yes] - logits[no])) > _SAME * (1 + abs(found)):
+            raise RecipeError(
+                f"a {type(self.backbone).__name__} scales or caps its logits, so yes and no cannot be read from its last layer "
+                "alone. Name another model (reranker.name), or set reranker.form to 'classifier'"
+            )
 
 
 def load_causal_lm(location: str | Path, name: str = "") -> "PreTrainedModel":

@@ -69,9 +69,11 @@ class RankAllocation(nn.Module):
         self.step += 1
 
     def settle(self) -> None:
-        """From now on no rank is given or taken: what is zero stays zero."""
+        """From now on no rank is given or taken: what is zero stays zero. Where all are, as they begin, nothing was learnt yet,
+        and every direction may be."""
         self.settled = True
-        self.kept.copy_(torch.cat([(p != 0).flatten() for _, p in self._values()]))
+        has_part = torch.cat([(p != 0).flatten() for _, p in self._values()])
+        self.kept.copy_(has_part if has_part.any() else torch.ones_like(has_part))
 
     def penalty(self) -> Tensor:
         """The mean distance of the directions' products from the identity, a scalar."""

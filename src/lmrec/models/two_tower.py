@@ -120,15 +120,18 @@ class TwoTower(nn.Module):
     ) -> Tensor:
         """(N, D) item vectors, (B, H) rows of items, (B, H) mask -> (B, H + 1, D) states after every prefix."""
         assert self.user_model is not None, "a text user model has no states: use user_from_text"
-        history_vec = nn.functional.dropout1d(_directions(item_vec[history_idx]), self.item_dropout, self.training)
-        return self.with_profile(self.user_model(history_vec, history_mask), profile)
+        return self.with_profile(self.user_model(self._read(item_vec, history_idx), history_mask), profile)
 
     def final_state(
         self, item_vec: Tensor, history_idx: Tensor, history_mask: Tensor, profile: Tensor | None = None
     ) -> Tensor:
         """As `user_states`, but only those that know the whole history: (B, D)."""
         assert self.user_model is not None, "a text user model has no states: use user_from_text"
-        return self.with_profile(self.user_model.final(_directions(item_vec[history_idx]), history_mask), profile)
+        return self.with_profile(self.user_model.final(self._read(item_vec, history_idx), history_mask), profile)
+
+    def _read(self, item_vec: Tensor, history_idx: Tensor) -> Tensor:
+        """(B, H, D) what the user model sees of histories; while learning, whole items are dropped."""
+        return nn.functional.dropout1d(_directions(item_vec[history_idx]), self.item_dropout, self.training)
 
     def user_from_text(self, history_text_vec: Tensor, known: Tensor, profile: Tensor | None = None) -> Tensor:
         """(B, Dt) vectors of histories written as text, (B,) False where a history is empty -> (B, D)."""

@@ -6,6 +6,19 @@ from string import Formatter
 
 _SPACES = re.compile(r"\s+")
 _LEADING = " .,;:|-"
+_CLOSING = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    "<": ">",
+    '"': '"',
+    "'": "'",
+    "«": "»",
+    "“": "”",
+    "（": "）",
+    "「": "」",
+    "《": "》",
+}
 
 
 def columns_of(pattern: str) -> tuple[str, ...]:
@@ -34,15 +47,21 @@ def plain_words(value: object) -> str:
 
 
 def fill(pattern: str, values: Mapping[str, str]) -> str:
-    """The pattern's words; a blank field disappears together with the words before it.
+    """The pattern's words; a blank field disappears together with the words before it, and with the brackets or quotes that it
+    stands in.
 
     >>> fill("{title}. Genres: {genres}!", {"title": "Heat", "genres": ""})
     'Heat!'
     >>> fill("Age: {age}. Likes: {likes}", {"age": "", "likes": "tea"})
     'Likes: tea'
+    >>> fill("{title} ({year}). {genres}", {"title": "Heat", "year": "", "genres": "Crime"})
+    'Heat. Crime'
     """
-    words = ""
+    words = closing = ""
     for literal, field in _segments(pattern):
+        if closing and literal.startswith(closing):
+            literal = literal[1:]
+        closing = "" if not field or values[field] else _CLOSING.get(literal[-1:], "")
         if not field:
             words += literal if words else ""
         elif values[field]:

@@ -1,6 +1,7 @@
 """Texts translated into another language and back: other words, the same meaning.
 
-Through any two sequence-to-sequence models of transformers (Marian, M2M100, T5 and their like). Words are sampled, not
+Through two sequence-to-sequence models of transformers, one for each direction, such as Marian's: one that must be told its
+languages (M2M100, NLLB) or its task in words (T5) is not told them. Words are sampled, not
 searched for: the likeliest translation back is often the text itself, and sampled ones teach more (Edunov et al. 2018,
 https://arxiv.org/abs/1808.09381). Sennrich et al. 2016, https://arxiv.org/abs/1511.06709.
 What is drawn follows from the text and the seed alone, so that a few texts are said as they are among all.
@@ -87,4 +88,9 @@ def load_translator(location: str | Path, max_tokens: int) -> Translator:
             f"augment.words.back_translate '{location}' could not be loaded: {str(error).splitlines()[0]} Give two folders or "
             "hub names of sequence-to-sequence models, such as an English-French and a French-English one"
         ) from error
+    if hasattr(tokenizer, "src_lang"):
+        raise RecipeError(
+            f"augment.words.back_translate '{location}' must be told its languages, and is not. Give one model for each "
+            "direction, such as Marian's"
+        )
     return Translator(model.float().eval(), tokenizer, max_tokens)

@@ -399,11 +399,19 @@ class Learner(nn.Module):
         with torch.set_grad_enabled(self.regime == "tuned" and torch.is_grad_enabled()):
             text_vec = encode_histories(self.encoder, histories.tokens, device, n_tokens, histories.shift)
         profile = None if batch.profile is None else batch.profile[batch.target_row]
-        known = batch.target_state > 0
+        known = _reads_something(batch)
         if batch.words is not None:
             rows = batch.target_row.cpu().numpy()
             known = known | torch.from_numpy(batch.words[rows] != "").to(known.device)
         return self.towers.user_from_text(text_vec, known, profile)
+
+
+def _reads_something(batch: TrainBatch) -> Tensor:
+    """(T,) whether a target has an event before it that is not hidden."""
+    if batch.hidden is None:
+        return batch.target_state > 0
+    n_read = nn.functional.pad((~batch.hidden).long().cumsum(1), (1, 0))  # (B, 1 + H) before each place
+    return n_read[batch.target_row, batch.target_state] > 0
 
 
 def read_items(item_vec: Tensor, batch: TrainBatch) -> tuple[Tensor, Tensor]:
@@ -435,8 +443,9 @@ class Alike:
 
 
 def one_target_a_window(batch: TrainBatch, rng: np.random.Generator) -> TrainBatch:
-    """The batch with one target of each window, drawn at random: what a pass of a language model each can afford."""
-    order = rng.permutation(len(batch.target_row))
+    """The batch with one target of each window, drawn at random among those that weigh anything: what a pass of a language
+    model each can afford."""
+    order = rng.permutation(np.flatnonzero(batch.target_weight.cpu().numpy() > 0))
     _, first = np.unique(batch.target_row.cpu().numpy()[order], return_index=True)
     return take_targets(batch, torch.from_numpy(order[first]).to(batch.target_row.device))
 

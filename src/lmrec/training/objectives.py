@@ -211,7 +211,7 @@ def shown_softmax(asked: Asked, item_idx: Tensor, log_times: Tensor) -> Tensor:
     item_idx, log_times: (P, K) as `samplers.ShownSampler` draws them. Data: impressions. Source: Wu et al. 2019 (NRMS),
     https://aclanthology.org/D19-1671, section 2.3. Units: nats a click.
     """
-    rows = torch.isfinite(log_times).any(1)
+    rows = torch.isfinite(log_times).any(1) & (asked.weight > 0)
     if not bool(rows.any()):
         return asked.user_vec.sum() * 0.0
     users, weight = asked.user_vec[rows], asked.weight[rows]

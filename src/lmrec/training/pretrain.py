@@ -77,7 +77,9 @@ class PretrainConfig(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout inside the model; simcse lives on it.")
     pair_distance: int = Field(default=3, ge=1, description="pairs: so many events apart at most in one history.")
     max_pairs: int = Field(default=50_000, ge=1, description="pairs: at most so many are drawn for an epoch.")
-    held_out: float = Field(default=0.05, gt=0, lt=0.5, description="Share of texts, or pairs, only measured on.")
+    held_out: float = Field(
+        default=0.05, gt=0, lt=0.5, description="Share of texts, or pairs, only measured on; at most 1,000 of them."
+    )
     new_words: int = Field(default=0, ge=0, description="Words of the catalog to make tokens of their own, at most.")
     new_word_count: int = Field(default=5, ge=1, description="How often a new word must be said.")
     new_word_pieces: int = Field(default=3, ge=2, description="Into how many pieces a new word must fall until now.")

@@ -51,7 +51,8 @@ def ensemble_runs(
         shutil.copy2(runs[0].recipe_file, run.recipe_file)
         names = tuple(path.path.name for path in runs)
         save_ensemble(run, [one.path for one in runs], EnsembleDescription(by, names, weights, learn))
-        run.update_record(**describe_made(runs[0], f"an ensemble by {by} of {', '.join(str(path) for path in paths)}"))
+        note = f"an ensemble by {by} of {', '.join(str(path) for path in paths)}"
+        run.update_record(**describe_made(runs[0], note, without=("reranker", "auxiliary", "fusion")))
         learn_live_order(run)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # the folder was ours and empty

@@ -47,6 +47,18 @@ def _of_others(config: TablesConfig, source: str) -> tuple[str, ...]:
     )
 
 
+def words_that_tell(data: TablesConfig, split: SplitConfig) -> tuple[str, ...]:
+    """What is wrong where artists that are held out keep the tags that the user who is asked gave them."""
+    n_held = {"last": 2, "last_n": 2 * split.n, **({} if split.validation else {"none": 0})}.get(split.kind)
+    if n_held is not None and n_held <= data.secret_tags:
+        return ()
+    way = f"set data.secret_tags to {n_held}" if n_held else "use split.kind 'last', or 'last_n'"
+    return (
+        f"what users said of their newest {data.secret_tags} artists is not among the words (data.secret_tags), and split "
+        f"'{split.kind}' holds out others, whose tags tell their answers in part: {way}",
+    )
+
+
 def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepared:
     """source: the name of the format that it was read from; empty: none, or it is not known."""
     of_users, user_ids = UserTemplate(recipe.template.user), dataset.interactions.user_ids
@@ -70,7 +82,8 @@ def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepa
         n_newest = len(split.train_and_validation) - len(split.train)
         notes = (*notes, f"the newest {n_newest:,} events choose epochs and weights; then all events are learnt")
     # Of the log as it was given.
-    split = replace(split, proof=replace(split.proof, tie_share=tie_share))
+    weaknesses = (*split.proof.weaknesses, *(words_that_tell(recipe.data, config) if source == "lastfm" else ()))
+    split = replace(split, proof=replace(split.proof, tie_share=tie_share, weaknesses=weaknesses))
     summary = summarize(dataset, split).model_copy(update={"tie_share": tie_share})
     return Prepared(dataset, split, summary, (*dataset.notes, *_of_others(recipe.data, source), *reach, *notes))
 
@@ -84,6 +97,14 @@ def choose_split(dataset: Dataset, config: SplitConfig) -> tuple[SplitConfig, tu
         )
         return config.model_copy(update={"kind": "last"}), (note,)
     return config, ()
+
+
+def made_split(prepared: Prepared, recipe: Recipe) -> SplitConfig:
+    """The recipe's split as it was made, which the log and the rest of the recipe may have decided: who reads the run later
+    must split alike, and never find a validation part in what was learnt."""
+    kind = prepared.split.kind
+    without = {"validation": 0.0} if kind == "none" and not len(prepared.split.validation) else {}
+    return recipe.split.model_copy(update={"kind": kind, **without})
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:

@@ -131,7 +131,7 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
         chosen, metric = everything, kitchen.measure(everything)
     run = create_run(out, resume=False)
     try:
-        _save(run, runs[chosen[0]], members[chosen[0]], kitchen, chosen, show)
+        fusion = _save(run, runs[chosen[0]], members[chosen[0]], recipes[chosen[0]], kitchen, chosen, show)
         note = f"a {kind} soup of {', '.join(ingredients[place].name for place in chosen)}"
         soup = {
             "kind": kind,
@@ -140,7 +140,8 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
             "chosen": list(chosen),
             "validation": metric,
         }
-        run.update_record(**{**describe_made(runs[chosen[0]], note), "soup": soup})
+        made = describe_made(runs[chosen[0]], note, without=("reranker", "auxiliary"))
+        run.update_record(**{**made, "soup": soup, "fusion": fusion})
         if kitchen.is_tuned(chosen):
             run.update_record(training={**run.read_record()["training"], "best_stage": "tuned"})
         if kitchen.past is not None:
@@ -203,6 +204,11 @@ def _check_same_valley(runs: Sequence[RunFolder], recipes: Sequence[Recipe]) -> 
                 "towers that learnt beside another popularity",
                 recipe.objective.trend_half_life_days == recipes[0].objective.trend_half_life_days,
                 "one objective.trend_half_life_days",
+            ),
+            (
+                "lists that are judged otherwise, so that one validation does not compare them",
+                recipe.evaluation == recipes[0].evaluation,
+                "one [evaluation]",
             ),
             ("learning again in one and not in the other", has_refit(run) == has_refit(runs[0]), "one training.refit"),
         ):
@@ -293,14 +299,21 @@ class _Kitchen:
 
 
 def _save(
-    run: RunFolder, source: RunFolder, member: Recommender, kitchen: _Kitchen, places: tuple[int, ...], show: bool
-) -> None:
-    recipe, split = kitchen.recipe, kitchen.split
+    run: RunFolder,
+    source: RunFolder,
+    member: Recommender,
+    recipe: Recipe,
+    kitchen: _Kitchen,
+    places: tuple[int, ...],
+    show: bool,
+) -> dict[str, Any]:
+    """By the recipe of `source`, the best of them; what is fused, as run.json has it."""
+    split = kitchen.split
     shutil.rmtree(run.data)
     shutil.copytree(source.data, run.data)
     shutil.copy2(source.recipe_file, run.recipe_file)
     served, validated = kitchen.scorer(places, validated=False), kitchen.scorer(places, validated=True)
-    weights, _ = weights_by_recipe(validated, split, recipe, show)
+    weights, fused_metric = weights_by_recipe(validated, split, recipe, show)
     answering = served.fused(fit_fusion(weights, member.interactions, member.catalog.n_items))
     text_vec = kitchen.text_vec(places)
     kitchen.put_encoder(places)
@@ -324,3 +337,4 @@ def _save(
     vectors = compute_item_vectors(served.towers, text_vec)
     save_vectors(run.vectors_file, vectors, checkpoint, member.catalog.fingerprint)
     save_index(run, answering, member.interactions, recipe.index, checkpoint.fingerprint)
+    return {**weights.model_dump(mode="json"), "validation": fused_metric}

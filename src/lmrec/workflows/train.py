@@ -57,7 +57,7 @@ from lmrec.workflows.encode import PretrainedText, begin_tuning, read_texts
 from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
 from lmrec.workflows.list_stack import keep_list_stack
-from lmrec.workflows.prepare import Prepared, prepare, save_dataset
+from lmrec.workflows.prepare import Prepared, made_split, prepare, save_dataset
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
 Watch: TypeAlias = Callable[[dict[str, Any]], None]
@@ -98,9 +98,7 @@ def fit_run(
     if overrides or not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides, command="lmrec fit")
     prepared = prepared or prepare(items, interactions, users, recipe)
-    # The run keeps the split that was made, which the log may have decided: later the judge must split alike.
-    split = recipe.split.model_copy(update={"kind": prepared.split.kind})
-    recipe = recipe.model_copy(update={"split": split})
+    recipe = recipe.model_copy(update={"split": made_split(prepared, recipe)})
     recipe.fusion.check_fits(prepared.dataset.catalog.n_items)
     if recipe.trains:
         check_times(prepared.split.train, recipe.objective.trend_half_life_days)

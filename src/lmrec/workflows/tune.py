@@ -29,7 +29,7 @@ from lmrec.models.shared_states import sharing_states
 from lmrec.progress import progress_bar
 from lmrec.recipe import Recipe, recipe_toml, with_choices
 from lmrec.training.search import Choices, Dimension, TuneConfig
-from lmrec.workflows.prepare import Prepared
+from lmrec.workflows.prepare import Prepared, made_split
 from lmrec.workflows.train import fit_run, training_fingerprint
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def tune_recipe(prepared: Prepared, recipe: Recipe, out: Path | str, confirm: in
         raise InputError("trials are compared on validation, and this split leaves none. Set split.validation above 0")
     if confirm and not len(prepared.split.test):
         raise InputError(f"--confirm judges on the test part, and split '{prepared.split.kind}' leaves none")
-    split = recipe.split.model_copy(update={"kind": prepared.split.kind})
-    recipe = recipe.model_copy(update={"split": split})
+    recipe = recipe.model_copy(update={"split": made_split(prepared, recipe)})
     _check_heard(recipe)
     _check_fits(recipe)
     folder = Path(out)

@@ -8,9 +8,11 @@ import pytest
 
 from lmrec.data.dataset import Dataset
 from lmrec.data.sources import TablesConfig, read_lastfm
+from lmrec.data.split import SplitConfig
 from lmrec.data.users import learn_vocabulary
 from lmrec.errors import DataError
 from lmrec.text.users import UserTemplate
+from lmrec.workflows.prepare import words_that_tell
 
 APRIL, MAY = 1_238_536_800, 1_241_128_800
 FILES = {
@@ -110,3 +112,21 @@ def test_broken_lines_and_missing_files(tmp_path: Path) -> None:
     del files["artists.dat"]
     with pytest.raises(DataError, match=r"artists\.dat is missing beside .*Give hetrec2011-lastfm-2k\.zip"):
         read_lastfm(pack(tmp_path / "half", files))
+
+
+@pytest.mark.parametrize(
+    ("split", "secret_tags", "told"),
+    [
+        (SplitConfig(kind="last"), 2, ""),
+        (SplitConfig(kind="last"), 1, "set data.secret_tags to 2"),
+        (SplitConfig(kind="last_n", n=3), 2, "set data.secret_tags to 6"),
+        (SplitConfig(kind="time"), 2, "use split.kind 'last'"),
+        (SplitConfig(kind="cold_items"), 9, "use split.kind 'last'"),
+        (SplitConfig(kind="none", validation=0.0), 0, ""),
+    ],
+)
+def test_a_split_that_holds_out_more_than_is_secret_is_a_known_weakness(
+    split: SplitConfig, secret_tags: int, told: str
+) -> None:
+    found = words_that_tell(TablesConfig(secret_tags=secret_tags), split)
+    assert [told in one for one in found] == ([True] if told else [])

@@ -214,3 +214,19 @@ def test_years_of_two_digits_are_read_and_no_date_at_all_is_said(tmp_path: Path)
     none = [row.replace("/2010 ", " of 2010 ") for row in ROWS]
     with pytest.raises(DataError, match="the invoice date cannot be read"):
         read_retail(write(tmp_path / "none", none))
+
+
+def test_clocks_of_twelve_hours_are_read_and_other_tails_are_set_aside(tmp_path: Path) -> None:
+    expected = read_retail(write(tmp_path / "long", ROWS))
+
+    def at(name: str, early: str, late: str) -> Dataset:
+        rows = [row.replace("8:26,", early + ",").replace("9:00,", late + ",") for row in ROWS]
+        return read_retail(write(tmp_path / name, rows))
+
+    assert kept(at("before noon", "8:26 AM", "9:00:00 am")) == kept(expected)
+    later = at("after noon", "8:26 PM", "9:00PM").interactions
+    assert (later.time_ts - expected.interactions.time_ts).tolist() == [12 * 3600.0] * len(later)
+    midnight, noon = (at(half, f"12:26 {half}", f"12:40 {half}").interactions.time_ts[0] for half in ("AM", "PM"))
+    assert noon - midnight == 12 * 3600
+    with pytest.raises(DataError, match="the invoice date cannot be read"):
+        at("tail", "8:26 o'clock", "9:00")

@@ -2,11 +2,12 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import GraniteConfig, GraniteForCausalLM, PhiConfig, PhiForCausalLM
 
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
@@ -70,6 +71,23 @@ def test_yes_against_no_is_the_difference_of_two_logits(tiny_llama: Path) -> Non
         with torch.no_grad():
             logits = model(input_ids=torch.from_numpy(rows[at]).unsqueeze(0)).logits[0, -1]
         assert found[at, 0] == pytest.approx(float(logits[40] - logits[41]), abs=1e-4)
+
+
+def test_a_head_with_a_bias_is_read_whole_and_one_that_scales_is_refused() -> None:
+    torch.manual_seed(0)
+    width: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    sizes = {**width, "vocab_size": 80, "num_hidden_layers": 2, "pad_token_id": 0}
+    biased = PhiForCausalLM(PhiConfig(**sizes)).train(False)
+    torch.nn.init.normal_(biased.lm_head.bias)
+    row = np.array([3, 50, 60])
+    found = score_pairs(YesNoReader(biased, 0, (40, 41)), Ragged.from_rows([row]), np.zeros(1, np.int64), 1000)
+    with torch.no_grad():
+        logits = biased(input_ids=torch.from_numpy(row).unsqueeze(0)).logits[0, -1]
+    assert found[0, 0] == pytest.approx(float(logits[40] - logits[41]), abs=1e-4)
+    scaled = GraniteForCausalLM(GraniteConfig(**sizes, num_key_value_heads=2, logits_scaling=8.0)).train(False)
+    torch.nn.init.normal_(scaled.lm_head.weight)
+    with pytest.raises(RecipeError, match="Granite.* scales or caps its logits"):
+        YesNoReader(scaled, 0, (40, 41))
 
 
 def test_what_does_not_write_is_refused(tmp_path: Path, tiny_bert: Path) -> None:

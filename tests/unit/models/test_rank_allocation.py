@@ -95,6 +95,17 @@ def test_in_a_later_training_ranks_stay_as_they_are(tiny_bert: Path) -> None:
     assert any(not torch.equal(after[name], value) for name, value in adapter_weights(encoder).items())
 
 
+def test_what_never_learnt_may_learn_later(tiny_bert: Path) -> None:
+    """Where validation kept the first stage, all singular values are zero as they began, and none was taken away."""
+    encoder, _ = start(tiny_bert)
+    later, allocation = start(tiny_bert)
+    put_adapter_weights(later, adapter_weights(encoder))
+    assert allocation.settled
+    for step in range(3):
+        learn(later, optimizer_of(later), step)
+    assert all(rank > 0 for rank in allocation.ranks)
+
+
 @pytest.mark.parametrize("n_steps", [0, 1, 2])
 def test_too_few_steps_are_refused_with_ways_out(n_steps: int, tiny_bert: Path) -> None:
     _, allocation = start(tiny_bert)

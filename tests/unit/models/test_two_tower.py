@@ -134,6 +134,18 @@ def test_user_states_do_not_see_the_length_of_item_vectors() -> None:
     torch.testing.assert_close(towers.user_states(item_vec * lengths, history, mask), states, atol=1e-5, rtol=1e-4)
 
 
+def test_whole_items_are_dropped_while_learning_wherever_histories_are_read() -> None:
+    torch.manual_seed(0)
+    config = UserModelConfig(heads=2, dropout=0.0, item_dropout=0.5)
+    towers = TwoTower(text_vectors(), SEEN, ItemTowerConfig(width=WIDTH), config, HeadConfig())
+    read = torch.randn(N_ITEMS, WIDTH), torch.tensor([[0, 3, 5]]), torch.ones(1, 3, dtype=torch.bool)
+    for states in (towers.user_states, towers.final_state):
+        towers.train()
+        assert len({float(states(*read).detach().sum()) for _ in range(20)}) > 1
+        towers.eval()
+        assert len({float(states(*read).detach().sum()) for _ in range(3)}) == 1
+
+
 def test_a_text_user_is_the_projection_of_their_words_and_a_newcomer_is_learnt() -> None:
     towers = TwoTower(
         text_vectors(), SEEN, ItemTowerConfig(width=WIDTH), UserModelConfig(kind="text"), HeadConfig()

@@ -1,6 +1,7 @@
 """The learner: few items are encoded with gradient, and in expectation it is the gradient of all of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -275,6 +276,46 @@ def test_one_target_a_window_is_drawn_from_all_of_its_targets() -> None:
         assert {tuple(float(value) for value in row) for row in rows} <= known_rows
         found.add(int(chosen.target_idx[0]))
     assert found == {0, 1}
+
+
+def test_targets_without_weight_are_not_drawn() -> None:
+    """A batch of these alone would have a loss of nothing over nothing."""
+    batch = toy_batch()
+    weight = batch.target_weight.clone()
+    weight[0] = 0.0
+    drawn = [
+        one_target_a_window(replace(batch, target_weight=weight), np.random.default_rng(seed)) for seed in range(9)
+    ]
+    assert {int(one.target_idx[0]) for one in drawn} == {1}
+    second = torch.where(batch.target_row == 1, 0.0, batch.target_weight)
+    assert one_target_a_window(replace(batch, target_weight=second), np.random.default_rng(0)).target_row.tolist() == [
+        0
+    ]
+
+
+def test_a_history_that_is_hidden_is_somebody_of_whom_nothing_is_known(
+    make_learner: Callable[..., Learner], world_batches: Batches
+) -> None:
+    """As in validation and serving, and not what the language model makes of no words."""
+    learner = make_learner("text", dropout=0.0).eval()
+    batch = world_batches(0, 0)[0]
+    asked: list[torch.Tensor] = []
+    plain = learner.towers.user_from_text
+
+    def watched(text_vec: torch.Tensor, known: torch.Tensor, profile: torch.Tensor | None = None) -> torch.Tensor:
+        asked.append(known)
+        return plain(text_vec, known, profile)
+
+    learner.towers.user_from_text = watched  # type: ignore[method-assign, assignment]
+    hidden = torch.zeros_like(batch.history_mask)
+    hidden[:, 0] = True
+    for mask in (None, hidden, torch.ones_like(hidden)):
+        learner(replace(batch, hidden=mask), rng())
+    whole, without_first, nothing = asked
+    assert whole.any()
+    assert not nothing.any()
+    assert (without_first != whole).any()
+    assert (without_first <= whole).all()
 
 
 def test_seen_is_the_window_before_the_target() -> None:

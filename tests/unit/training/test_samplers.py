@@ -127,6 +127,8 @@ def test_shown_draws_estimate_the_sum_over_their_list() -> None:
     truth = (logits[0, [4, 0, 1, 2, 3]].exp().sum(), logits[1, [5, 9, 10]].exp().sum())
     whole = shown_softmax(asked, *ShownSampler(None).draw(lists, np.random.default_rng(0)))
     assert float(whole) == pytest.approx(float((truth[0].log() - right[0] + truth[1].log() - right[1]) / 2))
+    silent = replace(asked, weight=torch.zeros_like(asked.weight))
+    assert float(shown_softmax(silent, *ShownSampler(None).draw(lists, np.random.default_rng(0)))) == 0.0
     rng, sampler, found = np.random.default_rng(0), ShownSampler(2), []
     for _ in range(3000):
         items, log_times = sampler.draw(lists, rng)

@@ -138,11 +138,18 @@ def _parse_minutes(dates: pl.Series) -> tuple[pl.Series, str]:
     """Unix seconds, UTC assumed. Dates with slashes are read in the order, month or day first, that fits more of them."""
     if dates.dtype == pl.String and int(dates.str.contains("/", literal=True).sum()) * 2 > len(dates):
         whole = dates.str.replace(r"^(\s*\d+/\d+/)(\d{2}) ", "${1}20${2} ")  # as Excel writes them in some countries
-        clock = whole.str.extract(r"^\s*(\d+/\d+/\d{4} \d+:\d{2})")
+        parts = whole.str.extract_groups(
+            r"^\s*(\d+/\d+/\d{4} \d+:\d{2})(?::\d{2})?\s*(?:([AaPp])[Mm])?\s*$"
+        ).struct.unnest()
+        clock, half = parts["1"], parts["2"].str.to_uppercase().fill_null("")
+        hour = clock.str.extract(r" (\d+):").cast(pl.Int64).fill_null(0)
+        # 12 AM is midnight, 12 PM is noon.
+        later = pl.when((half == "P") & (hour < 12)).then(12).when((half == "A") & (hour == 12)).then(-12).otherwise(0)
+        added_s = pl.select(3600.0 * later).to_series()
         read = [clock.str.to_datetime(way, time_unit="us", strict=False) for way in _SLASHED]
         best = 0 if read[0].null_count() <= read[1].null_count() else 1
         order = ("month/day/year", "day/month/year")[best]
-        return read[best].dt.epoch("us") / 1e6, f"dates read as {order}, UTC assumed"
+        return read[best].dt.epoch("us") / 1e6 + added_s, f"dates read as {order}, UTC assumed"
     parsed = parse_times(dates)
     return parsed.seconds, parsed.note
 
