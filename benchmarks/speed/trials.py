@@ -34,9 +34,8 @@ def main(small: bool) -> list[Figure]:
     asked = (*_FIT, f"training.tuned_epochs={epochs}")
     recipe = load_recipe(ROOT / "recipes" / f"{data.recipe}.toml", asked)
     prepared = few_users(data.prepare(recipe), recipe, 60) if small else data.prepare(recipe)
-    search(
-        prepared, data.recipe, asked, rates[:1], shared=False
-    )  # un-tuned vectors are kept on disk: nobody pays for them
+    # First one that does not count: un-tuned vectors are kept on disk, so neither way pays for them.
+    search(prepared, data.recipe, asked, rates[:1], shared=False)
     alone_s, found = search(prepared, data.recipe, asked, rates, shared=False)
     own_s, own_found = search(prepared, data.recipe, asked, rates, shared=True)
     if found != own_found:

@@ -295,9 +295,8 @@ def _search_weight(
         "validation", retriever, reranker, recommender.texts, 1.0, config.top_k, judging.exclude_seen
     )
     with progress_bar("search reranker's weight", show) as bar:
-        evaluate(
-            scorer, asked, n_items, quick, stopping(bar, should_stop, _STOPPED)
-        )  # reads every list; the weights below ask its memo
+        # Reads every list; the weights below ask its memo.
+        evaluate(scorer, asked, n_items, quick, stopping(bar, should_stop, _STOPPED))
     return {
         weight: evaluate(scorer.weighted(weight), asked, n_items, judging).metrics[judging.metric] for weight in WEIGHTS
     }

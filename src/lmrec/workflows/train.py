@@ -550,8 +550,8 @@ def training_fingerprint(recipe: Recipe, prepared: Prepared) -> str:
 
 
 def training_text(recipe: Recipe) -> str:
-    """Every choice that can change the weights of a fit, as text to be hashed. What only judges or
-    watches, or comes after a fit, may change between stop and resume, and its defaults from one lmrec to the next."""
+    """Every choice that can change the weights of a fit, as text to be hashed. What only judges or watches, or comes
+    after a fit, may change between stop and resume, and its defaults from one lmrec to the next."""
     return json.dumps(recipe.model_dump(mode="json", exclude=set(_CHANGE_NOTHING)), sort_keys=True)
 
 
