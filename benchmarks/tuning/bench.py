@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from benchmarks.peers.cells import DATA, Data
+from benchmarks.tuning.pairs import reranker_rows
 from benchmarks.tuning.results import Question
 from benchmarks.tuning.rows import Row
 from lmrec.models.fusion import COLLABORATIVE
@@ -50,6 +51,8 @@ _OF_FEW = {
         "training.tuned_epochs=1",
     )
 }
+# Descriptions of 800 tokens leave no room for a history: titles are read, and the beginning of the longest.
+_IN_PAIRS = {"amazon-scientific": ("reranker.item={title}", "reranker.max_words=10", "reranker.max_tokens=96")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,18 @@ class Bench:
     def shrink(self) -> int:
         """By how much less a reranker is taught and judged."""
         return 10 if self.small else 1
+
+    @property
+    def reranker_rows(self) -> tuple[Row, ...]:
+        """Without those that learn ratings, where the log has none."""
+        rows = reranker_rows(self.shrink, _IN_PAIRS.get(self.data.name, ()))
+        return tuple(
+            row for row in rows if self.has_ratings or not any("reranker.task=" in one for one in row.overrides)
+        )
+
+    @property
+    def has_ratings(self) -> bool:
+        return self.prepared.dataset.interactions.rating is not None
 
     def recipe(self, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
         """In overrides CATEGORY stands for the data set's column of categories, TRANSLATORS for one's own two models."""

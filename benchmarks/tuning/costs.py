@@ -28,7 +28,6 @@ import torch
 
 from benchmarks.tuning.bench import Bench
 from benchmarks.tuning.fits import UNTUNED, same_as_plain
-from benchmarks.tuning.pairs import reranker_rows
 from benchmarks.tuning.results import unfit
 from benchmarks.tuning.rows import Row
 from lmrec.artifacts.files import read_json, write_json
@@ -136,7 +135,7 @@ def measure_reading(bench: Bench, row: Row) -> dict[str, Any]:
 
 def measured(bench: Bench, row: Row) -> dict[str, Any]:
     """A row's costs with what they are of, in this process."""
-    found = (measure_reading if row in reranker_rows(bench.shrink) else measure_fit)(bench, row)
+    found = (measure_reading if row in bench.reranker_rows else measure_fit)(bench, row)
     question = bench.question(row.name, 0, row.asked).as_dict()
     facts = {
         **describe_environment(),
@@ -207,7 +206,7 @@ def main() -> None:
     parser.add_argument("--here", metavar="ROW", help="measure in this process: what the command starts for each row")
     options = parser.parse_args()
     bench = Bench.open(options.dataset, options.small)
-    every = (*ROWS, *reranker_rows(bench.shrink))
+    every = (*ROWS, *bench.reranker_rows)
     if options.here:
         row = next(row for row in every if row.name == options.here)
         print(f"\n{json.dumps(measured(bench, row))}", flush=True)

@@ -32,12 +32,13 @@ from lmrec.workflows.reranked import ALONE, RERANKED
 _SMOLLM2 = "reranker.name=SmolLM2-135M-Instruct"
 
 
-def reranker_rows(shrink: int = 1) -> tuple[Row, ...]:
-    """What is taught and judged; `shrink`: by how much less of everything."""
+def reranker_rows(shrink: int = 1, reads: tuple[str, ...] = ()) -> tuple[Row, ...]:
+    """What is taught and judged. shrink: by how much less of everything; reads: what is read of an item, and how long a pair
+    may be, where that is not what the retriever reads in 64 tokens."""
 
     def sizes(top_k: int, validation: int, search: int, judge: int) -> tuple[str, ...]:
         return (
-            "reranker.max_tokens=64",
+            *(reads or ("reranker.max_tokens=64",)),
             f"reranker.top_k={top_k}",
             f"reranker.validation_events={validation // shrink}",
             f"reranker.search_cases={search // shrink}",

@@ -31,7 +31,7 @@ from benchmarks.tuning.fits import (
     remove_members,
     same_as_plain,
 )
-from benchmarks.tuning.pairs import ABOUT_DISTILLED, ABOUT_READING, DISTILLED_HEADER, HEADER, reranker_rows
+from benchmarks.tuning.pairs import ABOUT_DISTILLED, ABOUT_READING, DISTILLED_HEADER, HEADER
 from benchmarks.tuning.pairs import line as reranker_line
 from benchmarks.tuning.results import Answers
 from benchmarks.tuning.rows import Row, slug
@@ -66,7 +66,7 @@ def main() -> None:
         sys.exit(f"LMREC_TRANSLATORS names {len(TRANSLATORS)} models: it is two, there and back, with a comma between")
     able = [row for row in ROWS if TRANSLATORS or row is not words.BACK_TRANSLATION]
     same = {row.name: PLAIN.name for row in able if same_as_plain(bench, row)}
-    every = (*able, *reranker_rows(bench.shrink))
+    every = (*able, *bench.reranker_rows)
     chosen = [row for row in every if not options.only or row.name in (*options.only, PLAIN.name)]
     refused = {} if options.table else measure(bench, chosen, seeds_asked(options), same, until)
     text = whole_table(bench, options, same, refused)
@@ -83,7 +83,7 @@ def measure(
 ) -> dict[str, str]:
     """Fit what is not there yet, until it is late; row -> why it was refused."""
     refused: dict[str, str] = {}
-    rerankers = reranker_rows(bench.shrink)
+    rerankers = bench.reranker_rows
     for seed in seeds:
         for row in rows:
             is_reranker = row in rerankers
@@ -128,17 +128,13 @@ def read_results(bench: Bench, rows: Sequence[Row] = ROWS) -> dict[str, dict[int
 
 def read_rerankers(bench: Bench, n_seeds: int) -> list[tuple[Row, int, dict[str, Any]]]:
     """What is kept of rerankers, and of what was distilled from them: (row, seed, what was found)."""
-    kept = (
-        (row, seed, read_reranker(bench, row, seed)[0])
-        for row in reranker_rows(bench.shrink)
-        for seed in range(n_seeds)
-    )
+    kept = ((row, seed, read_reranker(bench, row, seed)[0]) for row in bench.reranker_rows for seed in range(n_seeds))
     return [(row, seed, found) for row, seed, found in kept if found is not None]
 
 
 def reranked_section(bench: Bench, n_seeds: int) -> list[str]:
     """The tables of rerankers and of what was distilled from them, a line a row and seed, and what is missing."""
-    rows, kept = reranker_rows(bench.shrink), read_rerankers(bench, n_seeds)
+    rows, kept = bench.reranker_rows, read_rerankers(bench, n_seeds)
     costs = read_costs(bench, rows)
     lines: list[str] = []
     taught: list[str] = []
@@ -156,6 +152,8 @@ def reranked_section(bench: Bench, n_seeds: int) -> list[str]:
         shown += [ABOUT_DISTILLED, "", *DISTILLED_HEADER, *taught, ""]
     known = {row.name for row, _, _ in kept}
     missing = "; ".join(row.name for row in rows if row.name not in known)
+    if not bench.has_ratings:
+        shown.append("Not measured: rerankers that learn stars. This log has no ratings.")
     return [*shown, *([f"Not measured yet: {missing}."] if missing else [])]
 
 
@@ -178,7 +176,7 @@ def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str],
         lines += ["", "Beside the row that differs in the technique alone, NDCG@10:", "", *BESIDE, *compared]
     lines += ["", LEGEND, *reranked_section(bench, options.seeds), "", "## What each row sets", ""]
     lines += [f"All rows: recipes/{bench.data.recipe}.toml with {', '.join(f'`{one}`' for one in bench.common)}.", ""]
-    return "\n".join([*lines, *what_rows_set((*ROWS, *reranker_rows(bench.shrink)), results)])
+    return "\n".join([*lines, *what_rows_set((*ROWS, *bench.reranker_rows), results)])
 
 
 def _stage_of(row: Row, found: Mapping[int, Answers]) -> str:

@@ -307,7 +307,7 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     bench.runs.mkdir()
     wanted = ("plain", "un-tuned PLM", "head only", "lora", "history as text", *(row.name for row in MIXED))
     rows = [row for row in ROWS_OF_TABLE if row.name in wanted]
-    reranker, taught = reranker_rows(bench.shrink)[0], reranker_rows(bench.shrink)[-1]
+    reranker, *_, taught = bench.reranker_rows
     assert measure(bench, [*rows, reranker, taught], [0], (), until=0.0) == {}
     assert "time is over" in capsys.readouterr().out
     assert measure(bench, [*rows, reranker, taught], [0], ()) == {}
@@ -327,6 +327,7 @@ def test_every_kind_of_row_is_answered_by_one_command_and_only_once(
     assert learnt["difference"][0] == pytest.approx(learnt["distilled"] - learnt["own"])
     assert learnt["epoch"] < len(learnt["validation"]) == 4
     shown = reranked_section(bench, 1)
+    assert "Not measured: rerankers that learn stars. This log has no ratings." in shown
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown if line.startswith("| ")]
     assert {len(cells) for cells in lines} == {11, 7}
     assert {path.name for path in bench.runs.iterdir()} <= {".made-of", "first-stages", "plain-0", "plain-0-rerankers"}

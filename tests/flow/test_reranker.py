@@ -17,7 +17,7 @@ from typer.testing import Result
 from lmrec.artifacts.reranker import read_reranker
 from lmrec.artifacts.run import open_run
 from lmrec.data.sources.synthetic import planted_world
-from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
+from lmrec.errors import InputError, Interrupted, NoRoomError, RecipeError, RunFolderError
 from lmrec.fields import Ragged
 from lmrec.models.encoder import pad_tokens
 from lmrec.models.two_tower import TwoTower
@@ -143,6 +143,34 @@ def test_it_is_served_with_items_that_came_later(taught: Path) -> None:
     (with_new,) = more.recommend(histories=[history], k=10)
     (live_with_new,) = live.recommend([LiveQuery(history=history, k=10)])
     assert [item.item_id for item in live_with_new.items] == [item.item_id for item in with_new.items]
+
+
+def test_it_reads_less_of_an_item_than_the_retriever_where_it_is_told_to(run: Path) -> None:
+    """Long descriptions need no other fit: titles alone are read here, in training, lists, judgement and live."""
+    short = [*QUICK, "reranker.max_tokens=12"]
+    with pytest.raises(NoRoomError, match=r"reranker.max_tokens is 12, .* such as '\{title\}', or reranker.max_words"):
+        fit_reranker(run, short, show=False)
+    with pytest.raises(RecipeError, match="reranker.item names the column 'name', which the catalog lacks"):
+        fit_reranker(run, [*short, "reranker.item={name}"], show=False)
+    fit_reranker(run, [*short, "reranker.item=Film: {title}", "reranker.max_words=2"], show=False)
+    set_weight(run, 0.9)
+    recommender, live = Recommender.load(run), LiveRecommender.load(run)
+    titles = [" ".join(title.split()[:2]) for title in recommender.catalog.frame["title"]]
+    assert recommender.pair_texts == [f"Film: {title}" for title in titles]
+    assert recommender.pair_texts != recommender.texts
+    histories = [tuple(recommender.catalog.ids[at : at + 3]) for at in range(12)]
+    kept = judge_run(run, show=False)
+    assert kept.reranking is not None
+    words = {"title": "quiet river", "description": "a long one " * 90}  # which leaves room only where it is not read
+    live.upsert([{"item_id": "new", **words}])
+    more = recommender.add_items(pl.DataFrame({"item_id": ["new"], **{name: [text] for name, text in words.items()}}))
+    assert more.pair_texts[-1] == "Film: quiet river"
+    listed, plain = (more.recommend(histories=histories, k=10, rerank=reads) for reads in (True, False))
+    answers = live.recommend([LiveQuery(history=history, k=10) for history in histories])
+    shown = [[item.item_id for item in one.items] for one in listed]
+    assert [[item.item_id for item in answer.items] for answer in answers] == shown
+    assert [[item.item_id for item in one.items] for one in plain] != shown
+    assert live.recommend([LiveQuery(text="quiet river", k=3)])[0].items
 
 
 def test_it_is_distilled_into_a_retriever_of_its_own(

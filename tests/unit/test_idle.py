@@ -20,7 +20,7 @@ ALWAYS = {
     "fusion": "transitions als ease bm25_knn content popularity new_items repeats",
     "evaluation": "ks exclude_seen block_size max_cases n_bootstrap confidence seed metric",
     "update": "min_events held_out epochs rate_share replay anchor tolerance min_slice_users keep_refused",
-    "reranker": "task form name prompt max_tokens top_k validation_events search_cases judge_cases",
+    "reranker": "task form name prompt item max_words max_tokens top_k validation_events search_cases judge_cases",
     "distil": "n_events epochs batch_lists learning_rate temperature weight",
     "compress": "layers kept widths tolerance epochs max_texts batch_texts learning_rate held_out tower_epochs",
     "index": "kind",

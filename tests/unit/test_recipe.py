@@ -217,8 +217,8 @@ def test_every_choice_is_described() -> None:
     rows = describe_keys()
     assert [key for key, _, _ in rows] == list(leaves(Recipe()))
     for key, default, effect in rows:
-        # Empty there means every text column, the run's own language model, and no words of one's own or of users.
-        empty = ("template.item", "template.user", "reranker.name", "reranker.prompt", "reranker.user")
+        # Empty there means every text column, the run's own language model or template, and no words of one's own or of users.
+        empty = ("template.item", "template.user", *(f"reranker.{name}" for name in ("name", "prompt", "item", "user")))
         assert default or key in empty, key
         assert len(effect) > 10, f"{key} says nothing about its effect"
 

@@ -39,7 +39,8 @@ class RerankerDescription:
 
     answers: the tokens of yes and no, where the form is yes_no. values: the ratings that classes stand for. center, spread: a
     rating is center + spread x a regression's output; so are the log-odds of a likelihood.
-    template: fingerprint of the item texts that it was taught; user: pattern of the words before a history, empty for none.
+    template: fingerprint of the item texts that it was taught; item, max_words: how they differ from those of its run, as in a
+    recipe. user: pattern of the words before a history, empty for none.
     base: the language model that is kept elsewhere; None: all of it is here. rank: of LoRA's updates on the base, 0 for none.
     fingerprint: of the weights that are here; empty until saved.
     """
@@ -57,6 +58,8 @@ class RerankerDescription:
     center: float = 0.0
     spread: float = 1.0
     template: str = ""
+    item: str = ""
+    max_words: int = 0
     user: str = ""
     base: Base | None = None
     rank: int = 0

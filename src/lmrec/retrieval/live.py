@@ -22,7 +22,7 @@ from lmrec.retrieval.answers import EncodedItem, ItemChange, LiveAnswer, LiveIte
 from lmrec.retrieval.casting import cast_items, fitting_fields
 from lmrec.retrieval.filters import Filter, parse_filter
 from lmrec.retrieval.live_catalog import LiveCatalog
-from lmrec.retrieval.live_lists import ListMaker, LiveOrder, read_text, title_mask
+from lmrec.retrieval.live_lists import ListMaker, LiveOrder, PairReader, read_text, title_mask
 from lmrec.retrieval.live_scorer import LiveScorer
 from lmrec.retrieval.ranked import rankings_of
 from lmrec.retrieval.recommender import Recommender
@@ -55,12 +55,11 @@ class LiveRecommender:
         self._catalog = LiveCatalog(recommender)
         self._price_bands = PriceBands.of(recommender.catalog.frame)
         template, schema = recommender.checkpoint.template, recommender.catalog.frame.schema
-        text_column = next((name for name in template.columns if schema[name] == pl.String), template.columns[0])
         self.scorer = LiveScorer(
             recommender.parts_scorer,
             template,
             self._catalog,
-            text_column,
+            template.text_column(schema),
             recommender.checkpoint.configs.profile,
             recommender.user_template,
             recommender.words.check_whole if template.user else None,
@@ -69,7 +68,9 @@ class LiveRecommender:
         stack = recommender.list_stack
         self.counts: RunningCounts | None = None if stack is None else stack.counts()
         live_order = None if stack is None or self.counts is None else LiveOrder(stack.stack, self.counts)
-        self._lists = ListMaker(self.scorer, recommender.heard_reranker, live_order)
+        reading = recommender.heard_reranker
+        pairs = None if reading is None else PairReader(reading, reading.template.text_column(schema))
+        self._lists = ListMaker(self.scorer, pairs, live_order)
         self.excludes_seen = recommender.excludes_seen  # read here: an answer opens no file
         self._rules: Mapping[str, Rule] = dict(rules or {})
         self._review = Review()

@@ -10,15 +10,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from lmrec.artifacts.reranker import RerankerDescription
 from lmrec.errors import InputError
-from lmrec.fields import ITEM_ID, BoolArray
+from lmrec.fields import ITEM_ID, BoolArray, IntArray
 from lmrec.models.live_stack import LiveStack, RunningCounts
 from lmrec.retrieval.answers import Basis, LiveAnswer, LiveItem, LiveQuery
 from lmrec.retrieval.candidates import Candidates, find_candidates
 from lmrec.retrieval.casting import Fields, checked_text
 from lmrec.retrieval.diversity import diversify
 from lmrec.retrieval.filters import Filter, leaving_out, words_filter
-from lmrec.retrieval.live_scorer import LiveScorer
+from lmrec.retrieval.live_scorer import LiveScorer, texts_of
 from lmrec.retrieval.reranker import Reranker
 from lmrec.retrieval.rules import CompiledRules, SegmentRules, place_pins
 from lmrec.retrieval.searched import Ask, Searched, can_search, search_index
@@ -44,11 +45,29 @@ class LiveOrder:
 
 
 @dataclass(frozen=True, eq=False)
+class PairReader:
+    """What reads lists, and the column of its template where typed words go."""
+
+    reranker: Reranker
+    text_column: str
+
+    @property
+    def description(self) -> RerankerDescription:
+        return self.reranker.description
+
+    def texts_of(self, snapshot: Snapshot, rows: IntArray) -> list[str]:
+        return texts_of(self.reranker.template, snapshot, rows)
+
+    def words(self, text: str) -> str:
+        return self.reranker.template.render_typed(text, self.text_column)
+
+
+@dataclass(frozen=True, eq=False)
 class ListMaker:
     """Answers over the snapshot and rules that it is given; keeps nothing."""
 
     scorer: LiveScorer
-    reranker: Reranker | None = None
+    reader: PairReader | None = None
     live_order: "LiveOrder | None" = None
 
     def recommend(self, snapshot: Snapshot, rules: CompiledRules, queries: Sequence[LiveQuery]) -> list[LiveAnswer]:
@@ -86,7 +105,7 @@ class ListMaker:
     @property
     def reads_words(self) -> bool:
         """Whether anything that makes lists reads words: the model, or a reranker."""
-        return self.scorer.scorer.reads_words or self.reranker is not None
+        return self.scorer.scorer.reads_words or self.reader is not None
 
     def read_of(self, wish: Wish) -> str | None:
         """What of a wish stands in the history; None where it wants nothing, or nothing reads it."""
@@ -234,8 +253,8 @@ class ListMaker:
         pins = [pin for pin in rules.pins if standing.is_shown(pin.row)]
         pool, score_of = standing.best(self._pool(query), [pin.row for pin in pins])
         is_live = query.candidates is not None and self.live_order is not None
-        if (beside.history or beside.user) and self.reranker is not None and not is_live:
-            pool, score_of = self._read(snapshot, self.reranker, beside, pool, score_of)
+        if (beside.history or beside.user) and self.reader is not None and not is_live:
+            pool, score_of = _read(snapshot, self.reader, beside, pool, score_of)
         rows = pool[: query.k]
         if query.diversity > 0:
             vectors = snapshot.bank.take(np.array(pool, np.int64)).item_vec.numpy()
@@ -246,29 +265,17 @@ class ListMaker:
 
     def _read_of(self, snapshot: Snapshot, history: Sequence[int], text: str | None, query: LiveQuery) -> "_Read":
         """What a reranker reads of somebody; nothing where nothing reads."""
-        if self.reranker is None:
+        if self.reader is None:
             return _Read((), "", False)
-        newest = np.array(history[-self.reranker.description.max_tokens :], np.int64)
-        asked = [self.scorer.words(text)] if text is not None else []
-        texts = (*self.scorer.texts_of(snapshot, newest), *asked)
+        newest = np.array(history[-self.reader.description.max_tokens :], np.int64)
+        asked = [self.reader.words(text)] if text is not None else []
+        texts = (*self.reader.texts_of(snapshot, newest), *asked)
         return _Read(texts, self.scorer.of_users.render(query.profile), query.asked_words)
-
-    def _read(
-        self, snapshot: Snapshot, reranker: Reranker, beside: "_Read", pool: list[int], score_of: dict[int, float]
-    ) -> tuple[list[int], dict[int, float]]:
-        """The pool with its best in the order of reading; a row takes the score of the place that it moves to."""
-        n = reranker.description.top_k
-        best = pool[:n]
-        scores = [score_of[row] for row in best]
-        texts = self.scorer.texts_of(snapshot, np.array(best, np.int64))
-        order = reranker.reorder(beside.history, texts, scores, beside.user, beside.asked)
-        moved = [best[int(place)] for place in order]
-        return [*moved, *pool[n:]], {**score_of, **dict(zip(moved, scores, strict=True))}
 
     def _pool(self, query: LiveQuery) -> int:
         """How many of the best a list is made of."""
         wanted = max(_POOL * query.k, _MIN_POOL) if query.diversity > 0 else query.k
-        return wanted if self.reranker is None else max(wanted, self.reranker.description.top_k)
+        return wanted if self.reader is None else max(wanted, self.reader.description.top_k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,6 +326,19 @@ def read_text(text: str) -> str:
     if not text.strip():
         raise InputError("the text is blank. Give a few words, such as 'a heist film with a twist', or leave it out")
     return checked_text(text, "the question", MAX_TEXT)
+
+
+def _read(
+    snapshot: Snapshot, reader: PairReader, beside: "_Read", pool: list[int], score_of: dict[int, float]
+) -> tuple[list[int], dict[int, float]]:
+    """The pool with its best in the order of reading; a row takes the score of the place that it moves to."""
+    n = reader.description.top_k
+    best = pool[:n]
+    scores = [score_of[row] for row in best]
+    texts = reader.texts_of(snapshot, np.array(best, np.int64))
+    order = reader.reranker.reorder(beside.history, texts, scores, beside.user, beside.asked)
+    moved = [best[int(place)] for place in order]
+    return [*moved, *pool[n:]], {**score_of, **dict(zip(moved, scores, strict=True))}
 
 
 def wish_of(snapshot: Snapshot, text: str | None) -> Wish:

@@ -70,7 +70,7 @@ class LiveScorer:
         ).of(None if profiles is None else self._profile_of(profiles))
 
         def encode_histories(places: list[IntArray], users: Sequence[str]) -> Tensor:
-            read = [*self.texts_of(snapshot, rows), *(self.words(text) for text in words)]
+            read = [*texts_of(self.template, snapshot, rows), *(self.words(text) for text in words)]
             return self.catalog.encode_texts(self.template.render_histories(read, places, users))
 
         return self.scorer.asked_over(bank, encode_histories).query(asked)
@@ -215,15 +215,13 @@ class LiveScorer:
 
     def words(self, text: str) -> str:
         """Typed words as the words of an item."""
-        columns = self.template.columns
-        return self.template.render_item({name: text if name == self.text_column else None for name in columns})
+        return self.template.render_typed(text, self.text_column)
 
-    def texts_of(self, snapshot: Snapshot, rows: IntArray) -> list[str]:
-        """The words of rows."""
-        fields = snapshot.fields([int(row) for row in rows])
-        return [
-            self.template.render_item({**row, ITEM_ID: snapshot.ids[at]}) for at, row in zip(rows, fields, strict=True)
-        ]
+
+def texts_of(template: Template, snapshot: Snapshot, rows: IntArray) -> list[str]:
+    """The words of rows of a snapshot."""
+    fields = snapshot.fields([int(row) for row in rows])
+    return [template.render_item({**row, ITEM_ID: snapshot.ids[at]}) for at, row in zip(rows, fields, strict=True)]
 
 
 def _exact(

@@ -455,11 +455,15 @@ class Recommender:
         """The words of each item, in catalog order."""
         return self.checkpoint.template.render_items(self.catalog.frame)
 
+    @cached_property
+    def pair_texts(self) -> list[str]:
+        """The same, as its reranker reads them."""
+        template = self.checkpoint.template if self.reranker is None else self.reranker.template
+        return self.texts if template == self.checkpoint.template else template.render_items(self.catalog.frame)
+
     @property
     def _text_column(self) -> str:
-        """Where typed words go: the template's first column of text."""
-        columns = self.checkpoint.template.columns
-        return next((name for name in columns if self.catalog.frame.schema[name] == pl.String), columns[0])
+        return self.checkpoint.template.text_column(self.catalog.frame.schema)
 
     def _histories_of(self, ids: Sequence[UserId]) -> Ragged:
         empty, words = np.zeros(0, np.int64), self.user_template.words_of(self.users, ids)
@@ -552,9 +556,10 @@ class Recommender:
     ) -> tuple[ScoredItem, ...]:
         """The best of a list in the reranker's order; an item takes the score of the place that it moves to."""
         best, rest = items[: reranker.description.top_k], items[reranker.description.top_k :]
-        words = [self.texts[self.catalog.index_of(item.item_id)] for item in best]
+        texts = self.pair_texts
+        words = [texts[self.catalog.index_of(item.item_id)] for item in best]
         scores = [item.score for item in best]
-        order = reranker.reorder([self.texts[int(item)] for item in history], words, scores, user, asked)
+        order = reranker.reorder([texts[int(item)] for item in history], words, scores, user, asked)
         moved = (replace(best[int(place)], score=score) for place, score in zip(order, scores, strict=True))
         return (*moved, *rest)
 
@@ -620,13 +625,7 @@ class Recommender:
 
     def _text_vec_of(self, text: str) -> Tensor:
         """(1, Dt) of typed words, as the words of an item."""
-        words = self.checkpoint.template.render_item(
-            {
-                name: _checked_text(text) if name == self._text_column else None
-                for name in self.checkpoint.template.columns
-            }
-        )
-        return self.encode_texts([words])
+        return self.encode_texts([self.checkpoint.template.render_typed(_checked_text(text), self._text_column)])
 
     def _encode_histories(self, histories: list[IntArray], words: Sequence[str]) -> Tensor:
         return self.encode_texts(self.checkpoint.template.render_histories(self.texts, histories, words))
@@ -662,7 +661,7 @@ def _user_template(checkpoint: Checkpoint, reranker: Reranker | None) -> UserTem
 
 
 def _open_reranker(run: RunFolder, checkpoint: Checkpoint) -> Reranker | None:
-    return Reranker.open(run.reranker, checkpoint.template.fingerprint) if run.reranker.exists() else None
+    return Reranker.open(run.reranker, checkpoint.template) if run.reranker.exists() else None
 
 
 def _allowed(catalog: Catalog, item_filter: ItemFilter | None) -> BoolArray | None:

@@ -20,6 +20,7 @@ from lmrec.models.cross_encoder import PairModel, score_pairs
 from lmrec.models.precision import autocast, has_fast_bf16
 from lmrec.progress import Progress
 from lmrec.text.pairs import join_pairs, join_prefix, tokenize_parts
+from lmrec.text.template import Template
 from lmrec.topk import exclude_items, top_k
 
 if TYPE_CHECKING:
@@ -43,27 +44,29 @@ class ListReader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Reranker:
-    """A reranker, ready to read; `load` is called when it first must.
+    """A reranker, ready to read; `load` is called when it first must. template: renders items as it was taught them.
 
     Scores are log-odds, expected ratings, ratings or likelihoods, as the task and the form were; in a list only their order and
     relative size count.
     """
 
     description: RerankerDescription
+    template: Template
     load: "Callable[[], tuple[PairModel, PreTrainedTokenizerBase]]"
     bf16: bool = field(default_factory=has_fast_bf16)
     _known: dict[str, IntArray] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path, template: str) -> "Reranker":
-        """template: fingerprint of how items are rendered here. Raises RunFolderError where it was taught other texts."""
+    def open(cls, folder: Path, template: Template) -> "Reranker":
+        """template: of the run. Raises RunFolderError where the reranker was taught texts that it does not lead to."""
         description = read_reranker(folder)
-        if description.template != template:
+        own = template.of_pairs(description.item, description.max_words)
+        if description.template != own.fingerprint:
             raise RunFolderError(
-                f"{folder} was taught texts of another template ({description.template}, here {template}). Type "
+                f"{folder} was taught texts of another template ({description.template}, here {own.fingerprint}). Type "
                 "`lmrec fit-reranker` again"
             )
-        return cls(description, partial(load_reranker_model, folder, description))
+        return cls(description, own, partial(load_reranker_model, folder, description))
 
     def score(
         self,

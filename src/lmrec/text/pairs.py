@@ -191,7 +191,7 @@ def _room_beside(layout: PairLayout, max_tokens: int, n_item: int, n_user: int) 
         rule = "neither is ever cut. Say less of the user, raise it" if n_user else "an item is never cut. Raise it"
         raise NoRoomError(
             f"reranker.max_tokens is {max_tokens}, and an item's text takes {n_item} tokens{both} beside {layout.n_fixed} "
-            f"fixed ones: {rule}, or shorten template.max_chars"
+            f"fixed ones: {rule}, or have less of each item read: reranker.item, such as '{{title}}', or reranker.max_words"
         )
     return room
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self, TypeAlias
 
 import polars as pl
@@ -70,6 +70,10 @@ class Template:
     def of_users(self) -> UserTemplate:
         return UserTemplate(self.user)
 
+    def of_pairs(self, item: str, max_words: int) -> "Template":
+        """What a reranker reads of items: this, with another pattern and number of words where they are given."""
+        return replace(self, pattern=item or self.pattern, max_words=max_words or self.max_words)
+
     @property
     def fingerprint(self) -> str:
         """16 hex characters."""
@@ -102,12 +106,23 @@ class Template:
         shorten = {"head": keep_head, "sentences": keep_sentences, "keywords": keep_keywords}[self.shorten]
         return {**values, longest: shorten(values[longest], max(1, lengths[longest] - excess))}
 
-    def render_items(self, frame: pl.DataFrame) -> list[str]:
-        """The words of each row, in row order."""
+    def text_column(self, schema: Mapping[str, pl.DataType]) -> str:
+        """Where typed words go: the first column of text."""
+        return next((name for name in self.columns if schema[name] == pl.String), self.columns[0])
+
+    def render_typed(self, text: str, column: str) -> str:
+        """Typed words as an item that has nothing but them in this column."""
+        return self.render_item({name: text if name == column else None for name in self.columns})
+
+    def render_items(self, frame: pl.DataFrame, setting: str = "template.item") -> list[str]:
+        """The words of each row, in row order. setting: where the pattern is written.
+
+        Raises RecipeError where it names a column that is not there.
+        """
         missing = [name for name in self.columns if name not in frame.columns]
         if missing:
             raise RecipeError(
-                f"template.item names the column '{missing[0]}', which the catalog lacks. "
+                f"{setting} names the column '{missing[0]}', which the catalog lacks. "
                 f"{nearest(missing[0], frame.columns)}"
             )
         return [self.render_item(row) for row in frame.select(list(dict.fromkeys(self.columns))).iter_rows(named=True)]

@@ -50,6 +50,17 @@ class RerankerConfig(BaseModel):
         default="",
         description="Words around {history} and {item}. Empty: special tokens (BERT type), or a plain question (GPT type).",
     )
+    item: str = Field(
+        default="",
+        description="Words of an item in a pair, as template.item, such as '{title}' where descriptions are long. Empty: those "
+        "of template.item.",
+    )
+    max_words: int = Field(
+        default=0,
+        ge=0,
+        description="Words of one item's columns in a pair, as template.max_words, which 0 leaves as it is; what is kept of "
+        "them is template.shorten's.",
+    )
     user: str = Field(
         default="",
         description="Words of a user before the history, as template.user, where the run itself reads none: columns of its "
@@ -94,8 +105,9 @@ class RerankerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.user:
-            check_pattern("reranker.user", self.user)
+        for name, pattern in (("item", self.item), ("user", self.user)):
+            if pattern:
+                check_pattern(f"reranker.{name}", pattern)
         if self.form != "classifier" and self.task != "binary":
             raise ValueError(f"reranker.form '{self.form}' says chosen or not: set reranker.task to 'binary'")
         if self.prompt and (after := split_prompt(self.prompt)[2]) and self.form == "likelihood":

@@ -154,7 +154,7 @@ def _read_lists(
     from lmrec.errors import Interrupted
 
     towers_alone, weight = retriever.fused(Fusion()), retriever.fusion.weights.towers
-    described, train, texts = reranker.description, split.train, recommender.texts
+    described, train, texts = reranker.description, split.train, recommender.pair_texts
     history = HistoryIndex.from_interactions(train).before(train.user_idx, train.time_ts)
     rng = np.random.default_rng((recipe.training.seed, 3))
     usable = np.flatnonzero((history.lengths > 0) & (train.weight > 0))

@@ -108,7 +108,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
             )
         retriever = training_scorer(recommender, split)
         taught = _teach(run, recipe, recommender, split, retriever, should_stop, show)
-        by_case = _search_weight(recipe, recommender, split, taught.reranker, retriever, should_stop, show)
+        by_case = _search_weight(recipe, recommender, split, taught, retriever, should_stop, show)
         best = choose_weight(by_case)
         by_weight = {weight: float(values.mean()) for weight, values in by_case.items()}
         model, tokenizer = taught.reranker.loaded
@@ -135,6 +135,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
 @dataclass(frozen=True, eq=False)
 class _Taught:
     reranker: Reranker
+    texts: list[str]
     pairs: PairJudgement
     learnt: dict[str, Tensor] | None
     n_pairs: int
@@ -151,10 +152,10 @@ def _teach(
     should_stop: StopWish,
     show: bool,
 ) -> _Taught:
-    config, texts = recipe.reranker, recommender.texts
-    untaught = _untaught(recipe, recommender, split)
+    config, untaught = recipe.reranker, _untaught(recipe, recommender, split)
     model, tokenizer = untaught.loaded
     description = untaught.description
+    texts = untaught.template.render_items(recommender.catalog.frame, "reranker.item")
     item_tokens, said = tokenize_parts(tokenizer, texts), tokenize_parts(tokenizer, _said_of_all(recommender))
     check_room(description.layout, config.max_tokens, item_tokens, said)
     ratings = ratings_of(description)
@@ -207,7 +208,7 @@ def _teach(
     calibration = calibrate(config.task, outputs, held.labels)
     judged = judge_pairs(config.task, outputs, held.labels, calibration, negatives_in_words(config), description.spread)
     description = replace(description, temperature=calibration.temperature, threshold=calibration.threshold)
-    return _Taught(Reranker(description, lambda: (model, tokenizer)), judged, learnt, n_pairs, n_cut, epochs)
+    return _Taught(replace(untaught, description=description), texts, judged, learnt, n_pairs, n_cut, epochs)
 
 
 def _last_told(curves: Curves) -> list[dict[str, Any]]:
@@ -249,7 +250,7 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
             f"another: --set reranker.name={recommender.checkpoint.configs.encoder.name}"
         )
     tokenizer = load_tokenizer(location)
-    template = recommender.checkpoint.template
+    template = recommender.checkpoint.template.of_pairs(config.item, config.max_words)
     prompt = config.prompt or (NEXT_PROMPT if config.form == "likelihood" else "")
     if config.form == "yes_no" and not prompt:
         prompt = DEFAULT_PROMPT
@@ -265,6 +266,8 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
         center=ratings.center,
         spread=ratings.spread,
         template=template.fingerprint,
+        item=config.item,
+        max_words=config.max_words,
         user=recommender.user_template.pattern,
     )
     torch.manual_seed(recipe.training.seed)
@@ -274,14 +277,14 @@ def _untaught(recipe: Recipe, recommender: Recommender, split: Split) -> Reranke
     if config.name and (config.train == "lora" or config.form == "likelihood"):
         rank = config.rank if config.form != "likelihood" else 0
         description = replace(description, base=Base.of(config.name, fingerprint_base(model)), rank=rank)
-    return Reranker(description, lambda: (model, tokenizer))
+    return Reranker(description, template, lambda: (model, tokenizer))
 
 
 def _search_weight(
     recipe: Recipe,
     recommender: Recommender,
     split: Split,
-    reranker: Reranker,
+    taught: _Taught,
     retriever: AnyScorer,
     should_stop: StopWish,
     show: bool,
@@ -292,7 +295,7 @@ def _search_weight(
     quick = judging.model_copy(update={"block_size": 16})
     n_items = recommender.catalog.n_items
     scorer = RerankedScorer(
-        "validation", retriever, reranker, recommender.texts, 1.0, config.top_k, judging.exclude_seen
+        "validation", retriever, taught.reranker, taught.texts, 1.0, config.top_k, judging.exclude_seen
     )
     with progress_bar("search reranker's weight", show) as bar:
         # Reads every list; the weights below ask its memo.

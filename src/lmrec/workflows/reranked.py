@@ -53,7 +53,7 @@ def judge_reranking(
     counts = np.bincount(known.item_idx, minlength=n_items)
     described = reranker.description
     reranked = RerankedScorer(
-        RERANKED, base, reranker, recommender.texts, described.weight, described.top_k, judging.exclude_seen
+        RERANKED, base, reranker, recommender.pair_texts, described.weight, described.top_k, judging.exclude_seen
     )
     found: list[Evaluation] = []
     for name, scorer in (
@@ -99,7 +99,7 @@ def judge_test_pairs(
     pairs = pairs_of(
         config, recipe, recommender, split, test, config.judge_cases, base, ratings_of(described), part_number=2
     )
-    outputs = outputs_of(reranker, recommender.texts, pairs)
+    outputs = outputs_of(reranker, recommender.pair_texts, pairs)
     calibration = Calibration(described.temperature, described.threshold)
     return judge_pairs(described.task, outputs, pairs.labels, calibration, negatives_in_words(config), described.spread)
 
