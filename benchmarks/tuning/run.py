@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.tuning import how_it_trains, what_trains, words
 from benchmarks.tuning.bench import FOLDER, PLAIN, TRANSLATORS, Bench, seeds_asked
+from benchmarks.tuning.chart import keep_gaps
 from benchmarks.tuning.costs import read_costs
 from benchmarks.tuning.fits import (
     UNTUNED,
@@ -160,6 +161,8 @@ def reranked_section(bench: Bench, n_seeds: int) -> list[str]:
 def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str], refused: dict[str, str]) -> str:
     """The file: how it was made, the table, what its columns are, and what each row sets."""
     results = read_results(bench)
+    if not bench.small:
+        keep_gaps(bench.data.name, results, same)
     rerankers = [found for _, _, found in read_rerankers(bench, options.seeds)]
     stages = {row.name: _stage_of(row, results[row.name]) for row in ROWS if row.mix and results.get(row.name)}
     lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results, rerankers)}.", ""]

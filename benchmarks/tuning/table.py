@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.tuning.results import Answers, average
 from benchmarks.tuning.rows import Row
 from benchmarks.tuning.steps import NONE, cell
-from lmrec.evaluation.compare import bootstrap_interval, paired_difference
+from lmrec.evaluation.compare import Difference, bootstrap_interval, paired_difference
 
 Results = Mapping[str, Mapping[int, Answers]]  # row -> seed -> what was found
 
@@ -88,13 +88,19 @@ def _line(
     return f"| {' | '.join(cells)} |"
 
 
-def _difference(found: Mapping[int, Answers], reference: Mapping[int, Answers]) -> str:
-    """Over the seeds that both have; empty where there is none."""
+def gap_between(found: Mapping[int, Answers], reference: Mapping[int, Answers]) -> Difference | None:
+    """How much higher NDCG@10 is, over the seeds that both have; None where there is none."""
     both = sorted(set(found) & set(reference))
     if not both:
-        return ""
+        return None
     mine, theirs = (average([one[seed] for seed in both], "ndcg@10") for one in (found, reference))
-    gap = paired_difference(mine, theirs, found[both[0]].groups)
+    return paired_difference(mine, theirs, found[both[0]].groups)
+
+
+def _difference(found: Mapping[int, Answers], reference: Mapping[int, Answers]) -> str:
+    gap = gap_between(found, reference)
+    if gap is None:
+        return ""
     return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]{' *' if gap.is_clear else ''}"
 
 

@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 
 from benchmarks import fitting
 from benchmarks.peers.cells import DATA
-from benchmarks.tuning import first_stage
+from benchmarks.tuning import chart, first_stage
 from benchmarks.tuning.bench import ROOT, TOWERS_ALONE, Bench
+from benchmarks.tuning.chart import GROUPS, keep_gaps
 from benchmarks.tuning.costs import measure_all, measured, read_costs
 from benchmarks.tuning.fewer_labels import thin
 from benchmarks.tuning.first_stage import KeepFirstStage, begin_from, is_kept, is_shared
 from benchmarks.tuning.fits import read_reranker
 from benchmarks.tuning.how_it_trains import MIXED
 from benchmarks.tuning.pairs import reranker_rows
-from benchmarks.tuning.results import Answers, Question, average, read_answer
+from benchmarks.tuning.results import METRICS, Answers, Question, average, read_answer
 from benchmarks.tuning.rows import Row, slug
 from benchmarks.tuning.run import ROWS as ROWS_OF_TABLE
 from benchmarks.tuning.run import measure, read_results, reranked_section
@@ -277,6 +278,35 @@ def test_fewer_labels_are_whole_users_and_the_questions_stay(prepared: Prepared,
         assert thin(split, share, 1).train.n_events != few.train.n_events or not np.array_equal(
             np.unique(thin(split, share, 1).train.user_idx), kept
         )
+
+
+def test_the_picture_has_every_row_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_groups = [row.name for rows in GROUPS.values() for row in rows]
+    assert sorted(in_groups) == sorted(
+        row.name for row in ROWS_OF_TABLE if row.name not in ("plain", "back-translation")
+    )
+    users, two = np.arange(40), np.full(40, 2)
+
+    def of_seed(shift: float, seed: int) -> Answers:
+        means = np.random.default_rng(seed).uniform(0.1, 0.2, 40) + shift
+        return Answers(users, two, dict.fromkeys(METRICS, means), {})
+
+    results = {
+        "plain": {seed: of_seed(0.0, seed) for seed in range(3)},
+        "lora": {seed: of_seed(0.004, seed) for seed in range(2)},
+        "sgd with momentum": {0: of_seed(-0.05, 0)},
+    }
+    monkeypatch.setattr(chart, "FOLDER", tmp_path)
+    monkeypatch.setattr(chart, "PICTURE", tmp_path / "techniques.png")
+    keep_gaps("movielens-100k", results, ["last 2"])
+    found = json.loads((tmp_path / "movielens-100k.json").read_text())
+    assert found["lora"] == {"mean": 0.004, "low": 0.004, "high": 0.004, "clear": True, "seeds": 2}
+    assert found["sgd with momentum"]["mean"] == -0.05
+    assert found["last 2"] == {}
+    assert "plain" not in found
+    few = (tmp_path / "techniques.png").stat().st_size
+    keep_gaps("amazon-scientific", results, [])
+    assert (tmp_path / "techniques.png").stat().st_size > few  # two panels
 
 
 def test_every_row_is_named_once_and_members_know_their_seed() -> None:
