@@ -8,10 +8,11 @@ from typing import Any
 
 from benchmarks.fusing.halves import learnt_towers
 from lmrec.artifacts.run import describe_environment, open_run
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import Split
 from lmrec.recipe import Recipe, load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.scorer import Scorer
+from lmrec.workflows.prepare import split_log
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -20,7 +21,7 @@ def open_towers(path: Path) -> tuple[Recommender, Recipe, Split, Scorer]:
     """A run, what it was fitted by and to, and its towers as they were before they learnt from validation."""
     run, recommender = open_run(path), Recommender.load(path)
     recipe = load_fitted(run.recipe_file)
-    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+    split = split_log(recommender.interactions, recommender.catalog.n_items, recipe)
     return recommender, recipe, split, learnt_towers(recommender, split)
 
 

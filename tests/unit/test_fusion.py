@@ -135,7 +135,7 @@ def test_whether_the_history_comes_again_is_found_where_it_may(plain: Scorer) ->
     for relevant in (again, other):
         cases = Cases(users, np.full(60, 1e9), history, relevant)
         lowered.append(search_weights(plain, log, cases, config, judging, 0, False)[0].repeated)
-    assert lowered[0] == 0
+    assert lowered[0] > 0
     assert lowered[1] < 0
     hidden = judging.model_copy(update={"exclude_seen": True})
     assert search_weights(plain, log, cases, config, hidden, 0, False)[0].repeated == 0

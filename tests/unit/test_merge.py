@@ -134,7 +134,7 @@ def test_a_log_without_times_goes_on_where_each_user_stopped() -> None:
         ("u", "a", 0.0, 1.0), ("u", "b", 1.0, 2.0), ("u", "c", 2.0, 1.0),
         ("v", "a", 1.0, 1.0), ("v", "b", 2.0, 1.0), ("v", "c", 0.0, 3.0),
     ]  # fmt: skip
-    asked = hold_out(merged, 0.34)
+    asked = hold_out(merged, 0.34, repeats=False)
     log = merged.dataset.interactions
     assert merged.when_ts[asked.held].tolist() == [100.0]
     assert asked.learnt.sum() == 5
@@ -144,7 +144,7 @@ def test_a_log_without_times_goes_on_where_each_user_stopped() -> None:
 
 def test_the_newest_are_held_out_and_old_events_of_their_time_are_neither_learnt_nor_asked() -> None:
     merged = merge(data(), heard([event("w", "a", 5.0), event("w", "b", 15.0), event("v", "a", 25.0)]))
-    asked = hold_out(merged, 0.34)
+    asked = hold_out(merged, 0.34, repeats=False)
     assert merged.when_ts[asked.held].tolist() == [25.0]
     assert merged.when_ts[asked.learnt].tolist() == [5.0, 10.0, 15.0, 20.0]  # the old event at 30 is in neither
 

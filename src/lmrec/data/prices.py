@@ -9,19 +9,32 @@ import polars as pl
 PRICE: Final = "price"
 PRICE_BAND: Final = "price_band"
 PRICE_BANDS: Final = ("very low", "low", "medium", "high", "very high")
-_NUMBER: Final = r"^\s*\p{Sc}?\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\p{Sc}?\s*$"
+_CURRENCY: Final = r"(?:\p{Sc}|[A-Z]{3})?"
+_NUMBER: Final = rf"^\s*{_CURRENCY}\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*{_CURRENCY}\s*$"
+_POINTS: Final = r"^\D*[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?\D*$"
 
 
-def read_prices(column: pl.Series) -> pl.Series:
-    """(N,) float64: numbers, also where they are written with a currency's sign, thousands apart or a decimal comma; null where
-    a cell is none.
+def read_prices(column: pl.Series, others: pl.Series | None = None) -> pl.Series:
+    """(N,) float64: numbers, also where they are written with a currency (its sign, or three capitals), thousands apart or a
+    decimal comma; null where a cell is none. Points set thousands apart where a comma follows, and in a column that has them
+    nowhere but before three digits, and some cells without. others: cells that are written as these are.
 
     >>> read_prices(pl.Series(["$5.99", "1,234,567.00", "4,50 €", "₹ 1,299", "5e2", "ask", None])).to_list()
     [5.99, 1234567.0, 4.5, 1299.0, 500.0, None, None]
+    >>> read_prices(pl.Series(["49 €", "1.299 €", "2.499,50 €", "1 299,00 EUR"])).to_list()
+    [49.0, 1299.0, 2499.5, 1299.0]
     """
     if column.dtype.is_numeric():
         return column.cast(pl.Float64).fill_nan(None)
-    words = column.cast(pl.String).str.replace_all(r",(\d{3})\b", "${1}")  # thousands
+    if others is not None and others.dtype == pl.String:
+        return read_prices(pl.concat([others, column.cast(pl.String)])).tail(len(column))
+    words = column.cast(pl.String).str.replace_all(r"(\d)[\s\x{a0}\x{202f}'](\d{3})\b", "${1}${2}")  # thousands
+    has_point, is_grouped = words.str.contains(r"\d\.\d", strict=False), words.str.contains(_POINTS)
+    german = is_grouped & words.str.contains(",", literal=True)
+    if bool((has_point == is_grouped).all()) and not bool(has_point.drop_nulls().all()):
+        german = is_grouped
+    words = pl.select(pl.when(german).then(words.str.replace_all(".", "", literal=True)).otherwise(words)).to_series()
+    words = words.str.replace_all(r",(\d{3})\b", "${1}")  # thousands
     words = words.str.replace(r"^(\D*\d+),(\d{1,2}\D*)$", "${1}.${2}")  # a decimal comma
     return words.str.extract(_NUMBER).cast(pl.Float64)
 
@@ -51,9 +64,11 @@ def _band(share: pl.Expr) -> pl.Expr:
 
 @dataclass(frozen=True, eq=False)
 class PriceBands:
-    """known: the prices of a catalog that says their bands; None for one that has none, or words of its own for them."""
+    """known: the prices of a catalog that says their bands; None for one that has none, or words of its own for them. written:
+    its cells."""
 
     known: pl.Series | None
+    written: pl.Series | None = None
 
     @classmethod
     def of(cls, catalog: pl.DataFrame) -> Self:
@@ -62,13 +77,15 @@ class PriceBands:
             return cls(None)
         is_ours = catalog[PRICE_BAND].drop_nulls().is_in(list(PRICE_BANDS)).all()
         known = read_prices(catalog[PRICE])
-        return cls(known if is_ours and catalog[PRICE_BAND].dtype == pl.String and (known > 0).any() else None)
+        if not (is_ours and catalog[PRICE_BAND].dtype == pl.String and (known > 0).any()):
+            return cls(None)
+        return cls(known, catalog[PRICE])
 
     def added_to(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Items that came after the catalog, as their fields, each with the band of its price unless it says one itself."""
         if self.known is None:
             return list(items)
-        prices = read_prices(pl.Series([item.get(PRICE) for item in items], strict=False))
+        prices = read_prices(pl.Series([item.get(PRICE) for item in items], strict=False), self.written)
         bands = price_band_among(prices, self.known)
         return [
             item if item.get(PRICE_BAND) is not None else {**item, PRICE_BAND: band}

@@ -81,8 +81,9 @@ class Split:
     n_dropped: tuple[int, int] = (0, 0)  # (validation, test)
 
 
-def split_interactions(interactions: Interactions, n_items: int, config: SplitConfig) -> Split:
-    """Split a log. Items already in a case's history are not relevant again; cases left with nothing are dropped.
+def split_interactions(interactions: Interactions, n_items: int, config: SplitConfig, repeats: bool = False) -> Split:
+    """Split a log. Items already in a case's history are not relevant again, unless `repeats` (cold items are new in any case);
+    cases left with nothing are dropped.
 
     Kind "none" holds out the newest part as validation, to be learnt after all (training.refit), where it makes a question.
     Raises `InputError` where time cannot be compared between users, or where a part comes out empty.
@@ -99,12 +100,13 @@ def split_interactions(interactions: Interactions, n_items: int, config: SplitCo
     index = HistoryIndex.from_interactions(train if config.kind == "cold_items" else interactions)
     meetings = FirstMeetings.from_interactions(interactions, n_items)
     starts = cut_ts if cut_ts is not None else (None, None)
+    asked_before = None if repeats and config.kind != "cold_items" else meetings
     validation, validation_dropped = _build_cases(
-        interactions.select(masks.validation), index, meetings, config, starts[0]
+        interactions.select(masks.validation), index, asked_before, config, starts[0]
     )
     if config.kind == "none" and masks.validation.any() and not len(validation):
-        return split_interactions(interactions, n_items, config.model_copy(update={"validation": 0.0}))
-    test, test_dropped = _build_cases(interactions.select(masks.test), index, meetings, config, starts[1])
+        return split_interactions(interactions, n_items, config.model_copy(update={"validation": 0.0}), repeats)
+    test, test_dropped = _build_cases(interactions.select(masks.test), index, asked_before, config, starts[1])
     _require_cases(config, {"validation": validation, "test": test})
     return Split(
         kind=config.kind,
@@ -112,7 +114,7 @@ def split_interactions(interactions: Interactions, n_items: int, config: SplitCo
         train=train,
         validation=validation,
         test=test,
-        proof=prove_no_leak(config.kind, interactions, masks, validation, test, meetings),
+        proof=prove_no_leak(config.kind, interactions, masks, validation, test, asked_before),
         train_and_validation=interactions.select(~masks.test),
         cut_ts=cut_ts,
         n_dropped=(validation_dropped, test_dropped),
@@ -125,13 +127,14 @@ def held_out(interactions: Interactions, n_items: int, config: SplitConfig) -> t
     return interactions.select(masks.validation), interactions.select(masks.test)
 
 
-def build_cases(interactions: Interactions, held: BoolArray, n_items: int) -> Cases:
-    """One question for each user and instant of the held-out events (E,): what did the user meet for the first time?
+def build_cases(interactions: Interactions, held: BoolArray, n_items: int, repeats: bool = False) -> Cases:
+    """One question for each user and instant of the held-out events (E,): what did the user meet for the first time, or, where
+    `repeats`, at all?
 
     Histories hold all events of the log that are strictly before the instant, held out or not.
     """
     index = HistoryIndex.from_interactions(interactions)
-    meetings = FirstMeetings.from_interactions(interactions, n_items)
+    meetings = None if repeats else FirstMeetings.from_interactions(interactions, n_items)
     return _build_cases(interactions.select(held), index, meetings, SplitConfig(target="next"), None)[0]
 
 
@@ -211,17 +214,21 @@ def _hold_out_drawn(idx: IntArray, n: int, config: SplitConfig) -> SplitMasks:
 
 
 def _build_cases(
-    part: Interactions, index: HistoryIndex, meetings: FirstMeetings, config: SplitConfig, start_ts: float | None
+    part: Interactions, index: HistoryIndex, meetings: FirstMeetings | None, config: SplitConfig, start_ts: float | None
 ) -> tuple[Cases, int]:
-    """One case per (user, instant) of the events of a part, in time order, and how many were dropped as all repeats."""
+    """One case per (user, instant) of the events of a part, in time order, and how many were dropped as all repeats.
+
+    meetings: what says which items are new to whom; None where those that are not are right as well.
+    """
     if not len(part):
         return Cases.empty(), 0
     instants = part.time_ts if config.target == "next" else _window_starts(part, start_ts)
     order = np.lexsort((part.item_idx, part.user_idx, instants))
     users, items, instants = part.user_idx[order], part.item_idx[order], instants[order]
     n_asked = int(_changes(users, instants).sum())
-    new = meetings.first_ts_of(users, items) >= instants
-    users, items, instants = users[new], items[new], instants[new]
+    if meetings is not None:
+        new = meetings.first_ts_of(users, items) >= instants
+        users, items, instants = users[new], items[new], instants[new]
     distinct = _changes(users, items, instants)
     users, items, instants = users[distinct], items[distinct], instants[distinct]
     first = np.flatnonzero(_changes(users, instants))

@@ -45,13 +45,13 @@ class Difference:
 def bootstrap_interval(
     values: FloatArray, groups: IntArray, n: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval of the mean of `values` (B,), redrawing the users named in `groups` (B,).
+    """The interval of the mean of `values` (B,), redrawing the users named in `groups` (B,): `interval_of`.
 
     >>> low, high = bootstrap_interval(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 1, 2, 3]))
     >>> 0.0 <= low < 0.5 < high <= 1.0
     True
     """
-    return interval_of(bootstrap_means(values[:, None], groups, n, seed)[:, 0], confidence)
+    return interval_of(bootstrap_means(values[:, None], groups, n, seed)[:, 0], confidence, len(np.unique(groups)))
 
 
 def paired_difference(
@@ -96,9 +96,11 @@ def bootstrap_means(values: FloatArray, groups: IntArray, n: int, seed: int) -> 
     return means
 
 
-def interval_of(replicates: FloatArray, confidence: float) -> tuple[float, float]:
-    """The interval that holds the middle `confidence` of the replicates."""
-    tail = (1.0 - confidence) / 2.0
+def interval_of(replicates: FloatArray, confidence: float, n_users: int) -> tuple[float, float]:
+    """The expanded percentile interval of what so many users were redrawn for: it reaches as much further than the middle
+    `confidence` of the replicates as `few_users_p` is above their own p, so that one leaves out zero where the other is small.
+    """
+    tail = share_of_redraws(1.0 - confidence, n_users) / 2.0 if n_users > 1 else 0.0
     low, high = np.quantile(replicates, [tail, 1.0 - tail])
     return float(low), float(high)
 
@@ -129,7 +131,7 @@ def share_interval(replicates: FloatArray, mean: float, n_users: int, confidence
     True
     """
     return (
-        interval_of(replicates, confidence)
+        interval_of(replicates, confidence, n_users)
         if varies(replicates)
         else wilson_interval(mean * n_users, n_users, confidence)
     )
@@ -143,7 +145,7 @@ def varies(replicates: FloatArray) -> bool:
 def difference_of(mean: float, replicates: FloatArray, confidence: float, n_users: int) -> Difference:
     """A difference from its replicates, in each of which so many users were redrawn. p: `few_users_p` of what they say."""
     return Difference(
-        mean, *interval_of(replicates, confidence), few_users_p(redraws_p(replicates), n_users), confidence
+        mean, *interval_of(replicates, confidence, n_users), few_users_p(redraws_p(replicates), n_users), confidence
     )
 
 

@@ -194,7 +194,9 @@ def _difference(
     if varies(base_sample) and varies(sample):
         gaps, spreads = sample - base_sample, ((float(base_sample.var()), base.users), (float(sample.var()), arm.users))
         p = _of_two_arms(redraws_p(gaps), spreads)
-        found = Difference(arm.rate - base.rate, *interval_of(gaps, confidence), p, confidence)
+        found = Difference(
+            arm.rate - base.rate, *interval_of(gaps, confidence, base.users + arm.users - 1), p, confidence
+        )
     else:
         found = _without_redraws(base, arm, variance)
     independent = base.rate * (1 - base.rate) / base.lists

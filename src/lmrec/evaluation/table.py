@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmrec.errors import InputError
-from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of, interval_of
+from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of, share_interval
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig
 from lmrec.fields import BoolArray, FloatArray
 
@@ -191,10 +191,15 @@ def _redraw(evaluation: Evaluation, names: tuple[str, ...], config: EvaluationCo
 
 
 def _estimates(evaluation: Evaluation, replicates: FloatArray, confidence: float) -> dict[str, Estimate]:
+    n_users = len(np.unique(evaluation.groups))
     return {
-        name: Estimate(evaluation.aggregate[name], *interval_of(replicates[:, column], confidence))
+        name: _estimate(evaluation.aggregate[name], replicates[:, column], n_users, confidence)
         for column, name in enumerate(evaluation.metrics)
     }
+
+
+def _estimate(mean: float, replicates: FloatArray, n_users: int, confidence: float) -> Estimate:
+    return Estimate(mean, *share_interval(replicates, mean, n_users, confidence))
 
 
 def _differences(
@@ -217,13 +222,12 @@ def _slice_row(name: str, mask: BoolArray, evaluations: Sequence[Evaluation], co
         return SliceRow(name, 0, 0, {})
     values = np.stack([evaluation.metrics[config.metric][mask] for evaluation in evaluations], axis=1)
     replicates = bootstrap_means(values, groups, config.n_bootstrap, config.seed)
+    n_users = len(np.unique(groups))
     estimates = {
-        evaluation.name: Estimate(
-            float(values[:, column].mean()), *interval_of(replicates[:, column], config.confidence)
-        )
+        evaluation.name: _estimate(float(values[:, column].mean()), replicates[:, column], n_users, config.confidence)
         for column, evaluation in enumerate(evaluations)
     }
-    return SliceRow(name, len(groups), len(np.unique(groups)), estimates)
+    return SliceRow(name, len(groups), n_users, estimates)
 
 
 def _check_same_cases(evaluations: Sequence[Evaluation], baselines: Collection[str]) -> None:

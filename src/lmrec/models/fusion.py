@@ -72,7 +72,7 @@ class FusionConfig(BaseModel):
     )
     repeats: bool = Field(
         default=True,
-        description="Take a constant from items of the history, where evaluation.exclude_seen leaves them in.",
+        description="Give items of the history a constant, or take one, where evaluation.exclude_seen leaves them in.",
     )
     search_cases: int = Field(default=4000, ge=1, description="Validation cases on which the weights are searched.")
 
@@ -102,8 +102,8 @@ class FusionWeights(BaseModel):
     transition, and how much of a history is asked; *_fit: how the others are counted and asked.
     Content: newest n_last texts, decay^age each. Popularity: an event half_life_days before the log's end counts half; None,
     where all count alike. borrowed: what a borrowed transition counts beside one of an item's own; 0: none is. newcomer: how
-    popular an item without events counts, in what is expected of it. repeated: what is taken from items of the history, below
-    0. ranks: weights are of reciprocal ranks by each part, not of its scores.
+    popular an item without events counts, in what is expected of it. repeated: what items of the history get beside, below 0
+    where they lose. ranks: weights are of reciprocal ranks by each part, not of its scores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,7 +124,7 @@ class FusionWeights(BaseModel):
     half_life_days: float | None = Field(default=None, gt=0)
     borrowed: float = Field(default=0.0, ge=0)
     newcomer: float = Field(default=0.0, ge=0)
-    repeated: float = Field(default=0.0, le=0)
+    repeated: float = 0.0
     ranks: bool = False
 
     def of_parts(self, amounts: Mapping[str, float]) -> "FusionWeights":

@@ -114,17 +114,21 @@ class Template:
         """Typed words as an item that has nothing but them in this column."""
         return self.render_item({name: text if name == column else None for name in self.columns})
 
+    def check(self, columns: Sequence[str], setting: str = "template.item") -> None:
+        """Raises RecipeError where the pattern, written at `setting`, names a column that is not there."""
+        missing = [name for name in self.columns if name not in columns]
+        if missing:
+            raise RecipeError(
+                f"{setting} names the column '{missing[0]}', which the catalog lacks. {nearest(missing[0], columns)} Write "
+                f"your own: --set '{setting}={{YOUR COLUMN}}'"
+            )
+
     def render_items(self, frame: pl.DataFrame, setting: str = "template.item") -> list[str]:
         """The words of each row, in row order. setting: where the pattern is written.
 
         Raises RecipeError where it names a column that is not there.
         """
-        missing = [name for name in self.columns if name not in frame.columns]
-        if missing:
-            raise RecipeError(
-                f"{setting} names the column '{missing[0]}', which the catalog lacks. "
-                f"{nearest(missing[0], frame.columns)}"
-            )
+        self.check(frame.columns, setting)
         return [self.render_item(row) for row in frame.select(list(dict.fromkeys(self.columns))).iter_rows(named=True)]
 
     def render_history(self, texts: Sequence[str], user: str = "") -> str:

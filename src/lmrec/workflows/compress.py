@@ -23,7 +23,7 @@ from lmrec.artifacts.checkpoint import (
 from lmrec.artifacts.files import share_file, write_json
 from lmrec.artifacts.reranker import share_reranker
 from lmrec.artifacts.run import RunFolder, check_new, create_run, describe_made, open_run
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import Split
 from lmrec.errors import InputError, MissingExtraError, RecipeError
 from lmrec.evaluation.compression import CompressionCurve, CompressionPoint, draw_compression
 from lmrec.models.adapters import AdapterConfig
@@ -39,6 +39,7 @@ from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
 from lmrec.workflows.live_order import learn_live_order
+from lmrec.workflows.prepare import split_log
 from lmrec.workflows.students import Candidate, Plan, Workshop
 from lmrec.workflows.teachable import require_teachable
 
@@ -109,7 +110,7 @@ def _checked(recommender: Recommender, recipe: Recipe, path: str) -> Split:
         )
     if recipe.item.source == "id":
         raise InputError(f"'{path}' reads no words (item.source 'id'): it has no language model to compress")
-    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+    split = split_log(recommender.interactions, recommender.catalog.n_items, recipe)
     if not len(split.validation):
         raise InputError(
             f"what is kept is chosen on validation, and the split of '{path}' (split.kind '{recipe.split.kind}') leaves none. "

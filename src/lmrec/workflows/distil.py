@@ -12,7 +12,7 @@ from lmrec.artifacts.checkpoint import compute_item_vectors, replace_towers, sav
 from lmrec.artifacts.files import share_file
 from lmrec.artifacts.run import RunFolder, create_run, describe_made, open_run
 from lmrec.data.history import HistoryIndex
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import Split
 from lmrec.errors import InputError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.models.blending import blend_standardized
@@ -31,6 +31,7 @@ from lmrec.workflows.counting import fit_fusion
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.live_order import learn_live_order
+from lmrec.workflows.prepare import split_log
 from lmrec.workflows.teachable import require_teachable
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 from lmrec.workflows.train import learnt_weight, objective_over
@@ -79,7 +80,7 @@ def _teach(
     run: RunFolder, source: RunFolder, recipe: Recipe, recommender: Recommender, reranker: Reranker, show: bool
 ) -> tuple[list[float], int, int]:
     """Fill the folder `run`: (the metric before and after each epoch, the epoch kept, lists read)."""
-    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+    split = split_log(recommender.interactions, recommender.catalog.n_items, recipe)
     retriever = training_scorer(recommender, split)
     assert isinstance(retriever, Scorer)
     with stop_on_interrupt() as should_stop:

@@ -9,7 +9,7 @@ import numpy as np
 from lmrec.artifacts.ensemble import EnsembleDescription, EnsembleKind, save_ensemble
 from lmrec.artifacts.run import RunFolder, create_run, describe_made, open_run
 from lmrec.data.history import HistoryIndex
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import Split
 from lmrec.errors import InputError
 from lmrec.models.stacking import fit_stack
 from lmrec.recipe import load_fitted
@@ -17,6 +17,7 @@ from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.live_order import learn_live_order
 from lmrec.workflows.pools import pool_scores
+from lmrec.workflows.prepare import split_log
 
 _N_SCALED = 500  # histories by which members' scores are brought to one scale
 _N_LEARNT = 2000  # validation cases that weights are learnt on
@@ -40,7 +41,7 @@ def ensemble_runs(
     recipe = load_fitted(runs[0].recipe_file)
     weights = (1.0,) * len(members)
     if by == "scores":
-        split = split_interactions(members[0].interactions, members[0].catalog.n_items, recipe.split)
+        split = split_log(members[0].interactions, members[0].catalog.n_items, recipe)
         weights = (
             _learnt(runs, members, split, recipe.evaluation.exclude_seen) if learn else _unit_spread(members, split)
         )

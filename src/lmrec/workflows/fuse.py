@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -72,7 +73,8 @@ _LITTLE_POPULARITY = 0.001  # decides where nothing else is said
 _POPULARITY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
 _FIRST_POPULARITY = (0.4, 51.2)  # half-lives are compared beside the rest, and where the rest decides among equals
 # Of equals the first: where nothing comes again, items of the history stay below whatever is weighed after this.
-_REPEATS: list[Change] = [{"repeated": one} for one in (-200.0, -50.0, -20.0, -8.0, -4.0, -2.0, -1.0, 0.0)]
+_LESS_AGAIN: list[Change] = [{"repeated": one} for one in (-200.0, -50.0, -20.0, -8.0, -4.0, -2.0, -1.0, 0.0)]
+_MORE_AGAIN: list[Change] = [{"repeated": one} for one in (1.0, 2.0, 4.0, 8.0, 20.0, 50.0)]
 _BORROWED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _NEWCOMER = (0.0, 0.5, 1.0, 2.0, 4.0)
 _AGAIN = (0.0, 0.5, 1.0, 2.0)  # times what was found first, where several parts know the same
@@ -171,7 +173,7 @@ class _Search:
         """How much there is to try, about; 0 where nothing is asked for."""
         kinds = _searched_kinds(self.config)
         return (
-            sum(map(len, (*self._first_grids, *self._last_grids, _REPEATS * self._repeats)))
+            sum(map(len, (*self._first_grids, *self._last_grids, self._again)))
             + sum(len(_FIRST_BEST) * len(FITS[kind]) + len(_BEST) for kind in kinds)
             + (len(self._parts) * len(_AGAIN) if kinds else 0)
         )
@@ -201,7 +203,7 @@ class _Search:
         if _searched_kinds(self.config):
             self._try_again()
         if self._repeats:
-            self._try(_REPEATS)  # it was weighed beside the towers alone, and all that came to them adds to it, too
+            self._try(self._again)  # it was weighed beside the towers alone, and all that came to them adds to it, too
         if self.config.method == "reciprocal_rank":
             self._choose_ranked()
         else:
@@ -287,15 +289,27 @@ class _Search:
         """What is tried before the kinds that are fitted in several ways: each entry is laid over the best weights so far."""
         grids: list[list[Change]] = []
         if self._repeats:
-            grids.append(_REPEATS)
+            grids.append(self._again)
         if self.config.transitions:
             grids.append([{"transitions": weight} for weight in _TRANSITIONS])
         return grids
 
     @property
     def _repeats(self) -> bool:
-        """Whether items of the history are in the lists, and may lose something."""
+        """Whether items of the history are in the lists, and may lose or gain something."""
         return self.config.repeats and not self.judging.exclude_seen
+
+    @cached_property
+    def _come_back(self) -> bool:
+        """Whether an item of a history is ever right: in a log where nothing comes again none is."""
+        history, right = self.asked.history, self.asked.relevant
+        return any(bool(np.isin(right[at], history[at]).any()) for at in range(len(self.asked)))
+
+    @property
+    def _again(self) -> list[Change]:
+        if not self._repeats:
+            return []
+        return [*_LESS_AGAIN, *(_MORE_AGAIN if self._come_back else [])]
 
     @property
     def _last_grids(self) -> list[list[Change]]:
@@ -325,7 +339,7 @@ class _Search:
     def _learn(self) -> None:
         """Other weights for all that is asked for, counted as it was when tried: those under which what was chosen is most
         likely among what any part puts on top. None is below 0."""
-        sign = {part: -1.0 if part == "repeated" else 1.0 for part in self._joined}
+        sign = {part: -1.0 if part == "repeated" and not self._come_back else 1.0 for part in self._joined}
         alone = [self._fused(self.best.of_parts({part: one})) for part, one in sign.items()]
         parts, pools, chosen = pool_scores(alone, self.asked, self.judging.exclude_seen)
         stack = fit_stack(list(sign), parts, pools, chosen, nonnegative=True)

@@ -15,7 +15,7 @@ from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.data.history import Cases
 from lmrec.data.interactions import Interactions
 from lmrec.data.proof import show_time
-from lmrec.data.split import Split, SplitConfig, split_interactions
+from lmrec.data.split import Split, SplitConfig
 from lmrec.errors import InputError, RunFolderError
 from lmrec.evaluation.casefile import JudgedCases, fingerprint_questions
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
@@ -40,6 +40,7 @@ from lmrec.workflows.counting import fit_fusion, log_arrays
 from lmrec.workflows.encode import begin_tuning, read_texts, untuned_vectors
 from lmrec.workflows.idonly import train_id_only
 from lmrec.workflows.impressions import OwnModel, judge_impressions
+from lmrec.workflows.prepare import split_log
 from lmrec.workflows.reranked import judge_reranking
 from lmrec.workflows.train import history_tokens
 
@@ -91,7 +92,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     recipe = load_fitted(run.recipe_file, overrides, _CHANGEABLE, "after training")
     recommender = Recommender.load(path)
     interactions, n_items = recommender.interactions, recommender.catalog.n_items
-    split = split_interactions(interactions, n_items, recipe.split)
+    split = split_log(interactions, n_items, recipe)
     if not len(split.test):
         raise InputError(f"'{path}' was fitted with --split {recipe.split.kind}, which leaves nothing to judge on")
     known = split.train_and_validation
@@ -200,7 +201,7 @@ def search_rival(
     train, asked, where = split.train, split.validation, "validation, then fitted to training and validation"
     if not len(asked):
         newest = SplitConfig(kind="none", validation=0.1, target=split.target)
-        inner = split_interactions(split.train, n_items, newest)
+        inner = split_log(split.train, n_items, recipe, newest)
         train, asked = inner.train, inner.validation
         if not len(asked):
             told = f"the first of {len(rivals)} settings: there is no validation part, and training asks nothing"

@@ -2,13 +2,13 @@
 
 from lmrec.artifacts.run import RunFolder
 from lmrec.data.impressions import Impressions
-from lmrec.data.split import split_interactions
 from lmrec.models.live_stack import OWN, TOWERS
 from lmrec.recipe import load_fitted
 from lmrec.retrieval.ensemble import AnyScorer
 from lmrec.retrieval.recommender import Recommender
 from lmrec.workflows.judge import training_scorer, training_towers
 from lmrec.workflows.list_stack import keep_list_stack
+from lmrec.workflows.prepare import split_log
 
 
 def learn_live_order(run: RunFolder) -> None:
@@ -19,7 +19,7 @@ def learn_live_order(run: RunFolder) -> None:
         return
     recommender = Recommender.load(run.path)
     catalog, weights = recommender.catalog, recommender.fusion.weights
-    split = split_interactions(recommender.interactions, catalog.n_items, load_fitted(run.recipe_file).split)
+    split = split_log(recommender.interactions, catalog.n_items, load_fitted(run.recipe_file))
     own: dict[str, AnyScorer] = {OWN: training_scorer(recommender, split)}
     if recommender.ensemble is None and weights.any and weights.towers:
         own[TOWERS] = training_towers(recommender)

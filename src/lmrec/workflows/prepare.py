@@ -7,6 +7,7 @@ from pathlib import Path
 from lmrec.artifacts.files import replaced_folder, write_json
 from lmrec.artifacts.weighing import save_weighing
 from lmrec.data.dataset import Dataset
+from lmrec.data.interactions import Interactions
 from lmrec.data.sources.formats import read_source
 from lmrec.data.sources.tables import TablesConfig, read_dataset
 from lmrec.data.split import Split, SplitConfig, split_interactions
@@ -14,6 +15,7 @@ from lmrec.data.summary import DataSummary, summarize
 from lmrec.data.users import learn_vocabulary
 from lmrec.errors import RunFolderError
 from lmrec.recipe import Recipe
+from lmrec.text.template import build_template
 from lmrec.text.users import UserTemplate
 
 
@@ -61,6 +63,7 @@ def words_that_tell(data: TablesConfig, split: SplitConfig) -> tuple[str, ...]:
 
 def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepared:
     """source: the name of the format that it was read from; empty: none, or it is not known."""
+    build_template(recipe.template, dataset.catalog).check(dataset.catalog.frame.columns)
     of_users, user_ids = UserTemplate(recipe.template.user), dataset.interactions.user_ids
     of_users.check(dataset.users, "template.user")
     vocabulary = learn_vocabulary(dataset.users, recipe.user_model.profile)
@@ -77,7 +80,7 @@ def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepa
         )
     if config.kind == "none" and not recipe.refits:
         config = config.model_copy(update={"validation": 0.0})  # what is held out would never be learnt
-    split = split_interactions(dataset.interactions, dataset.catalog.n_items, config)
+    split = split_log(dataset.interactions, dataset.catalog.n_items, recipe, config)
     if config.kind == "none" and len(split.validation):
         n_newest = len(split.train_and_validation) - len(split.train)
         notes = (*notes, f"the newest {n_newest:,} events choose epochs and weights; then all events are learnt")
@@ -86,6 +89,11 @@ def prepare_dataset(dataset: Dataset, recipe: Recipe, source: str = "") -> Prepa
     split = replace(split, proof=replace(split.proof, tie_share=tie_share, weaknesses=weaknesses))
     summary = summarize(dataset, split).model_copy(update={"tie_share": tie_share})
     return Prepared(dataset, split, summary, (*dataset.notes, *_of_others(recipe.data, source), *reach, *notes))
+
+
+def split_log(interactions: Interactions, n_items: int, recipe: Recipe, config: SplitConfig | None = None) -> Split:
+    """The recipe's split, or another one for its lists: where they may show items of the history, those are right answers."""
+    return split_interactions(interactions, n_items, config or recipe.split, repeats=not recipe.evaluation.exclude_seen)
 
 
 def choose_split(dataset: Dataset, config: SplitConfig) -> tuple[SplitConfig, tuple[str, ...]]:

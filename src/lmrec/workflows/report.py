@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lmrec.artifacts.run import RunFolder, open_run
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import Split
 from lmrec.data.summary import DataSummary
 from lmrec.errors import InputError
 from lmrec.evaluation.report import ReportData, ReportExample, write_report
@@ -16,6 +16,7 @@ from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.topk import exclude_items, top_k
 from lmrec.workflows.judge import fair_scorer, own_name, read_table_of
+from lmrec.workflows.prepare import split_log
 from lmrec.workflows.reranked import read_reranking
 from lmrec.workflows.tracking import record_judgement
 
@@ -32,7 +33,7 @@ def report_run(path: Path | str, out: Path | str | None = None) -> Path:
     record, recipe_text = run.read_record(), run.recipe_file.read_text(encoding="utf-8")
     recommender = Recommender.load(path)
     recipe = load_fitted(run.recipe_file)
-    split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+    split = split_log(recommender.interactions, recommender.catalog.n_items, recipe)
     training = record.get("training", {})
     examples = _examples(recommender, split)
     page = write_report(

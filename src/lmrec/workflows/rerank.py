@@ -20,7 +20,7 @@ from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_rer
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.artifacts.training_state import n_epochs_kept
 from lmrec.data.interactions import Interactions
-from lmrec.data.split import Split, held_out, split_interactions
+from lmrec.data.split import Split, held_out
 from lmrec.errors import InputError
 from lmrec.evaluation.calibration import fit_odds
 from lmrec.evaluation.evaluator import evaluate
@@ -49,6 +49,7 @@ from lmrec.training.pair_trainer import RERANKER_STAGE, LabelledPairs, PairTrain
 from lmrec.training.pairs import Pairs, read_ratings
 from lmrec.training.trainer import trains_in_bf16
 from lmrec.workflows.judge import training_scorer
+from lmrec.workflows.prepare import split_log
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
 from lmrec.workflows.tracking import check_tracking, epoch_recorder
 
@@ -100,7 +101,7 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
     with locked(run.path / RERANKING, "fit-reranker"), stop_on_interrupt() as should_stop:
         started = time.monotonic()
         recommender = _with_user_words(Recommender.load(path), recipe)
-        split = split_interactions(recommender.interactions, recommender.catalog.n_items, recipe.split)
+        split = split_log(recommender.interactions, recommender.catalog.n_items, recipe)
         if not len(split.validation):
             raise InputError(
                 f"'{path}' was fitted without a validation part, on which a reranker's weight is chosen. Fit with "

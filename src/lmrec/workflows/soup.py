@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lmrec.artifacts.checkpoint import build_towers, compute_item_vectors, save_checkpoint, save_vectors
 from lmrec.artifacts.run import RunFolder, create_run, describe_made, open_run
-from lmrec.data.split import Split, split_interactions
+from lmrec.data.split import Split
 from lmrec.errors import InputError
 from lmrec.evaluation.evaluator import evaluate
 from lmrec.models.encoder import encode_tokens
@@ -37,6 +37,7 @@ from lmrec.workflows.fuse import weights_by_recipe
 from lmrec.workflows.index import save_index
 from lmrec.workflows.judge import has_refit
 from lmrec.workflows.live_order import learn_live_order
+from lmrec.workflows.prepare import split_log
 from lmrec.workflows.train import TREND_WEIGHT, beside_popularity, learnt_weight
 
 SoupKind: TypeAlias = Literal["greedy", "uniform"]
@@ -114,7 +115,7 @@ def soup_runs(paths: Sequence[Path | str], out: Path | str, kind: SoupKind = "gr
     _check_same_valley(runs, recipes)
     _check_same_whitening(runs, members)
     recipe, first = recipes[0], members[0]
-    split = split_interactions(first.interactions, first.catalog.n_items, recipe.split)
+    split = split_log(first.interactions, first.catalog.n_items, recipe)
     if not len(split.validation):
         raise InputError("what is in a soup is chosen on validation, and this split has none. Use `lmrec ensemble`")
     ingredients = [_ingredient(run, member) for run, member in zip(runs, members, strict=True)]

@@ -160,7 +160,7 @@ def update_run(
                 f"(lmrec experiment {path} end {running} --why ...); nothing is lost by waiting",
                 counts,
             )
-        asked = hold_out(news.merged, recipe.update.held_out)
+        asked = hold_out(news.merged, recipe.update.held_out, repeats=not recipe.evaluation.exclude_seen)
         if not len(asked.cases) or not (asked.learnt & news.merged.is_new).any():
             return UpdateResult(
                 "nothing new",
@@ -184,14 +184,15 @@ def _tried_already(run: RunFolder, news: News) -> str | None:
     return None
 
 
-def hold_out(merged: Merged, share: float) -> Slice:
+def hold_out(merged: Merged, share: float, repeats: bool) -> Slice:
     """The newest `share` of the new events as questions. What is learnt comes strictly before all of them; old events of
-    that time are neither learnt again nor asked."""
+    that time are neither learnt again nor asked. repeats: whether what somebody had is a right answer."""
     when = merged.when_ts
     new = np.sort(when[merged.is_new])
     cut_ts = new[min(len(new) - 1, round(len(new) * (1 - share)))]
     held = merged.is_new & (when >= cut_ts)
-    return Slice(held, when < cut_ts, build_cases(merged.dataset.interactions, held, merged.dataset.catalog.n_items))
+    dataset = merged.dataset
+    return Slice(held, when < cut_ts, build_cases(dataset.interactions, held, dataset.catalog.n_items, repeats))
 
 
 def _make(

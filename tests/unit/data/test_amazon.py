@@ -171,3 +171,13 @@ def test_what_is_no_pair_of_files_is_said(tmp_path: Path) -> None:
         read_amazon(damaged)
     with pytest.raises(DataError, match="no product of this file has a review"):
         read_amazon(write(tmp_path / "two", B__json=lines(OLD), meta_C__json=lines([{"asin": "Z", "title": "z"}])))
+
+
+def test_what_macos_adds_to_an_archive_is_passed_over(tmp_path: Path) -> None:
+    folder = of_2018(tmp_path / "plain")
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+            archive.writestr(f"__MACOSX/._{file.name}", b"notes")
+    packed, plain = read_amazon(tmp_path / "packed.zip"), read_amazon(folder)
+    assert packed.fingerprint == plain.fingerprint

@@ -180,3 +180,17 @@ def test_what_stood_beside_a_click_is_found_for_its_event(tmp_path: Path) -> Non
     none = shown_beside(index, lists.take(np.zeros(0, np.int64)))
     assert not len(none.values)
     assert len(none) == len(beside)
+
+
+def test_histories_that_grow_put_no_answer_before_its_question(tmp_path: Path) -> None:
+    """As a site would write its own log: beside each list all that was clicked before it."""
+    grown = (
+        "1\tU1\t11/9/2019 12:05:00 AM\tN1\tN2-0 N5-1\n"
+        "2\tU1\t11/11/2019 2:14:46 PM\tN1 N5\tN3-1 N4-0\n"
+        "3\tU1\t11/12/2019 2:14:46 PM\tN1 N5 N3\tN2-1 N4-0\n"
+    )
+    dataset = read_mind(write(tmp_path, grown))
+    log = dataset.interactions
+    assert [dataset.catalog.ids[item] for item in log.item_idx] == ["N1", "N5", "N3", "N2"]
+    assert any("1 users have other histories beside later lists" in note for note in dataset.notes)
+    assert not any("other histories" in note for note in read_mind(write(tmp_path / "same")).notes)

@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from lmrec.data.catalog import Catalog
 from lmrec.data.dataset import Dataset
-from lmrec.data.prices import PriceBands, price_band
+from lmrec.data.prices import PriceBands, price_band, read_prices
 from lmrec.data.sources import TablesConfig, read_dataset
 from lmrec.data.sources.tables import read_new_items, read_table
 from lmrec.data.users import learn_vocabulary, tags_of
-from lmrec.errors import DataError
+from lmrec.errors import DataError, RecipeError
+from lmrec.recipe import load_recipe
+from lmrec.workflows.prepare import prepare
 
 ITEMS = "item_id,title\na,Red Kettle\nb,Blue Lamp\nc,Green Chair\n"
 EVENTS = "user_id,item_id,timestamp\nu,a,1700000000\nu,b,1700000100\nv,c,1700000050\n"
@@ -232,6 +234,10 @@ def test_damaged_files(tmp_path: Path) -> None:
         read_table(write(tmp_path, "x.parquet", "not parquet"))
     with pytest.raises(DataError, match=r"x\.csv\.gz: the gzip file is damaged.*Pack it again"):
         read_table(write(tmp_path, "x.csv.gz", "not gzip"))
+    packed = bytearray(gzip.compress(b"a,b\n" + b"1,2\n3,4\n5,7\n" * 400))
+    packed[20:24] = b"\xff\xff\xff\xff"  # past the head: what is packed is not what it says
+    with pytest.raises(DataError, match=r"y\.csv\.gz: the gzip file is damaged.*Pack it again"):
+        read_table(write(tmp_path, "y.csv.gz", bytes(packed)))
     with pytest.raises(DataError, match=r"x\.csv, row 3: the row has 3 fields, the header 2\. Quote fields that hold"):
         read_table(write(tmp_path, "x.csv", "a,b\n1,2\n3,4,5\n"))
     with pytest.raises(DataError, match=r"x\.jsonl, row 3: the line is not JSON .*Write one JSON object a line"):
@@ -481,3 +487,52 @@ def test_signs_of_currencies_and_a_few_other_words_leave_the_bands() -> None:
     assert millions.frame["price_band"].to_list() == bands
     posted = PriceBands.of(dataset.catalog.frame).added_to([{"price": "$9,500"}, {"price": None}, {}])
     assert [item["price_band"] for item in posted] == ["very high", None, None], "in a running service, too"
+
+
+def test_floats_that_cannot_tell_ids_apart_are_refused() -> None:
+    """What pandas makes of large ids where one is missing."""
+    events = pl.DataFrame({"user_id": [1.0, 1234567890123456789.0], "item_id": ["a", "b"], "timestamp": [1e9, 1e9]})
+    with pytest.raises(DataError, match=r"user_id came as floats, and 12345\d+ is above 2\^53, .*dtype=str"):
+        read_dataset(pl.DataFrame({"item_id": ["a", "b"], "title": ["Red Kettle", "Blue Lamp"]}), events)
+    exact = events.with_columns(pl.Series("user_id", [1, 2**64 - 1], pl.UInt64))
+    read_ids = read_dataset(
+        pl.DataFrame({"item_id": ["a", "b"], "title": ["Red Kettle", "Blue Lamp"]}), exact
+    ).interactions.user_ids
+    assert set(read_ids) == {"1", "18446744073709551615"}
+
+
+@pytest.mark.parametrize(
+    ("written", "prices"),
+    [
+        (["49 €", "999 €", "1.299 €"], [49.0, 999.0, 1299.0]),
+        (["1.299,00 €", "1 299,00 €", "12,50 EUR", "4.50"], [1299.0, 1299.0, 12.5, 4.5]),
+        (["1.299", "1.359"], [1.299, 1.359]),  # of petrol, say: nothing tells that these are thousands
+        (["0.125", "3"], [0.125, 3.0]),
+        (["$5.99", "1.299"], [5.99, 1.299]),
+        (["1'299.00", "USD 1\u202f299.50", "5 kg"], [1299.0, 1299.5, None]),
+    ],
+)
+def test_prices_are_read_as_their_column_is_written(written: list[str], prices: list[float | None]) -> None:
+    assert read_prices(pl.Series(written)).to_list() == prices
+
+
+def test_a_price_that_comes_later_is_read_as_the_catalogs_are() -> None:
+    prices = [f"{n} €" for n in range(10, 100, 10)] + ["1.299 €"]
+    items = pl.DataFrame({"item_id": [str(n) for n in range(10)], "title": ["Lamp"] * 10, "price": prices})
+    catalog = read_dataset(items, pl.DataFrame({"user_id": ["u"], "item_id": ["1"], "timestamp": [1e9]})).catalog
+    (later,) = PriceBands.of(catalog.frame).added_to([{"item_id": "x", "price": "1.500 €"}])
+    assert later["price_band"] == "very high"
+
+
+def test_words_of_ones_own_are_asked_for_before_anything_is_learnt() -> None:
+    items = pl.DataFrame({"item_id": ["a", "b"], "name": ["Red Kettle", "Blue Lamp"]})
+    events = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [1e9, 1e9 + 1]})
+    with pytest.raises(
+        DataError, match=r"there is no text column 'title'.*--set 'data.text_columns=\[\"YOUR COLUMN\"\]'"
+    ):
+        read_dataset(items, events, config=TablesConfig(text_columns=("title",)))
+    recipe = load_recipe(overrides=["template.item={title}", "split.kind=none"])
+    with pytest.raises(
+        RecipeError, match=r"names the column 'title', .* Write your own: --set 'template.item=\{YOUR COLUMN\}'"
+    ):
+        prepare(items, events, None, recipe)

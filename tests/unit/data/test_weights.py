@@ -247,3 +247,37 @@ def test_a_rating_that_is_missing_takes_nobodys_place_and_own_columns_stay() -> 
     found = read_dataset(pl.DataFrame({"item_id": ["i0"], "title": ["red lamp"]}), log).interactions
     assert found.rating is not None
     assert (found.rating.tolist(), found.weight.tolist()) == ([5.0], [6.0])
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        ([("purchase", 1), ("purchase", 1), ("return", 1)], [1.0]),
+        ([("purchase", 1), ("purchase", 2), ("return", 1)], [2.0]),
+        ([("purchase", 2), ("return", 1), ("return", 1)], []),
+        ([("purchase", 1), ("return", -1)], []),
+        ([("purchase", 3), ("return", -1)], [2.0]),
+    ],
+)
+@pytest.mark.parametrize("by_lines", [False, True])
+def test_returns_are_settled_by_lines_that_may_be_alike(
+    lines: list[tuple[str, int]], left: list[float], by_lines: bool
+) -> None:
+    """Days are all the time there is; without a column of weights a line is one."""
+    if by_lines:
+        lines = [(kind, 1) for kind, n in lines for _ in range(abs(n))]
+    days = {"purchase": "2024-01-01", "return": "2024-01-05"}
+    rows = [("u", "a", days[kind], kind, float(n)) for kind, n in lines]
+    others = [("v", "b", "2024-01-01", "view", 1.0)] * 2  # a view told twice is one view
+    columns = ["user_id", "item_id", "timestamp", "kind", "weight"]
+    frame = pl.DataFrame([*rows, *others], schema=columns, orient="row")
+    log = read(frame.drop("weight") if by_lines else frame, return_kinds={"return": "purchase"}).interactions
+    assert log.amount is not None
+    assert log.kind is not None
+    assert [float(one) for one, kind in zip(log.amount, log.kind, strict=True) if kind == "purchase"] == left
+    assert [float(one) for one, kind in zip(log.amount, log.kind, strict=True) if kind == "view"] == [1.0]
+
+
+def test_a_scale_needs_something_to_scale() -> None:
+    with pytest.raises(DataError, match="there is no column 'weight', .* --map weight=YOUR_COLUMN"):
+        read(EVENTS.drop("weight"), weight_scale="log")

@@ -10,7 +10,9 @@ from lmrec.evaluation.compare import (
     bootstrap_means,
     difference_of,
     few_users_p,
+    interval_of,
     paired_difference,
+    share_interval,
     wilson_interval,
 )
 
@@ -104,3 +106,21 @@ def test_unequal_lengths_and_nothing_are_refused() -> None:
 def test_wilsons_interval_stays_within_0_and_1_and_holds_the_rate(successes: int, n: int) -> None:
     low, high = wilson_interval(successes, n)
     assert 0.0 <= low <= (successes / n if n else 0.5) <= high <= 1.0
+
+
+@pytest.mark.parametrize("n_users", [6, 10, 31])
+def test_an_interval_of_few_users_says_what_their_p_says_and_holds_the_truth(n_users: int) -> None:
+    rng, groups = np.random.default_rng(n_users), np.arange(n_users)
+    held = apart = 0
+    for _ in range(300):
+        found = paired_difference(rng.normal(size=n_users), np.zeros(n_users), groups)
+        held += found.low <= 0.0 <= found.high
+        apart += (found.low > 0.0 or found.high < 0.0) and found.p > 0.06
+    assert held >= 0.92 * 300
+    assert apart <= 0.01 * 300
+
+
+def test_where_redraws_do_not_vary_a_rate_is_not_certain() -> None:
+    low, high = share_interval(np.ones(1000), 1.0, 1)
+    assert low < 0.5 < high == 1.0
+    assert interval_of(np.array([0.25, 0.25]), 0.95, 1) == (0.25, 0.25)

@@ -13,6 +13,7 @@ _PLACE, _IS_RATED = INTERNAL + "place", INTERNAL + "is_rated"
 _MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None", "<NA>"]
 _WHOLE_FLOAT = r"^-?\d+\.0+$"
 _NUMBER = r"^-?\d+(\.0+)?$"
+_WHOLE = 2.0**53  # up to it a float holds every whole number
 
 
 def normalise_ids(table: Table, column: str) -> Table:
@@ -28,6 +29,14 @@ def normalise_ids(table: Table, column: str) -> Table:
                 f"{column} {fraction[column][0]} is a fraction. Ids are texts or whole numbers: map another column",
                 file=table.name,
                 row=fraction[ROW][0],
+            )
+        beyond = table.frame.filter(pl.col(column).is_finite() & (pl.col(column).abs() > _WHOLE))
+        if beyond.height:
+            raise DataError(
+                f"{column} came as floats, and {beyond[column][0]:.0f} is above 2^53, from where on they tell no two "
+                "neighbours apart. Give these ids as text or as whole numbers (of pandas: Int64, or dtype=str when it reads)",
+                file=table.name,
+                row=beyond[ROW][0],
             )
         # NaN and infinity name nobody.
         ids = pl.when(pl.col(column).is_finite()).then(pl.col(column)).cast(pl.Int64).cast(pl.String)

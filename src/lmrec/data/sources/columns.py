@@ -111,7 +111,11 @@ def choose_text_columns(table: Table, wanted: tuple[str, ...] | None, named: Map
         chosen = tuple(name if name in table.columns else ours.get(name, name) for name in wanted)
         for name in chosen:
             if name not in table.columns:
-                raise DataError(f"there is no text column '{name}'. {nearest(name, table.columns)}", file=table.name)
+                raise DataError(
+                    f"there is no text column '{name}'. {nearest(name, table.columns)} Say which they are, in order: --set "
+                    "'data.text_columns=[\"YOUR COLUMN\"]', with --set 'template.item={YOUR COLUMN}' where the recipe has one",
+                    file=table.name,
+                )
         return chosen
     texts = [name for name in table.columns if name not in (ITEM_ID, ADDED_AT) and _holds_words(table.frame[name])]
     return tuple(sorted(texts, key=lambda name: not any(word in _plain(name) for word in _TITLE_WORDS)))

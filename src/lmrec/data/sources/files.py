@@ -119,6 +119,7 @@ def _read_member(path: Path, name: str) -> bytes:
 
 
 def _by_name(path: Path, files: Sequence[tuple[str, Callable[[], bytes]]], ask: str) -> SourceFiles:
+    files = [(name, read) for name, read in files if not name.startswith("._")]  # macOS' notes beside what it packs
     names = [name for name, _ in files]
     twice = frozenset(name for name in names if names.count(name) > 1)
     return SourceFiles(path, dict(files), twice, **({"ask": ask} if ask else {}))

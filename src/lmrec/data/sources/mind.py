@@ -122,13 +122,12 @@ def _read_news(files: SourceFiles, log: _Log, config: TablesConfig) -> Table:
 def _clicks_of(log: _Log) -> Table:
     """History clicks and impression clicks as events."""
     rows = log.table.frame.select(ROW, USER_ID, TIMESTAMP, _HISTORY, _SHOWN)
-    # All impressions of a user carry the same history in MIND; where they differ, the longest one holds the others.
-    longest = rows.sort(pl.col(_HISTORY).list.len(), descending=True, maintain_order=True).unique(
-        USER_ID, keep="first", maintain_order=True
-    )
+    # All impressions of a user carry the same history in MIND. Where they differ, later ones hold clicks of this very log.
+    first = rows.unique(USER_ID, keep="first", maintain_order=True)
+    n_differ = int((rows.group_by(USER_ID).agg(pl.col(_HISTORY).n_unique())[_HISTORY] > 1).sum())
     place = pl.int_range(pl.len()).over(USER_ID)
     history = (
-        longest.explode(_HISTORY)
+        first.explode(_HISTORY)
         .drop_nulls(_HISTORY)
         .select(
             ROW,
@@ -144,6 +143,11 @@ def _clicks_of(log: _Log) -> Table:
     )
     events = pl.concat([history, clicks])
     table = replace(log.table, frame=events, n_rows=events.height + log.table.quarantine.height)
+    if n_differ:
+        table = table.note(
+            f"{n_differ:,} users have other histories beside later lists, as where clicks are added as they come; that of each "
+            "user's first list is read, and clicks after it come from the lists"
+        )
     return table.note(
         "clicks of histories have no times and are spread over the 28 days before the first impression's day, in order"
     )

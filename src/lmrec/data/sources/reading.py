@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,7 @@ def _read_file(path: Path, between: str) -> Table:
             return read_separated(str(path), data, tabs=suffix in (".tsv", ".tab"))
         if suffix in (".jsonl", ".ndjson", ".json"):
             return _read_json(str(path), data, between)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"the gzip file is damaged ({error}). Pack it again", file=path) from error
     except pl.exceptions.PolarsError as error:
         raise DataError(f"the {suffix} file cannot be read ({error}). Save it again as {FORMATS}", file=path) from error

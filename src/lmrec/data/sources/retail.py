@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from lmrec.data.dataset import Dataset
-from lmrec.data.prices import price_band
+from lmrec.data.prices import price_band, read_prices
 from lmrec.data.sources.checks import require_few_bad
 from lmrec.data.sources.files import open_files
 from lmrec.data.sources.reading import ROW, Table, read_separated, read_table
@@ -108,11 +108,8 @@ def _check_lines(lines: Table, max_bad_share: float) -> Table:
     code = pl.col("stock_code").cast(pl.String).str.strip_chars().str.to_uppercase()
     has_code = "stock_code" in lines.columns
     item = code if has_code else text.str.to_uppercase()
-    price = (
-        pl.col("unit_price").cast(pl.Float64, strict=False)
-        if "unit_price" in lines.columns
-        else pl.lit(None, pl.Float64)
-    )
+    has_price = "unit_price" in lines.columns
+    price = pl.lit(read_prices(lines.frame["unit_price"])) if has_price else pl.lit(None, pl.Float64)
     frame = lines.frame.with_columns(
         item.alias(ITEM_ID),
         text.alias("description"),

@@ -15,7 +15,7 @@ from lmrec.data.prices import PRICE, PRICE_BAND, price_band_among, read_prices
 from lmrec.data.sources import checks, columns
 from lmrec.data.sources.reading import INTERNAL, Table, read_table
 from lmrec.data.sources.times import parse_times
-from lmrec.data.sources.weights import cancel_returned_kinds, drop_kinds, note_weights, see_kinds
+from lmrec.data.sources.weights import SETTLED, cancel_returned_kinds, count_lines, drop_kinds, note_weights, see_kinds
 from lmrec.data.users import TAG_SEPARATOR, UserTable
 from lmrec.data.weighing import Weighing, WeightScale, WeightSource, plain_kind
 from lmrec.data.weights import fitted, weigh
@@ -196,7 +196,7 @@ def _band_prices(table: Table, prices: pl.Series | None) -> Table:
     """With the fifth that each price lies in, in words, where most prices are numbers and no column says so already."""
     if PRICE not in table.columns or PRICE_BAND in table.columns:
         return table
-    price = read_prices(table.frame[PRICE])
+    price = read_prices(table.frame[PRICE], prices)
     n_written = int(table.frame[PRICE].cast(pl.String).str.contains(r"\S").sum() or 0)
     n_other = n_written - price.count()
     # Items that come to a catalog have the bands of its prices, however few of them have one.
@@ -226,19 +226,23 @@ def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -
     columns.require_columns(table, (USER_ID, ITEM_ID, time_kind), "interaction_columns")
     if config.min_rating is not None or config.weight_from == "rating":
         columns.require_columns(table, (RATING,), "interaction_columns")
+    if config.weight_scale == "log" and config.weight_from == "weight":
+        columns.require_columns(table, (WEIGHT,), "interaction_columns")
     table = checks.normalise_ids(checks.normalise_ids(table, USER_ID), ITEM_ID)
     # The physical number of an Enum is its place in the list that it was made from: the item's row in the catalog.
     item_idx = pl.col(ITEM_ID).cast(pl.Enum(catalog.ids), strict=False).to_physical().cast(pl.Int32)
     table = replace(table, frame=table.frame.with_columns(item_idx.alias(_ITEM_IDX)))
     table = table.set_aside(pl.col(_ITEM_IDX).is_null(), "the item is not in the catalog")
     table = _check_times(_note_small_times(table, source), time_kind, config)
+    table = count_lines(table, config.weighing)
     if WEIGHT in table.columns:
         table = checks.parse_numbers(table, WEIGHT, required=True, at_least=0.0)
     if RATING in table.columns:
         table = checks.parse_numbers(table, RATING, required=False)
     checks.require_few_bad(table, config.max_bad_share)
     same = [USER_ID, _ITEM_IDX, _SECONDS, *([KIND] if KIND in table.columns else [])]
-    table = checks.drop_duplicated_events(table, [*same, *(name for name in (WEIGHT, RATING) if name in table.columns)])
+    values = [name for name in (WEIGHT, RATING, SETTLED) if name in table.frame.columns]
+    table = checks.drop_duplicated_events(table, [*same, *values])
     table = checks.join_events(table, same)
     table, weighing = see_kinds(table, config.weighing)
     table = cancel_returned_kinds(drop_kinds(table, weighing), weighing, _SECONDS)

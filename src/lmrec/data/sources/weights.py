@@ -8,12 +8,13 @@ from typing import Final
 
 import polars as pl
 
-from lmrec.data.sources.reading import Table
+from lmrec.data.sources.reading import INTERNAL, Table
 from lmrec.data.weighing import Weighing, plain_kind
 from lmrec.data.weights import GONE, LEFT, TAKEN, kind_of, left_of
 from lmrec.errors import DataError, nearest
 from lmrec.fields import ITEM_ID, KIND, USER_ID, WEIGHT
 
+SETTLED: Final = INTERNAL + "settled"
 _RETURNS: Final = r"(returns?|returned|refunds?|refunded|cancel(s|led|ed|lations?)?|chargebacks?)"
 _DENIALS: Final = r"(dismiss|dismissed|dislikes?|disliked)"
 _BOUGHT: Final = ("purchase", "buy", "bought", "order", "transaction", "sale")
@@ -52,6 +53,22 @@ def see_kinds(table: Table, weighing: Weighing) -> tuple[Table, Weighing]:
     for kind in others:
         table = _note_meaning(table, kind, n_events)
     return table, weighing
+
+
+def count_lines(table: Table, weighing: Weighing) -> Table:
+    """Where returns are settled, a line of what is bought or comes back counts also where it repeats another (SETTLED tells
+    them apart): it weighs 1 where nothing says more, and a return what came back, written with a minus or without."""
+    if not weighing.return_kinds or KIND not in table.columns:
+        return table
+    kind = kind_of(table.frame, weighing)
+    is_return = kind.is_in(list(weighing.return_kinds))
+    is_settled = is_return | kind.is_in(list(weighing.bought_kinds))
+    weight = pl.col(WEIGHT).cast(pl.Float64, strict=False) if WEIGHT in table.columns else pl.lit(1.0)
+    frame = table.frame.with_columns(
+        pl.when(is_return).then(weight.abs()).otherwise(weight).alias(WEIGHT),
+        pl.when(is_settled).then(pl.int_range(pl.len())).alias(SETTLED),
+    )
+    return replace(table, frame=frame)
 
 
 def drop_kinds(table: Table, weighing: Weighing) -> Table:
