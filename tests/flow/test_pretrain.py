@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertIntermediate
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from typer.testing import Result
 
 from lmrec.artifacts.curves import Curves
 from lmrec.errors import Interrupted, RunFolderError
+from lmrec.models.causal_lm import load_causal_lm
 from lmrec.models.encoder import EncoderConfig, load_encoder
+from lmrec.models.precision import autocast
+from lmrec.models.reading import Way
 from lmrec.recipe import load_recipe
-from lmrec.text.tokens import load_tokenizer
+from lmrec.text.tokens import load_tokenizer, tokenize_texts
 from lmrec.text.vocabulary import add_new_words, choose_new_words
-from lmrec.training.pretrain import PairTask
+from lmrec.training.pretrain import PairTask, Reading
 from lmrec.workflows import pretrain
 from lmrec.workflows.prepare import prepare
 from lmrec.workflows.train import fit_run
@@ -387,3 +391,40 @@ def test_what_was_killed_before_anything_was_kept_is_begun_anew(masked_bert: Pat
     with pytest.raises(RunFolderError, match="exists and is not empty"):
         pretrain.pretrain_encoder(world.catalog, recipe, stranger.folder, show=False)
     assert stranger.metrics_file.exists()
+
+
+def test_a_layer_of_its_own_that_guesses_next_words_stays_with_what_was_learnt(
+    invoke: Invoke, words: Callable[..., list[Any]], tiny_llama: Path, tmp_path: Path
+) -> None:
+    untied = Path(shutil.copytree(tiny_llama, tmp_path / "untied"))
+    config = AutoConfig.from_pretrained(untied)
+    config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    published = LlamaForCausalLM(config)
+    published.save_pretrained(untied)
+    invoke(*words(untied, "clm", "pretrain.held_out=0.2"), "--out", tmp_path / "encoder")
+    first, again = (load_causal_lm(tmp_path / "encoder").state_dict()["lm_head.weight"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, published.lm_head.weight)
+    assert torch.corrcoef(torch.stack([first.flatten(), published.lm_head.weight.flatten()]))[0, 1] > 0.3
+    reads = load_encoder(tmp_path / "encoder", EncoderConfig(name=str(tmp_path / "encoder"), train="none"))
+    assert sum(1 for _ in reads.parameters()) == sum(1 for _ in published.model.parameters())
+
+
+def test_held_out_pairs_are_measured_in_parts_that_are_alike(masked_bert: Path, world: Any) -> None:
+    """By what tells no two texts apart each pair costs ln of how many there are, also where they do not go up in batches."""
+    recipe = load_recipe(
+        overrides=["pretrain.objective=simcse", "pretrain.batch_texts=8", f"encoder.name={masked_bert}"]
+    )
+    texts = [f"{title} {at}" for at, title in enumerate(world.catalog.titles[:18])]
+    tokens = tokenize_texts(load_tokenizer(masked_bert), texts, 16).ids
+    way = Way(64, torch.device("cpu"), partial(autocast, torch.device("cpu"), False))
+    reading = Reading(tokens, np.arange(18), np.arange(18), recipe.pretrain, way, 0)
+    encoder = load_encoder(masked_bert, recipe.encoder)
+    held = np.stack([np.arange(18), np.arange(18)], 1)
+
+    class Blind(PairTask):
+        def _encode(self, rows: Any) -> torch.Tensor:
+            return torch.ones(len(rows), 4) / 2
+
+    assert Blind(encoder, reading, lambda rng: held, held).held_out() == pytest.approx(np.log(6), abs=1e-5)

@@ -11,16 +11,18 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import Result
 
 from lmrec.artifacts.reranker import read_reranker
 from lmrec.artifacts.run import open_run
 from lmrec.data.sources.synthetic import planted_world
-from lmrec.errors import InputError, Interrupted, NoRoomError, RecipeError, RunFolderError
+from lmrec.errors import InputError, Interrupted, LmrecError, NoRoomError, RecipeError, RunFolderError
 from lmrec.fields import Ragged
 from lmrec.models.encoder import pad_tokens
 from lmrec.models.two_tower import TwoTower
+from lmrec.recipe import load_fitted
 from lmrec.retrieval.live import LiveQuery, LiveRecommender
 from lmrec.retrieval.recommender import Recommender
 from lmrec.retrieval.reranker import RerankedScorer
@@ -316,6 +318,34 @@ def test_a_language_model_that_writes_says_how_likely_words_are(
             fit_reranker(run, [*READS_LIKELIHOOD, choice], show=False)
     with pytest.raises(RecipeError, match="reads in both directions, so it does not write"):
         fit_reranker(run, [*READS_LIKELIHOOD, f"reranker.name={tiny_bert}"], show=False)
+
+
+def test_what_is_kept_of_a_stop_is_of_one_base(run: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
+    choices = [*QUICK, f"reranker.name={base}", "reranker.train=lora"]
+    recipe, recommender = (
+        load_fitted(run / "recipe.toml", choices, ["reranker.*"], "after training"),
+        Recommender.load(run),
+    )
+    before = rerank._fingerprint(recipe, recommender)
+    assert before == rerank._fingerprint(recipe, recommender)
+    weights = load_file(base / "model.safetensors")
+    save_file(
+        {name: value + 1 if value.is_floating_point() else value for name, value in weights.items()},
+        base / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    assert rerank._fingerprint(recipe, recommender) != before
+
+
+def test_a_missing_base_is_told_before_anything_is_asked(run: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
+    fit_reranker(run, [*QUICK, f"reranker.name={base}", "reranker.train=lora"], show=False)
+    (run / "evaluation.json").unlink(missing_ok=True)
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(LmrecError, match="base"):
+        judge_run(run, show=False)
+    assert not (run / "evaluation.json").exists()
 
 
 @pytest.mark.parametrize("form", ["classifier", "yes_no"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
-from lmrec.recipe import Recipe, load_recipe
+from lmrec.recipe import Recipe, load_recipe, with_choices
 from lmrec.training.search import Choices
 from lmrec.workflows import train, tune
 from lmrec.workflows.prepare import Prepared, prepare
@@ -362,3 +362,11 @@ def test_the_command_line(
     )
     with pytest.raises(InputError, match="--confirm judges on the test part"):
         tune_recipe(none, load_recipe(), tmp_path / "other", confirm=1)
+
+
+def test_a_trial_is_the_fit_that_its_recipe_makes(recipe: Recipe) -> None:
+    """A prefix changes vectors before it has learnt: where nothing tunes, no trial has one, as no recipe may."""
+    drawn = {"encoder.adapter.kind": "prefix", "training.tuned_epochs": 0}
+    trial = tune._trial_recipe(with_choices(recipe, {"encoder.train": "all"}), drawn)
+    assert trial.encoder.adapter.kind == "none"
+    assert not [one for one in trial.idle if one.refused]

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from lmrec.artifacts.generation import list_generations, promote, read_serving, rollback
 from lmrec.artifacts.lock import UPDATING, locked
+from lmrec.artifacts.reranker import read_reranker
 from lmrec.artifacts.run import RunFolder
 from lmrec.cli.app import app
 from lmrec.data.dataset import Dataset
@@ -27,10 +28,12 @@ from lmrec.errors import InputError, Interrupted, RunFolderError
 from lmrec.feedback.events import Event
 from lmrec.feedback.shown import Shown
 from lmrec.feedback.store import ItemPut, Store
+from lmrec.recipe import load_fitted
 from lmrec.retrieval.recommender import Recommender
 from lmrec.service.metrics import newest_drift
 from lmrec.service.settings import default_store
 from lmrec.workflows.judge import judge_run
+from lmrec.workflows.rerank import fit_reranker
 from lmrec.workflows.train import fit_run
 from lmrec.workflows.update import update_run
 
@@ -161,6 +164,31 @@ def test_a_shifted_taste_is_learnt_and_promoted(small: Small) -> None:
     assert "0 new events" in again.reason
     assert rollback(small.run, "test") == "0"
     assert read_serving(small.run) == "0"
+
+
+def test_a_reranker_that_is_taught_later_reads_for_what_is_served(small: Small) -> None:
+    quick = [
+        *(
+            "reranker.max_tokens=90",
+            "reranker.n_events=40",
+            "reranker.validation_events=10",
+            "reranker.search_cases=10",
+        ),
+        *("reranker.judge_cases=10", "reranker.top_k=6"),
+    ]
+    fit_reranker(small.run, quick, show=False)
+    small.hear(walk(small.world, 60, 10, -1))
+    assert update_run(small.run, show=False).serving == "0001"
+    served = small.run / "generations" / "0001"
+    first = read_reranker(served / "reranker")
+    again = fit_reranker(small.run, [*quick, "reranker.top_k=5", "reranker.n_events=50"], show=False)
+    assert any("generation 0001, which is served, reads with it too" in note for note in again.notes)
+    assert read_reranker(served / "reranker") == read_reranker(small.run / "reranker") != first
+    assert Recommender.load(served).reranker is not None
+    assert load_fitted(served / "recipe.toml").reranker.top_k == 5
+    # A generation has learnt all but the newest: nothing is left to choose on.
+    with pytest.raises(InputError, match="was fitted without a validation part"):
+        fit_reranker(served, quick, show=False)
 
 
 def test_events_that_mislead_are_refused_with_the_reason(small: Small) -> None:

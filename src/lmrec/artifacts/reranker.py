@@ -96,9 +96,10 @@ def save_reranker(
 
 
 def share_reranker(source: Path, target: Path) -> None:
-    """The same reranker beside another run of the same item texts; files are shared where the disk can, for nothing here is
-    ever written in place."""
-    shutil.copytree(source, target, copy_function=share_file)
+    """The same reranker beside another run of the same item texts, in place of one that is there; files are shared where the
+    disk can, for nothing here is ever written in place."""
+    with replaced_folder(target) as fresh:
+        shutil.copytree(source, fresh, copy_function=share_file, dirs_exist_ok=True)
 
 
 def read_reranker(folder: Path) -> RerankerDescription:

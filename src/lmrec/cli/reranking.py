@@ -51,7 +51,7 @@ def fit_reranker_command(
         return
     print_notes(fit.notes)
     print_rows("Reranker", _facts(fit))
-    print_rich(fit.pairs.rich())
+    print_rich(fit.pairs.rich("validation"))
     say(f"Done. Next: lmrec evaluate {run}")
 
 

@@ -55,11 +55,10 @@ class PairJudgement:
             **{**values, "calibration": Calibration(**values["calibration"]), "bins": bins, "raw_bins": raw_bins}
         )
 
-    def rich(self) -> Table:
-        """For a terminal."""
-        table = Table(
-            title="Pairs of the test part", title_justify="left", caption=self.sentence, caption_justify="left"
-        )
+    def rich(self, part: str = "test") -> Table:
+        """For a terminal; part: of which the pairs are."""
+        title = f"Pairs of the {part} part"
+        table = Table(title=title, title_justify="left", caption=self.sentence, caption_justify="left")
         for name in self.metrics:
             table.add_column(name.replace("_", " "), justify="right")
         table.add_row(*(f"{value:.4f}" for value in self.metrics.values()))

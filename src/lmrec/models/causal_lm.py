@@ -8,7 +8,7 @@ a token, and since the history is the same for all K candidates, it is read once
 import copy
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.cross_encoder import PairModel, pad_pairs
 from lmrec.models.encoder import looks_back_only, token_batches
-from lmrec.models.language import quiet_loading
+from lmrec.models.language import has_new_head, quiet_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,9 +69,12 @@ def load_causal_lm(location: str | Path, name: str = "") -> "PreTrainedModel":
     """
     from transformers import AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM
     try:
         with quiet_loading():  # whose weights do not fit is told below
-            model = AutoModelForCausalLM.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
+            model, info = auto.from_pretrained(
+                str(location), trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"'{name or location}' could not be loaded as a language model that writes: {str(error).splitlines()[0]} Give a "
@@ -82,6 +85,11 @@ def load_causal_lm(location: str | Path, name: str = "") -> "PreTrainedModel":
         raise RecipeError(
             f"'{name or location}' reads in both directions, so it does not write. Give a GPT-type model, such as "
             "SmolLM2-135M-Instruct, or set reranker.form to 'classifier'"
+        )
+    if has_new_head(loaded, info["missing_keys"]):
+        raise RecipeError(
+            f"'{name or location}' holds no layer that guesses words, and its embeddings are not used as one: it reads, and "
+            "does not write. Name the model as it was published (reranker.name), or set reranker.form to 'classifier'"
         )
     return loaded
 

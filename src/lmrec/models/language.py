@@ -84,10 +84,19 @@ def load_language_model(location: str | Path, kind: HeadKind) -> LanguageModel:
             str(location), trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     model = model.float()
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    outside = [name for name in info["missing_keys"] if not name.startswith(f"{model.base_model_prefix}.")]
-    new = [name for name in outside if not (tied and model.get_parameter(name) is model.get_input_embeddings().weight)]
-    return LanguageModel(model, bool(new))
+    return LanguageModel(model, has_new_head(model, info["missing_keys"]))
+
+
+def is_tied(model: Any) -> bool:
+    """Whether words are guessed by the matrix that they are read with."""
+    return bool(model.get_output_embeddings().weight is model.get_input_embeddings().weight)
+
+
+def has_new_head(model: Any, missing: Sequence[str]) -> bool:
+    """Whether something of the head was missing in the checkpoint, and is drawn."""
+    outside = [name for name in missing if not name.startswith(f"{model.base_model_prefix}.")]
+    words = model.get_input_embeddings().weight
+    return any(not (is_tied(model) and model.get_parameter(name) is words) for name in outside)
 
 
 @contextmanager

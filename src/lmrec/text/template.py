@@ -97,14 +97,18 @@ class Template:
         return fill(self.pattern, values)[: self.max_chars].strip()
 
     def _within_words(self, values: dict[str, str]) -> dict[str, str]:
-        """The values with the longest one shortened to the room that the others leave; one word of it stays."""
+        """The values with the longest one shortened to the room that the others leave; where they leave it none, all long ones
+        to one length that fits, one word at least."""
         lengths = {name: len(value.split()) for name, value in values.items()}
         longest = max(lengths, key=lambda name: lengths[name])
         excess = sum(lengths.values()) - self.max_words
         if excess <= 0:
             return values
         shorten = {"head": keep_head, "sentences": keep_sentences, "keywords": keep_keywords}[self.shorten]
-        return {**values, longest: shorten(values[longest], max(1, lengths[longest] - excess))}
+        if excess < lengths[longest]:
+            return {**values, longest: shorten(values[longest], lengths[longest] - excess)}
+        level = _level(list(lengths.values()), self.max_words)
+        return {name: shorten(value, level) if lengths[name] > level else value for name, value in values.items()}
 
     def text_column(self, schema: Mapping[str, pl.DataType]) -> str:
         """Where typed words go: the first column of text."""
@@ -149,6 +153,16 @@ class Template:
             self.render_history([texts[int(item)] for item in history], user)
             for history, user in zip(histories, said, strict=True)
         ]
+
+
+def _level(lengths: Sequence[int], budget: int) -> int:
+    """The greatest length, 1 or more, at which columns cut to it fit into the budget.
+
+    >>> _level([3, 120, 130], 48), _level([9, 9, 9], 2)
+    (22, 1)
+    """
+    fitting = (level for level in range(max(lengths), 0, -1) if sum(min(one, level) for one in lengths) <= budget)
+    return next(fitting, 1)
 
 
 def build_template(config: TemplateConfig, catalog: Catalog) -> Template:

@@ -57,8 +57,9 @@ def keep_keywords(text: str, n_words: int) -> str:
     edges: dict[tuple[str, str], float] = {}
     for distance in range(1, _NEAR + 1):
         for left, right in zip(spoken, spoken[distance:], strict=False):
-            pair = tuple(sorted((left.lower(), right.lower())))
-            edges[pair[0], pair[1]] = edges.get((pair[0], pair[1]), 0.0) + 1.0
+            one, other = sorted((left.lower(), right.lower()))
+            if one != other:  # no word votes for itself
+                edges[one, other] = edges.get((one, other), 0.0) + 1.0
     score = _page_rank(list(first), edges)
     best = sorted(first, key=lambda word: (-score[word], first[word]))[:n_words]
     return " ".join(spoken[first[word]] for word in sorted(best, key=first.__getitem__))

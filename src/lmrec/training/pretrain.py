@@ -240,11 +240,11 @@ class PairTask:
     @torch.no_grad()
     def held_out(self) -> float:
         self.module.eval()
-        size = self.reading.config.batch_texts
-        parts = [part for part in np.split(self.held, range(size, len(self.held), size)) if len(part) > 1]
-        losses = [float(self._loss_of(part)) for part in parts]
+        # Parts as equal as can be: of few pairs the right one is easier to find.
+        parts = np.array_split(self.held, -(-len(self.held) // self.reading.config.batch_texts))
+        total = sum(len(part) * float(self._loss_of(part)) for part in parts)
         self.module.train()
-        return float(np.mean(losses))
+        return total / len(self.held)
 
     def _loss_of(self, pairs: IntArray) -> Tensor:
         left, right = (self._encode(pairs[:, side]) for side in (0, 1))

@@ -92,6 +92,8 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
     recipe = load_fitted(run.recipe_file, overrides, _CHANGEABLE, "after training")
     recommender = Recommender.load(path)
     interactions, n_items = recommender.interactions, recommender.catalog.n_items
+    if recommender.reranker is not None:
+        _ = recommender.reranker.loaded  # where its language model is gone, this says so before anything is asked
     split = split_log(interactions, n_items, recipe)
     if not len(split.test):
         raise InputError(f"'{path}' was fitted with --split {recipe.split.kind}, which leaves nothing to judge on")

@@ -28,7 +28,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.errors import InputError, Interrupted, RecipeError, RunFolderError
 from lmrec.fields import IntArray
 from lmrec.models.encoder import TextEncoder, load_encoder
-from lmrec.models.language import LanguageModel, grow_vocabulary, load_language_model, quiet_loading
+from lmrec.models.language import LanguageModel, grow_vocabulary, is_tied, load_language_model, quiet_loading
 from lmrec.models.layers import set_dropout
 from lmrec.models.precision import autocast
 from lmrec.models.pruning import holds_pruned
@@ -227,20 +227,28 @@ def _word_task(
             )
         n_ids = int(language.model.get_input_embeddings().num_embeddings)
         hiding = Hiding(int(tokenizer.mask_token_id), np.array(tokenizer.all_special_ids), n_ids, config.mask_share)
-    return WordTask(language, reading, hiding), partial(_whole_encoder, location, language, grow)
+    return WordTask(language, reading, hiding), partial(
+        _as_published, location, language, grow, config.objective == "clm"
+    )
 
 
-def _whole_encoder(location: Path | str, language: LanguageModel, grow: Callable[[Any], None]) -> nn.Module:
-    """The encoder as it was published, with what was learnt; parts that the guessing of words has no use for stay."""
-    from transformers import AutoModel
+def _as_published(
+    location: Path | str, language: LanguageModel, grow: Callable[[Any], None], writes: bool
+) -> nn.Module:
+    """The encoder as it was published, with what was learnt; parts that the guessing of words has no use for stay. Of what
+    writes, the layer that guesses next words too, where it is another one than the embeddings: likelihoods are read by it."""
+    from transformers import AutoModel, AutoModelForCausalLM
 
+    with_head = writes and not is_tied(language.model)
+    auto: Any = AutoModelForCausalLM if with_head else AutoModel
     with quiet_loading():
-        backbone: Any = AutoModel.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
-    grow(backbone)
-    unknown = backbone.load_state_dict(language.base.state_dict(), strict=False).unexpected_keys
+        whole: Any = auto.from_pretrained(str(location), trust_remote_code=False, use_safetensors=True)
+    grow(whole)
+    learnt = language.model if with_head else language.base
+    unknown = whole.load_state_dict(learnt.state_dict(), strict=False).unexpected_keys
     assert not unknown, f"the encoder has no place for {unknown[:3]}"
-    whole: nn.Module = backbone.float()
-    return whole
+    made: nn.Module = whole.float()
+    return made
 
 
 def _pair_task(

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from lmrec.artifacts.base import Base
 from lmrec.artifacts.curves import Curves
+from lmrec.artifacts.encoder_files import fingerprint_encoder
+from lmrec.artifacts.generation import FIRST, generation_path, read_serving
 from lmrec.artifacts.lock import RERANKING, locked
 from lmrec.artifacts.pretrained import locate_pretrained
-from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_reranker
+from lmrec.artifacts.reranker import RerankerDescription, build_reader, save_reranker, share_reranker
 from lmrec.artifacts.run import RunFolder, open_run
 from lmrec.artifacts.training_state import n_epochs_kept
 from lmrec.data.interactions import Interactions
@@ -126,11 +128,26 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
             round(time.monotonic() - started, 1),
             tuple(notes),
         )
-        run.reranking_file.unlink(missing_ok=True)  # it told of the reranker before
-        run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
-        run.update_record(reranker=fit.as_dict())
+        _keep_told(run, recipe, fit)
         shutil.rmtree(run.reranker_state, ignore_errors=True)
+        if (
+            name := read_serving(run.path)
+        ) != FIRST:  # it reads texts alone, and an update leaves their template as it is
+            served = RunFolder(generation_path(run.path, name))
+            share_reranker(run.reranker, served.reranker)
+            _keep_told(served, load_fitted(served.recipe_file).model_copy(update={"reranker": recipe.reranker}), fit)
+            note = (
+                f"generation {name}, which is served, reads with it too; its weight was found beside generation {FIRST}"
+            )
+            fit = replace(fit, notes=(*fit.notes, note))
     return fit
+
+
+def _keep_told(run: RunFolder, recipe: Recipe, fit: RerankerFit) -> None:
+    """What the run is told of its new reranker, in place of what it knew of the one before."""
+    run.reranking_file.unlink(missing_ok=True)
+    run.recipe_file.write_text(recipe_toml(recipe), encoding="utf-8")
+    run.update_record(reranker=fit.as_dict())
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,6 +344,8 @@ def _fingerprint(recipe: Recipe, recommender: Recommender) -> str:
     """Of all that decides the weights."""
     config = recipe.reranker.model_dump_json(exclude={"search_cases", "judge_cases"})
     text = f"{config} {recipe.training.seed} {recipe.training.precision} {recommender.checkpoint.fingerprint}"
+    if recipe.reranker.name:
+        text += f" {fingerprint_encoder(locate_pretrained(recipe.reranker.name), 'mean')}"
     if recommender.user_template.pattern and recommender.users is not None:
         text += f" {recommender.user_template.pattern} {recommender.users.fingerprint}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

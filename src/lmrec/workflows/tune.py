@@ -215,7 +215,7 @@ def _fits_a_trial(recipe: Recipe, values: Mapping[str, Any]) -> bool:
 
 def _trial_recipe(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """Raises RecipeError where each value fits by itself, but not all of these together."""
-    return with_choices(_settled(recipe), {**values, **_TRIAL_CHOICES})
+    return _without_idle(with_choices(_settled(recipe), {**values, **_TRIAL_CHOICES}))
 
 
 def _drawings(space: Mapping[str, Dimension]) -> Iterator[dict[str, Any]]:

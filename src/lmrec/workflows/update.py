@@ -314,8 +314,8 @@ def _save(
 ) -> None:
     """All that a run folder holds, so that it is one."""
     served, dataset = news.served.checkpoint, news.merged.dataset
-    # Split "none": all but the newest events are learnt, so no later judgement of this folder could be fair.
-    kept = recipe.model_copy(update={"split": recipe.split.model_copy(update={"kind": "none"})})
+    # All but the newest events are learnt: no later judgement of this folder could be fair, nor any choice by validation.
+    kept = recipe.model_copy(update={"split": recipe.split.model_copy(update={"kind": "none", "validation": 0.0})})
     prepared = prepare_dataset(dataset, kept)
     save_dataset(dataset, folder.data)
     folder.recipe_file.write_text(recipe_toml(kept), encoding="utf-8")
@@ -353,7 +353,7 @@ def _save(
         proof=prepared.split.proof.as_dict(),
         notes=[news.merged.counts.sentence(), decision.reason],
         fusion=parent.get("fusion", served.fusion.model_dump(mode="json")),
-        training={**parent["training"], "seconds": seconds},
+        training={**parent["training"], "seconds": seconds, "refit_epochs": 0},
         **trend_record(warm.learner),
         update={
             "parent": news.name,

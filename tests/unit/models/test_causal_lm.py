@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from transformers import GraniteConfig, GraniteForCausalLM, PhiConfig, PhiForCausalLM
+from transformers import AutoConfig, GraniteConfig, GraniteForCausalLM, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 from lmrec.errors import RecipeError
 from lmrec.fields import FloatArray, IntArray, Ragged
@@ -107,3 +107,18 @@ def test_a_refusal_is_all_that_is_said(tiny_bert: Path, caplog: pytest.LogCaptur
     finally:
         told.removeHandler(caplog.handler)
     assert caplog.text == ""
+
+
+def test_a_model_that_lost_the_layer_that_guesses_words_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    """As a run keeps it, which reads with the base alone: a layer drawn anew would guess by chance."""
+    config = AutoConfig.from_pretrained(tiny_llama)
+    config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(tmp_path / "whole")
+    assert torch.equal(load_causal_lm(tmp_path / "whole").state_dict()["lm_head.weight"], model.lm_head.weight)
+    model.model.save_pretrained(tmp_path / "base")
+    with pytest.raises(
+        RecipeError, match=r"'it' holds no layer that guesses words, .* Name the model as it was published"
+    ):
+        load_causal_lm(tmp_path / "base", "it")

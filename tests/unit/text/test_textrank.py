@@ -28,6 +28,8 @@ def test_keywords_are_the_central_words_as_they_are_written() -> None:
     assert set(keep_keywords(TEXT, 3).lower().split()) == {"steel", "kettle", "water"}
     assert keep_keywords("Of the and", 2) == "Of the", "rather than nothing"
     assert keep_keywords("2001 1984", 1) == "2001"
+    shouted = "Wow wow wow wow. Steel chain links fit steel hooks; the steel chain holds steel plates."
+    assert "Wow" not in keep_keywords(shouted, 3), "no word votes for itself"
 
 
 @given(text=st.one_of(st.just(LONG), st.text("ab .!;", max_size=60)), n_words=st.integers(1, 30))
@@ -61,3 +63,15 @@ def test_the_longest_column_is_shortened_to_what_the_others_leave(shorten: str, 
     whole = build_template(TemplateConfig(item="{title}. {brand}: {about}"), catalog)
     assert template.fingerprint != whole.fingerprint
     assert whole.render_items(catalog.frame)[0].endswith(TEXT)
+
+
+@pytest.mark.parametrize("shorten", ["head", "sentences", "keywords"])
+def test_two_long_columns_share_the_budget(shorten: str) -> None:
+    row = {"title": "Kettle two thousand", "features": LONG, "about": LONG}
+    catalog = Catalog(pl.DataFrame({"item_id": ["a"], **{name: [text] for name, text in row.items()}}), tuple(row), ())
+    config = {"item": "{title} {features} {about}", "max_words": 48, "shorten": shorten}
+    template = build_template(TemplateConfig.model_validate(config), catalog)
+    (text,) = template.render_items(catalog.frame)
+    assert 10 < len(text.split()) <= 48
+    only = build_template(TemplateConfig(item="{features}", max_words=22, shorten=template.shorten), catalog)
+    assert text == f"{row['title']} {' '.join(only.render_items(catalog.frame) * 2)}"
