@@ -21,7 +21,7 @@ from lmrec.artifacts.run import describe_environment
 from lmrec.data.sources.movielens import read_movielens_100k
 from lmrec.data.sources.registry import fetch_dataset
 from lmrec.evaluation.evaluator import Evaluation
-from lmrec.evaluation.slices import slice_cases
+from lmrec.evaluation.slices import slices_of
 from lmrec.evaluation.table import JudgementTable, build_table
 from lmrec.recipe import Recipe, load_recipe
 from lmrec.workflows.judge import FROZEN, FUSED, TUNED, Judgement, judge_run
@@ -76,9 +76,7 @@ def average_seeds(judgements: Sequence[Judgement], recipe: Recipe, prepared: Pre
     first = judgements[0]
     means = [_mean_of([answers_of(judgement, name) for judgement in judgements]) for name in row_names(judgements)]
     baselines = {row.name for row in first.table.rows if row.is_baseline}
-    known = prepared.split.train_and_validation
-    counts = np.bincount(known.item_idx, minlength=prepared.dataset.catalog.n_items)
-    slices = slice_cases(first.cases, counts, np.bincount(known.user_idx, minlength=known.n_users))
+    slices = slices_of(first.cases, prepared.split.train_and_validation, prepared.dataset.catalog.n_items)
     return build_table(means, baselines, first.table.form, recipe.evaluation, slices)
 
 

@@ -17,7 +17,7 @@ from benchmarks.peers.steps import prepare_cell
 from benchmarks.peers.work import Effort, Place, trials_of
 from lmrec.artifacts.files import read_json, write_json
 from lmrec.evaluation.evaluator import Evaluation
-from lmrec.evaluation.slices import COLD_ITEMS, slice_cases
+from lmrec.evaluation.slices import COLD_ITEMS, slices_of
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
@@ -57,11 +57,8 @@ def tabulate(place: Place, form: str, effort: Effort) -> dict[str, Any] | None:
     config = recipes[form].evaluation
     n_users = len(np.unique(split.test.user_idx))
     shape = TableForm(split.kind, split.target, len(split.test), n_users, n_items, config.exclude_seen)
-    known = split.train_and_validation
-    counts = np.bincount(known.item_idx, minlength=n_items)
-    user_counts = np.bincount(known.user_idx, minlength=known.n_users)
     rivals = set(rows) - set(own.TITLES)
-    table = build_table(means, rivals, shape, config, slice_cases(split.test, counts, user_counts))
+    table = build_table(means, rivals, shape, config, slices_of(split.test, split.train_and_validation, n_items))
     if before is not None and not before.answers(prepared.dataset.fingerprint, len(split.test)):
         before = None
     systems: dict[str, Mapping[str, Any]] = {

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from lmrec.data.history import Cases
+from lmrec.data.interactions import Interactions
 from lmrec.errors import InputError
 from lmrec.fields import BoolArray, IntArray, Ragged
 
@@ -26,6 +27,12 @@ DEFINITIONS: Final[dict[str, str]] = {
     "head": "what came next is among the most popular items that make up half of these events",
     "tail": "what came next is any other item, cold ones included",
 }
+
+
+def slices_of(cases: Cases, known: Interactions, n_items: int) -> dict[str, BoolArray]:
+    """`slice_cases` by the events that all answers may rest on."""
+    item_counts = np.bincount(known.item_idx, minlength=n_items)
+    return slice_cases(cases, item_counts, np.bincount(known.user_idx, minlength=known.n_users))
 
 
 def slice_cases(cases: Cases, item_counts: IntArray, user_counts: IntArray) -> dict[str, BoolArray]:

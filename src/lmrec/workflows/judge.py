@@ -21,7 +21,7 @@ from lmrec.evaluation.casefile import JudgedCases, fingerprint_questions
 from lmrec.evaluation.evaluator import Evaluation, EvaluationConfig, evaluate
 from lmrec.evaluation.impressions import ImpressionTable
 from lmrec.evaluation.pairs import RerankJudgement
-from lmrec.evaluation.slices import slice_cases
+from lmrec.evaluation.slices import slices_of
 from lmrec.evaluation.table import JudgementTable, TableForm, build_table
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.models.bm25 import BM25KNN
@@ -143,11 +143,7 @@ def judge_run(path: Path | str, overrides: Sequence[str] = (), show: bool = True
         baselines,
         _form(split, cases, recipe.evaluation, interactions, n_items, _unserved_stage(run)),
         recipe.evaluation,
-        slice_cases(
-            cases,
-            counts,
-            np.bincount(known.user_idx, minlength=interactions.n_users),
-        ),
+        slices_of(cases, known, n_items),
         notes,
     )
     write_json(run.evaluation_file, table.as_dict())

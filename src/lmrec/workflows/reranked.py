@@ -13,7 +13,7 @@ from lmrec.data.interactions import Interactions
 from lmrec.data.split import Split, held_out
 from lmrec.evaluation.evaluator import Evaluation, evaluate
 from lmrec.evaluation.pairs import Calibration, PairJudgement, RerankJudgement, judge_pairs
-from lmrec.evaluation.slices import slice_cases
+from lmrec.evaluation.slices import slices_of
 from lmrec.evaluation.table import TableForm, build_table
 from lmrec.fields import FloatArray, IntArray, Ragged
 from lmrec.progress import Progress, progress_bar
@@ -69,7 +69,7 @@ def judge_reranking(
         {base_name},
         replace(form, n_cases=len(cases), n_users=len(np.unique(cases.user_idx))),
         judging,
-        slice_cases(cases, counts, np.bincount(known.user_idx, minlength=known.n_users)),
+        slices_of(cases, known, n_items),
         {
             RERANKED: f"the best {described.top_k} of {base_name}, in the order of {1 - described.weight:g} x its score + "
             f"{described.weight:g} x the reranker's, both at unit spread in the list; the weight is from validation",

@@ -43,7 +43,7 @@ from lmrec.errors import InputError, Interrupted
 from lmrec.evaluation.drift import Drift
 from lmrec.evaluation.evaluator import Evaluation, evaluate
 from lmrec.evaluation.promotion import Decision, decide
-from lmrec.evaluation.slices import slice_cases
+from lmrec.evaluation.slices import slices_of
 from lmrec.feedback.store import note_done
 from lmrec.fields import BoolArray
 from lmrec.models.fusion import Fusion
@@ -223,11 +223,7 @@ def _make(
         decision = decide(
             before,
             after,
-            slice_cases(
-                before.cases,
-                np.bincount(learnt.item_idx, minlength=n_items),
-                np.bincount(learnt.user_idx, minlength=learnt.n_users),
-            ),
+            slices_of(before.cases, learnt, n_items),
             recipe.evaluation,
             recipe.update.tolerance,
             recipe.update.min_slice_users,
