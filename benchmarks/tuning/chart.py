@@ -57,7 +57,7 @@ def keep_gaps(dataset: str, results: Results, same: Collection[str]) -> None:
     """Beside the table, whose picture is drawn anew."""
     text = json.dumps(gaps(results, same), indent=1, sort_keys=True)
     (FOLDER / f"{dataset}.json").write_text(text + "\n", encoding="utf-8")
-    draw({name: read_json(file) for name in _TITLES if (file := FOLDER / f"{name}.json").exists()}, PICTURE)
+    main()
 
 
 def draw(found: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path) -> None:

@@ -70,9 +70,11 @@ def main() -> None:
     every = (*able, *bench.reranker_rows)
     chosen = [row for row in every if not options.only or row.name in (*options.only, PLAIN.name)]
     refused = {} if options.table else measure(bench, chosen, seeds_asked(options), same, until)
-    text = whole_table(bench, options, same, refused)
+    results = read_results(bench)
+    text = whole_table(bench, options, results, same, refused)
     print(f"\n{text}")
     if not options.small:
+        keep_gaps(bench.data.name, results, same)
         (FOLDER / f"{bench.data.name}.md").write_text(text + "\n", encoding="utf-8")
     elif refused:
         sys.exit(f"{len(refused)} rows do not run: {', '.join(refused)}")
@@ -158,11 +160,14 @@ def reranked_section(bench: Bench, n_seeds: int) -> list[str]:
     return [*shown, *([f"Not measured yet: {missing}."] if missing else [])]
 
 
-def whole_table(bench: Bench, options: argparse.Namespace, same: dict[str, str], refused: dict[str, str]) -> str:
+def whole_table(
+    bench: Bench,
+    options: argparse.Namespace,
+    results: Mapping[str, Mapping[int, Answers]],
+    same: dict[str, str],
+    refused: dict[str, str],
+) -> str:
     """The file: how it was made, the table, what its columns are, and what each row sets."""
-    results = read_results(bench)
-    if not bench.small:
-        keep_gaps(bench.data.name, results, same)
     rerankers = [found for _, _, found in read_rerankers(bench, options.seeds)]
     stages = {row.name: _stage_of(row, results[row.name]) for row in ROWS if row.mix and results.get(row.name)}
     lines = [f"`python -m benchmarks.tuning.run --dataset {options.dataset}`; {made_from(results, rerankers)}.", ""]

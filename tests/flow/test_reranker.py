@@ -147,7 +147,7 @@ def test_it_is_served_with_items_that_came_later(taught: Path) -> None:
     assert [item.item_id for item in live_with_new.items] == [item.item_id for item in with_new.items]
 
 
-def test_it_reads_less_of_an_item_than_the_retriever_where_it_is_told_to(run: Path) -> None:
+def test_it_reads_less_of_an_item_than_the_retriever_where_it_is_told_to(run: Path, tmp_path: Path) -> None:
     """Long descriptions need no other fit: titles alone are read here, in training, lists, judgement and live."""
     short = [*QUICK, "reranker.max_tokens=12"]
     with pytest.raises(NoRoomError, match=r"reranker.max_tokens is 12, .* such as '\{title\}', or reranker.max_words"):
@@ -161,6 +161,7 @@ def test_it_reads_less_of_an_item_than_the_retriever_where_it_is_told_to(run: Pa
     assert recommender.pair_texts == [f"Film: {title}" for title in titles]
     assert recommender.pair_texts != recommender.texts
     histories = [tuple(recommender.catalog.ids[at : at + 3]) for at in range(12)]
+    distil_run(run, tmp_path / "quick", ["distil.n_events=20"], show=False)  # whole texts would leave no room
     kept = judge_run(run, show=False)
     assert kept.reranking is not None
     words = {"title": "quiet river", "description": "a long one " * 90}  # which leaves room only where it is not read

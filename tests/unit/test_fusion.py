@@ -141,6 +141,22 @@ def test_whether_the_history_comes_again_is_found_where_it_may(plain: Scorer) ->
     assert search_weights(plain, log, cases, config, hidden, 0, False)[0].repeated == 0
 
 
+def test_a_few_repeats_do_not_forbid_that_the_history_loses(plain: Scorer) -> None:
+    """To and fro as below; one question in twenty is of something had before."""
+    rows = [[2 * (user % 2), 2 * (user % 2) + 1] * 3 + [4 + user % 2] for user in range(60)]
+    log, history = events(rows), Ragged.from_rows([row[:2] for row in rows])
+    relevant = Ragged.from_rows([row[:1] if user < 3 else row[-1:] for user, row in enumerate(rows)])
+    cases = Cases(np.arange(60, dtype=np.int32), np.full(60, 1e9), history, relevant)
+    judging = EvaluationConfig(ks=(1,), metric="ndcg@1", exclude_seen=False)
+    found = {}
+    for method in ("weighted", "learnt"):
+        config = FusionConfig(new_items=False, popularity=False, content=False, method=method)
+        weights, metric = search_weights(plain, log, cases, config, judging, 0, False)
+        assert weights.repeated < 0
+        found[method] = metric
+    assert (found["learnt"] or 0.0) >= 0.9 * (found["weighted"] or 0.0) > 0.5
+
+
 def test_what_the_history_loses_is_found_beside_all_that_is_fused(plain: Scorer) -> None:
     """Items follow each other to and fro, so transitions put what is in the history on top; nothing of it is asked for."""
     rows = [[2 * (user % 2), 2 * (user % 2) + 1] * 3 + [4 + user % 2] for user in range(60)]

@@ -17,7 +17,7 @@ _POINTS: Final = r"^\D*[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?\D*$"
 def read_prices(column: pl.Series, others: pl.Series | None = None) -> pl.Series:
     """(N,) float64: numbers, also where they are written with a currency (its sign, or three capitals), thousands apart or a
     decimal comma; null where a cell is none. Points set thousands apart where a comma follows, and in a column that has them
-    nowhere but before three digits, and some cells without. others: cells that are written as these are.
+    nowhere but before three digits, and some numbers without. others: the cells that say how these are written.
 
     >>> read_prices(pl.Series(["$5.99", "1,234,567.00", "4,50 €", "₹ 1,299", "5e2", "ask", None])).to_list()
     [5.99, 1234567.0, 4.5, 1299.0, 500.0, None, None]
@@ -26,17 +26,26 @@ def read_prices(column: pl.Series, others: pl.Series | None = None) -> pl.Series
     """
     if column.dtype.is_numeric():
         return column.cast(pl.Float64).fill_nan(None)
-    if others is not None and others.dtype == pl.String:
-        return read_prices(pl.concat([others, column.cast(pl.String)])).tail(len(column))
-    words = column.cast(pl.String).str.replace_all(r"(\d)[\s\x{a0}\x{202f}'](\d{3})\b", "${1}${2}")  # thousands
-    has_point, is_grouped = words.str.contains(r"\d\.\d", strict=False), words.str.contains(_POINTS)
-    german = is_grouped & words.str.contains(",", literal=True)
-    if bool((has_point == is_grouped).all()) and not bool(has_point.drop_nulls().all()):
-        german = is_grouped
+    words = _without_blanks(column.cast(pl.String))
+    german = words.str.contains(_POINTS) & words.str.contains(",", literal=True)
+    if _groups_by_points(words if others is None or others.dtype != pl.String else _without_blanks(others)):
+        german = words.str.contains(_POINTS)
     words = pl.select(pl.when(german).then(words.str.replace_all(".", "", literal=True)).otherwise(words)).to_series()
     words = words.str.replace_all(r",(\d{3})\b", "${1}")  # thousands
     words = words.str.replace(r"^(\D*\d+),(\d{1,2}\D*)$", "${1}.${2}")  # a decimal comma
     return words.str.extract(_NUMBER).cast(pl.Float64)
+
+
+def _without_blanks(words: pl.Series) -> pl.Series:
+    """Without what sets thousands apart beside points and commas: blanks of all kinds, and apostrophes."""
+    return words.str.replace_all(r"[\s\x{a0}\x{202f}'](\d{3})\b", "${1}")
+
+
+def _groups_by_points(words: pl.Series) -> bool:
+    """Whether the points of a column stand before three digits alone, and some of its numbers have none."""
+    numbers = words.filter(words.str.contains(r"\d"))
+    has_point = numbers.str.contains(r"\d\.\d")
+    return bool((has_point == numbers.str.contains(_POINTS)).all()) and not bool(has_point.all())
 
 
 def price_band(price: pl.Expr) -> pl.Expr:

@@ -36,10 +36,9 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out zero, and not by what few users show by chance: redraws of a handful vary too
-        little, as the p-value knows and the interval does not."""
-        # Of many users both say the same, but for the last few redraws; of five at .95 the least p is 1/16.
-        return (self.low > 0.0 or self.high < 0.0) and self.p < 1.25 * (1 - self.confidence)
+        """Whether the interval leaves out zero and p is small; both know how few users there are."""
+        # They say the same, but for the last few redraws; of five users at .95 the least p is 1/16, to the last digit.
+        return (self.low > 0.0 or self.high < 0.0) and self.p < 1.25 * (1 - self.confidence) - 1e-9
 
 
 def bootstrap_interval(
@@ -98,10 +97,20 @@ def bootstrap_means(values: FloatArray, groups: IntArray, n: int, seed: int) -> 
 
 def interval_of(replicates: FloatArray, confidence: float, n_users: int) -> tuple[float, float]:
     """The expanded percentile interval of what so many users were redrawn for: it reaches as much further than the middle
-    `confidence` of the replicates as `few_users_p` is above their own p, so that one leaves out zero where the other is small.
-    """
-    tail = share_of_redraws(1.0 - confidence, n_users) / 2.0 if n_users > 1 else 0.0
-    low, high = np.quantile(replicates, [tail, 1.0 - tail])
+    `confidence` of the replicates as `few_users_p` is above their own p. Redraws of fewer than LEAST_USERS are too alike for
+    that: Student's interval, from their deviation. Of one user nothing is known but what it was worth."""
+    if n_users < 2:
+        return interval_at(replicates, 0.0)
+    if n_users < LEAST_USERS:
+        middle, spread = float(replicates.mean()), float(replicates.std()) * sqrt(n_users / (n_users - 1))
+        half = float(student.isf((1.0 - confidence) / 2, n_users - 1)) * spread
+        return middle - half, middle + half
+    return interval_at(replicates, share_of_redraws(1.0 - confidence, n_users))
+
+
+def interval_at(replicates: FloatArray, share: float) -> tuple[float, float]:
+    """The interval that leaves out this share of the replicates, half of it at each end."""
+    low, high = np.quantile(replicates, [share / 2.0, 1.0 - share / 2.0])
     return float(low), float(high)
 
 
@@ -130,11 +139,10 @@ def share_interval(replicates: FloatArray, mean: float, n_users: int, confidence
     >>> share_interval(np.array([0.0, 0.0]), 0.0, 1)[1] > 0.7
     True
     """
-    return (
-        interval_of(replicates, confidence, n_users)
-        if varies(replicates)
-        else wilson_interval(mean * n_users, n_users, confidence)
-    )
+    if not varies(replicates):
+        return wilson_interval(mean * n_users, n_users, confidence)
+    low, high = interval_of(replicates, confidence, n_users)
+    return max(0.0, low), min(1.0, high)
 
 
 def varies(replicates: FloatArray) -> bool:
@@ -143,10 +151,12 @@ def varies(replicates: FloatArray) -> bool:
 
 
 def difference_of(mean: float, replicates: FloatArray, confidence: float, n_users: int) -> Difference:
-    """A difference from its replicates, in each of which so many users were redrawn. p: `few_users_p` of what they say."""
-    return Difference(
-        mean, *interval_of(replicates, confidence, n_users), few_users_p(redraws_p(replicates), n_users), confidence
-    )
+    """A difference from its replicates, in each of which so many users were redrawn. p: `few_users_p` of what they say. Of
+    fewer than LEAST_USERS the interval holds zero, for that all differ in one direction may be chance."""
+    low, high = interval_of(replicates, confidence, n_users)
+    if n_users < LEAST_USERS:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Difference(mean, low, high, few_users_p(redraws_p(replicates), n_users), confidence)
 
 
 def redraws_p(replicates: FloatArray) -> float:
@@ -177,7 +187,12 @@ def widened_p(p: float, shrink: float, freedom: float, floor: float) -> float:
 def share_of_redraws(p: float, n_users: int) -> float:
     """Which share of redraws, twice, the p-value of a difference stands for: `few_users_p` the other way round, but for its
     floor."""
-    return float(2 * norm.sf(student.isf(p / 2, n_users - 1) / sqrt((n_users - 1) / n_users)))
+    return narrowed_p(p, sqrt((n_users - 1) / n_users), n_users - 1)
+
+
+def narrowed_p(p: float, shrink: float, freedom: float) -> float:
+    """What redraws say of a difference whose p is this: `widened_p` the other way round, but for its floor."""
+    return float(2 * norm.sf(student.isf(p / 2, freedom) / shrink))
 
 
 def sign_test_floor(n_users: int) -> float:

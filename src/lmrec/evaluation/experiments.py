@@ -23,7 +23,8 @@ from lmrec.errors import InputError
 from lmrec.evaluation.compare import (
     Difference,
     bootstrap_means,
-    interval_of,
+    interval_at,
+    narrowed_p,
     redraws_p,
     share_interval,
     varies,
@@ -193,10 +194,7 @@ def _difference(
     variance = _variance(base, base_sample) + _variance(arm, sample)
     if varies(base_sample) and varies(sample):
         gaps, spreads = sample - base_sample, ((float(base_sample.var()), base.users), (float(sample.var()), arm.users))
-        p = _of_two_arms(redraws_p(gaps), spreads)
-        found = Difference(
-            arm.rate - base.rate, *interval_of(gaps, confidence, base.users + arm.users - 1), p, confidence
-        )
+        found = _of_two_arms(arm.rate - base.rate, gaps, spreads, confidence)
     else:
         found = _without_redraws(base, arm, variance)
     independent = base.rate * (1 - base.rate) / base.lists
@@ -214,18 +212,22 @@ def _difference(
     )
 
 
-def _of_two_arms(p: float, spreads: tuple[tuple[float, int], tuple[float, int]]) -> float:
-    """p by redraws of each arm's users, spreads: the variance of the arm's rate by them and how many users it has. Redraws of
-    n users vary (n - 1) / n too little; degrees of freedom by Welch 1947; never below that of all users of one arm being above
-    all of the other."""
+def _of_two_arms(
+    mean: float, gaps: FloatArray, spreads: tuple[tuple[float, int], tuple[float, int]], confidence: float
+) -> Difference:
+    """gaps: of redraws of each arm's users; spreads: the variance of the arm's rate by them and how many users it has. Redraws
+    of n users vary (n - 1) / n too little; degrees of freedom by Welch 1947; p never below that of all users of one arm being
+    above all of the other."""
     (_, first), (_, second) = spreads
     if min(first, second) < 2:
-        return 1.0
+        low, high = interval_at(gaps, 0.0)
+        return Difference(mean, low, high, 1.0, confidence)
     wider = [variance * n / (n - 1) for variance, n in spreads]
     freedom = sum(wider) ** 2 / sum(part**2 / (n - 1) for part, (_, n) in zip(wider, spreads, strict=True))
     shrink = sqrt(sum(variance for variance, _ in spreads) / sum(wider))
     orders = lgamma(first + second + 1) - lgamma(first + 1) - lgamma(second + 1)
-    return widened_p(p, shrink, freedom, 2 * exp(-orders))
+    low, high = interval_at(gaps, narrowed_p(1 - confidence, shrink, freedom))
+    return Difference(mean, low, high, widened_p(redraws_p(gaps), shrink, freedom, 2 * exp(-orders)), confidence)
 
 
 def _without_redraws(base: ArmResult, arm: ArmResult, variance: float) -> Difference:

@@ -72,7 +72,8 @@ class FusionConfig(BaseModel):
     )
     repeats: bool = Field(
         default=True,
-        description="Give items of the history a constant, or take one, where evaluation.exclude_seen leaves them in.",
+        description="Give items of the history a constant, or take one, where evaluation.exclude_seen leaves them in; "
+        "not by ranks.",
     )
     search_cases: int = Field(default=4000, ge=1, description="Validation cases on which the weights are searched.")
 
@@ -293,7 +294,7 @@ class Fusion:
         return followed if followed.any() or self.popularity is None else np.nan_to_num(1.0 + self.popularity)
 
     def sparse(self, history: Ragged, n_items: int) -> sp.csr_matrix | None:
-        """(B, n_items) what neighbours add, borrowed ones too, less what the history loses; None where nothing counts."""
+        """(B, n_items) what neighbours add, borrowed ones too, and what the history gets; None where nothing counts."""
         found = self._followed(history, n_items)
         if not self.weights.repeated:
             return found

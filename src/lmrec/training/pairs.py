@@ -180,8 +180,8 @@ def draw_pairs(
 ) -> Pairs:
     """Pairs of at most `n_events` events of a part of the log, each with the history that `index` knows before it.
 
-    Events of items that the history holds are left out, also where items may come again: negatives are no items that the user
-    has in the history or anywhere in this part, so a repeat would be told by its words alone, and questions ask for new items.
+    Events of items that the history holds are left out, also where items may come again and are asked for: negatives are no
+    items that the user has in the history or anywhere in this part, so a repeat would be told by its words alone.
     Raises InputError where no event of a new item has a history, or words of its user.
     """
     rng = np.random.default_rng(seed)

@@ -339,7 +339,9 @@ class _Search:
     def _learn(self) -> None:
         """Other weights for all that is asked for, counted as it was when tried: those under which what was chosen is most
         likely among what any part puts on top. None is below 0."""
-        sign = {part: -1.0 if part == "repeated" and not self._come_back else 1.0 for part in self._joined}
+        # Which way the history counts the trials have found; how much is learnt.
+        again = 1.0 if self.best.repeated > 0 else -1.0
+        sign = {part: again if part == "repeated" else 1.0 for part in self._joined}
         alone = [self._fused(self.best.of_parts({part: one})) for part, one in sign.items()]
         parts, pools, chosen = pool_scores(alone, self.asked, self.judging.exclude_seen)
         stack = fit_stack(list(sign), parts, pools, chosen, nonnegative=True)

@@ -50,6 +50,7 @@ from lmrec.training.interrupt import StopWish, stop_on_interrupt, stopping
 from lmrec.training.pair_trainer import RERANKER_STAGE, LabelledPairs, PairTrainer
 from lmrec.training.pairs import Pairs, read_ratings
 from lmrec.training.trainer import trains_in_bf16
+from lmrec.workflows.experiments import name_of_running
 from lmrec.workflows.judge import training_scorer
 from lmrec.workflows.prepare import split_log
 from lmrec.workflows.reranked import negatives_in_words, outputs_of, pairs_of, ratings_of
@@ -102,6 +103,8 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
     notes = check_tracking(recipe.tracking) if recipe.reranker.form != "likelihood" else []
     with locked(run.path / RERANKING, "fit-reranker"), stop_on_interrupt() as should_stop:
         started = time.monotonic()
+        served = read_serving(run.path)
+        running = name_of_running(run.path) if served != FIRST else None
         recommender = _with_user_words(Recommender.load(path), recipe)
         split = split_log(recommender.interactions, recommender.catalog.n_items, recipe)
         if not len(split.validation):
@@ -130,17 +133,24 @@ def fit_reranker(path: Path | str, overrides: Sequence[str] = (), show: bool = T
         )
         _keep_told(run, recipe, fit)
         shutil.rmtree(run.reranker_state, ignore_errors=True)
-        if (
-            name := read_serving(run.path)
-        ) != FIRST:  # it reads texts alone, and an update leaves their template as it is
-            served = RunFolder(generation_path(run.path, name))
-            share_reranker(run.reranker, served.reranker)
-            _keep_told(served, load_fitted(served.recipe_file).model_copy(update={"reranker": recipe.reranker}), fit)
-            note = (
-                f"generation {name}, which is served, reads with it too; its weight was found beside generation {FIRST}"
-            )
+        if served != FIRST:
+            note = _give_to(served, running, run, recipe, fit)
             fit = replace(fit, notes=(*fit.notes, note))
     return fit
+
+
+def _give_to(name: str, running: str | None, run: RunFolder, recipe: Recipe, fit: RerankerFit) -> str:
+    """The run's new reranker to the generation of that name, unless an experiment compares it; what became of it, in words."""
+    if running is not None:
+        return (
+            f"the experiment '{running}' is running, so generation {name}, which is served, keeps what it has. Type this again "
+            "when it has ended"
+        )
+    served = RunFolder(generation_path(run.path, name))
+    # It reads texts alone, and an update leaves their template as it is.
+    share_reranker(run.reranker, served.reranker)
+    _keep_told(served, load_fitted(served.recipe_file).model_copy(update={"reranker": recipe.reranker}), fit)
+    return f"generation {name}, which is served, reads with it too; its weight was found beside generation {FIRST}"
 
 
 def _keep_told(run: RunFolder, recipe: Recipe, fit: RerankerFit) -> None:

@@ -166,7 +166,7 @@ def update_run(
                 "nothing new",
                 None,
                 news.name,
-                f"{counts.sentence()}, but they leave nothing to judge on (all are repeats of what the users had) or nothing "
+                f"{counts.sentence()}, but they leave nothing to judge on (all are repeats, which lists leave out) or nothing "
                 "to learn (all came at one moment). Wait for more",
                 counts,
             )

@@ -492,8 +492,14 @@ def test_signs_of_currencies_and_a_few_other_words_leave_the_bands() -> None:
 def test_floats_that_cannot_tell_ids_apart_are_refused() -> None:
     """What pandas makes of large ids where one is missing."""
     events = pl.DataFrame({"user_id": [1.0, 1234567890123456789.0], "item_id": ["a", "b"], "timestamp": [1e9, 1e9]})
-    with pytest.raises(DataError, match=r"user_id came as floats, and 12345\d+ is above 2\^53, .*dtype=str"):
+    with pytest.raises(
+        DataError, match=r"user_id came as floats, and from 9007199254740992 on, such as at 12345\d+, .*dtype=str"
+    ):
         read_dataset(pl.DataFrame({"item_id": ["a", "b"], "title": ["Red Kettle", "Blue Lamp"]}), events)
+    for first, second, of in ((2.0**53, 1.0, pl.Float64), (2.0**24, 1.0, pl.Float32)):
+        merged = events.with_columns(pl.Series("user_id", [first, second], of))
+        with pytest.raises(DataError, match="tell no two neighbours apart"):
+            read_dataset(pl.DataFrame({"item_id": ["a", "b"], "title": ["Red Kettle", "Blue Lamp"]}), merged)
     exact = events.with_columns(pl.Series("user_id", [1, 2**64 - 1], pl.UInt64))
     read_ids = read_dataset(
         pl.DataFrame({"item_id": ["a", "b"], "title": ["Red Kettle", "Blue Lamp"]}), exact
@@ -510,6 +516,8 @@ def test_floats_that_cannot_tell_ids_apart_are_refused() -> None:
         (["0.125", "3"], [0.125, 3.0]),
         (["$5.99", "1.299"], [5.99, 1.299]),
         (["1'299.00", "USD 1\u202f299.50", "5 kg"], [1299.0, 1299.5, None]),
+        (["1 234 567 €", "1'234'567.50", "CHF 12 345 678"], [1234567.0, 1234567.5, 12345678.0]),
+        (["1.299", "1.349", "ask", "", None], [1.299, 1.349, None, None, None]),
     ],
 )
 def test_prices_are_read_as_their_column_is_written(written: list[str], prices: list[float | None]) -> None:
@@ -520,8 +528,10 @@ def test_a_price_that_comes_later_is_read_as_the_catalogs_are() -> None:
     prices = [f"{n} €" for n in range(10, 100, 10)] + ["1.299 €"]
     items = pl.DataFrame({"item_id": [str(n) for n in range(10)], "title": ["Lamp"] * 10, "price": prices})
     catalog = read_dataset(items, pl.DataFrame({"user_id": ["u"], "item_id": ["1"], "timestamp": [1e9]})).catalog
-    (later,) = PriceBands.of(catalog.frame).added_to([{"item_id": "x", "price": "1.500 €"}])
-    assert later["price_band"] == "very high"
+    bands = PriceBands.of(catalog.frame)
+    for beside in ([], [{"item_id": "y", "price": "12.50 €"}], [{"item_id": "y", "price": 12.5}]):
+        later = bands.added_to([{"item_id": "x", "price": "1.500 €"}, *beside])
+        assert [item["price_band"] for item in later] == ["very high", "very low"][: len(later)]
 
 
 def test_words_of_ones_own_are_asked_for_before_anything_is_learnt() -> None:

@@ -281,3 +281,15 @@ def test_returns_are_settled_by_lines_that_may_be_alike(
 def test_a_scale_needs_something_to_scale() -> None:
     with pytest.raises(DataError, match="there is no column 'weight', .* --map weight=YOUR_COLUMN"):
         read(EVENTS.drop("weight"), weight_scale="log")
+
+
+def test_lines_of_one_day_with_other_ratings_are_counted_by_returns_too() -> None:
+    rows = [("u", "a", "2024-01-01", "purchase", 5.0), ("u", "a", "2024-01-01", "purchase", 4.0)]
+    frame = pl.DataFrame(
+        [*rows, ("u", "a", "2024-01-05", "return", None)],
+        schema=["user_id", "item_id", "timestamp", "kind", "rating"], orient="row",
+    )  # fmt: skip
+    log = read(frame, return_kinds={"return": "purchase"}).interactions
+    assert log.amount is not None
+    assert log.rating is not None
+    assert (log.amount.tolist(), log.rating.tolist()) == ([1.0], [4.0])

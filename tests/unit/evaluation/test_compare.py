@@ -108,7 +108,7 @@ def test_wilsons_interval_stays_within_0_and_1_and_holds_the_rate(successes: int
     assert 0.0 <= low <= (successes / n if n else 0.5) <= high <= 1.0
 
 
-@pytest.mark.parametrize("n_users", [6, 10, 31])
+@pytest.mark.parametrize("n_users", [2, 3, 5, 6, 10, 31])
 def test_an_interval_of_few_users_says_what_their_p_says_and_holds_the_truth(n_users: int) -> None:
     rng, groups = np.random.default_rng(n_users), np.arange(n_users)
     held = apart = 0
@@ -118,6 +118,20 @@ def test_an_interval_of_few_users_says_what_their_p_says_and_holds_the_truth(n_u
         apart += (found.low > 0.0 or found.high < 0.0) and found.p > 0.06
     assert held >= 0.92 * 300
     assert apart <= 0.01 * 300
+
+
+def test_five_users_who_agree_are_not_clear_and_six_are() -> None:
+    for n_users in (5, 6):
+        found = paired_difference(np.linspace(0.1, 0.12, n_users), np.zeros(n_users), np.arange(n_users))
+        assert found.is_clear == (n_users == 6)
+        assert (found.low > 0) == (n_users == 6)
+
+
+def test_a_rate_of_few_users_stays_between_0_and_1() -> None:
+    redraws = bootstrap_means(np.array([[1.0], [0.9], [0.2]]), np.arange(3), 500, 0)[:, 0]
+    low, high = share_interval(redraws, 0.7, 3)
+    assert low == 0.0
+    assert high == 1.0
 
 
 def test_where_redraws_do_not_vary_a_rate_is_not_certain() -> None:

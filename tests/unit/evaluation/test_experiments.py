@@ -190,3 +190,20 @@ def test_experiments_that_cannot_be_are_refused() -> None:
         Experiment.from_dict({**made.as_dict(), "mode": "sideways"})
     with pytest.raises(InputError, match="this is not one"):
         Experiment.from_dict({"name": "x", "arms": [{"name": "a"}]})
+
+
+def test_the_interval_between_arms_of_unequal_size_says_what_their_p_says() -> None:
+    apart = held = 0
+    for world in range(60):
+        rng = np.random.default_rng(world)
+        rates = {"a": rng.beta(2, 2, 200), "b": rng.beta(2, 2, 4)}
+        lists = [
+            ShownOutcome(arm, f"{arm}{user}", bool(rng.random() < rate), float(n))
+            for arm, of in rates.items() for user, rate in enumerate(of) for n in range(20)
+        ]  # fmt: skip
+        (gap,) = read_out(lists).differences
+        leaves_out = gap.low > 0 or gap.high < 0
+        held += not leaves_out
+        apart += leaves_out and gap.p > 0.06
+    assert held >= 54
+    assert apart == 0

@@ -13,7 +13,8 @@ _PLACE, _IS_RATED = INTERNAL + "place", INTERNAL + "is_rated"
 _MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None", "<NA>"]
 _WHOLE_FLOAT = r"^-?\d+\.0+$"
 _NUMBER = r"^-?\d+(\.0+)?$"
-_WHOLE = 2.0**53  # up to it a float holds every whole number
+_WHOLE = (2.0**53, 2.0**24)  # below it a float holds every whole number: of 64 bits, of 32
+SETTLED = INTERNAL + "settled"  # a number of its own for each line that counts, whatever else is like it
 
 
 def normalise_ids(table: Table, column: str) -> Table:
@@ -30,10 +31,11 @@ def normalise_ids(table: Table, column: str) -> Table:
                 file=table.name,
                 row=fraction[ROW][0],
             )
-        beyond = table.frame.filter(pl.col(column).is_finite() & (pl.col(column).abs() > _WHOLE))
+        whole = _WHOLE[kind == pl.Float32]
+        beyond = table.frame.filter(pl.col(column).is_finite() & (pl.col(column).abs() >= whole))
         if beyond.height:
             raise DataError(
-                f"{column} came as floats, and {beyond[column][0]:.0f} is above 2^53, from where on they tell no two "
+                f"{column} came as floats, and from {whole:.0f} on, such as at {beyond[column][0]:.0f}, they tell no two "
                 "neighbours apart. Give these ids as text or as whole numbers (of pandas: Int64, or dtype=str when it reads)",
                 file=table.name,
                 row=beyond[ROW][0],
@@ -88,7 +90,8 @@ def drop_duplicated_events(table: Table, keys: list[str]) -> Table:
 
 def join_events(table: Table, keys: list[str]) -> Table:
     """One event for those that agree in all `keys` and, being no repeats, differ in what they weigh: weights are added up.
-    Where they differ in their rating, the last one given takes the place of the others."""
+    Where they differ in their rating, the last one given takes the place of the others, but of lines that count by
+    themselves (SETTLED)."""
     values = [name for name in (WEIGHT, RATING) if name in table.columns]
     twins = _hash_twins(table.frame, keys) if values else np.zeros(0, np.int64)
     if not len(twins):
@@ -97,7 +100,10 @@ def join_events(table: Table, keys: list[str]) -> Table:
     rated = pl.col(RATING).drop_nulls() if RATING in values else pl.lit(None, pl.Float32)
     weight = pl.when(_IS_RATED).then(pl.col(WEIGHT).last().over(keys)).otherwise(pl.col(WEIGHT).sum().over(keys))
     now = {WEIGHT: weight, RATING: rated.last().over(keys)}  # a rating that is missing takes nobody's place
-    joined = frame[twins].with_columns((rated.n_unique().over(keys) > 1).alias(_IS_RATED))
+    is_rated = rated.n_unique().over(keys) > 1
+    if SETTLED in frame.columns:
+        is_rated &= pl.col(SETTLED).is_null()
+    joined = frame[twins].with_columns(is_rated.alias(_IS_RATED))
     joined = joined.with_columns(now[name].alias(name) for name in values)
     is_first = pl.struct(keys).is_first_distinct()
     counts = joined.filter(~is_first)[_IS_RATED].value_counts()

@@ -15,7 +15,7 @@ from lmrec.data.prices import PRICE, PRICE_BAND, price_band_among, read_prices
 from lmrec.data.sources import checks, columns
 from lmrec.data.sources.reading import INTERNAL, Table, read_table
 from lmrec.data.sources.times import parse_times
-from lmrec.data.sources.weights import SETTLED, cancel_returned_kinds, count_lines, drop_kinds, note_weights, see_kinds
+from lmrec.data.sources.weights import cancel_returned_kinds, count_lines, drop_kinds, note_weights, see_kinds
 from lmrec.data.users import TAG_SEPARATOR, UserTable
 from lmrec.data.weighing import Weighing, WeightScale, WeightSource, plain_kind
 from lmrec.data.weights import fitted, weigh
@@ -241,7 +241,7 @@ def _read_interactions(source: object, catalog: Catalog, config: TablesConfig) -
         table = checks.parse_numbers(table, RATING, required=False)
     checks.require_few_bad(table, config.max_bad_share)
     same = [USER_ID, _ITEM_IDX, _SECONDS, *([KIND] if KIND in table.columns else [])]
-    values = [name for name in (WEIGHT, RATING, SETTLED) if name in table.frame.columns]
+    values = [name for name in (WEIGHT, RATING, checks.SETTLED) if name in table.frame.columns]
     table = checks.drop_duplicated_events(table, [*same, *values])
     table = checks.join_events(table, same)
     table, weighing = see_kinds(table, config.weighing)

@@ -8,13 +8,13 @@ from typing import Final
 
 import polars as pl
 
-from lmrec.data.sources.reading import INTERNAL, Table
+from lmrec.data.sources.checks import SETTLED
+from lmrec.data.sources.reading import Table
 from lmrec.data.weighing import Weighing, plain_kind
 from lmrec.data.weights import GONE, LEFT, TAKEN, kind_of, left_of
 from lmrec.errors import DataError, nearest
 from lmrec.fields import ITEM_ID, KIND, USER_ID, WEIGHT
 
-SETTLED: Final = INTERNAL + "settled"
 _RETURNS: Final = r"(returns?|returned|refunds?|refunded|cancel(s|led|ed|lations?)?|chargebacks?)"
 _DENIALS: Final = r"(dismiss|dismissed|dislikes?|disliked)"
 _BOUGHT: Final = ("purchase", "buy", "bought", "order", "transaction", "sale")
