@@ -46,7 +46,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The interval of the mean of `values` (B,), redrawing the users named in `groups` (B,): `interval_of`.
 
-    >>> low, high = bootstrap_interval(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 1, 2, 3]))
+    >>> low, high = bootstrap_interval(np.array([0.0, 1.0] * 4), np.arange(8))
     >>> 0.0 <= low < 0.5 < high <= 1.0
     True
     """
