@@ -85,10 +85,8 @@ def build_section(folder: Path, language: str) -> str:
 
     lines, n_users = [], len(np.unique(groups))
     for row in sorted(rows, key=lambda row: row.values[:, 0].mean()):
-        mean, (low, high) = (
-            row.values.mean(axis=0),
-            interval_of(redrawn(row.values[:, :1])[:, 0], config.confidence, n_users),
-        )
+        mean = row.values.mean(axis=0)
+        low, high = interval_of(redrawn(row.values[:, :1])[:, 0], config.confidence, n_users)
         gap = ""
         if row is not best:
             gaps = row.values[:, :1] - best.values[:, :1]

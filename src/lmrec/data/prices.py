@@ -27,10 +27,10 @@ def read_prices(column: pl.Series, others: pl.Series | None = None) -> pl.Series
     if column.dtype.is_numeric():
         return column.cast(pl.Float64).fill_nan(None)
     words = _without_blanks(column.cast(pl.String))
-    german = words.str.contains(_POINTS) & words.str.contains(",", literal=True)
-    if _groups_by_points(words if others is None or others.dtype != pl.String else _without_blanks(others)):
-        german = words.str.contains(_POINTS)
-    words = pl.select(pl.when(german).then(words.str.replace_all(".", "", literal=True)).otherwise(words)).to_series()
+    grouped = words.str.contains(_POINTS)
+    if not _groups_by_points(words if others is None or others.dtype != pl.String else _without_blanks(others)):
+        grouped &= words.str.contains(",", literal=True)
+    words = pl.select(pl.when(grouped).then(words.str.replace_all(".", "", literal=True)).otherwise(words)).to_series()
     words = words.str.replace_all(r",(\d{3})\b", "${1}")  # thousands
     words = words.str.replace(r"^(\D*\d+),(\d{1,2}\D*)$", "${1}.${2}")  # a decimal comma
     return words.str.extract(_NUMBER).cast(pl.Float64)

@@ -98,15 +98,15 @@ def split_interactions(interactions: Interactions, n_items: int, config: SplitCo
     # Histories may hold events of the parts that are held out, up to the instant of the question; but no item that
     # is cold by construction.
     index = HistoryIndex.from_interactions(train if config.kind == "cold_items" else interactions)
-    meetings = FirstMeetings.from_interactions(interactions, n_items)
+    any_is_right = repeats and config.kind != "cold_items"
+    meetings = None if any_is_right else FirstMeetings.from_interactions(interactions, n_items)
     starts = cut_ts if cut_ts is not None else (None, None)
-    asked_before = None if repeats and config.kind != "cold_items" else meetings
     validation, validation_dropped = _build_cases(
-        interactions.select(masks.validation), index, asked_before, config, starts[0]
+        interactions.select(masks.validation), index, meetings, config, starts[0]
     )
     if config.kind == "none" and masks.validation.any() and not len(validation):
         return split_interactions(interactions, n_items, config.model_copy(update={"validation": 0.0}), repeats)
-    test, test_dropped = _build_cases(interactions.select(masks.test), index, asked_before, config, starts[1])
+    test, test_dropped = _build_cases(interactions.select(masks.test), index, meetings, config, starts[1])
     _require_cases(config, {"validation": validation, "test": test})
     return Split(
         kind=config.kind,
@@ -114,7 +114,7 @@ def split_interactions(interactions: Interactions, n_items: int, config: SplitCo
         train=train,
         validation=validation,
         test=test,
-        proof=prove_no_leak(config.kind, interactions, masks, validation, test, asked_before),
+        proof=prove_no_leak(config.kind, interactions, masks, validation, test, meetings),
         train_and_validation=interactions.select(~masks.test),
         cut_ts=cut_ts,
         n_dropped=(validation_dropped, test_dropped),

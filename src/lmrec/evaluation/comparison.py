@@ -21,7 +21,6 @@ from lmrec.evaluation.compare import (
     bootstrap_means,
     difference_of,
     few_users_p,
-    share_interval,
     share_of_redraws,
     sign_test_floor,
 )
@@ -230,12 +229,13 @@ def compare_values(
     means, redrawn = values.mean(axis=0), bootstrap_means(values, user_idx, n_bootstrap, seed)
     place = {column: at for at, column in enumerate(columns)}
     n_users = len(np.unique(user_idx))
-
-    def estimate(at: int) -> Estimate:
-        mean = float(means[at])
-        return Estimate(mean, *share_interval(redrawn[:, at], mean, n_users, confidence))
-
-    estimates = {metric: {name: estimate(place[metric, name]) for name in names} for metric in metrics}
+    estimates = {
+        metric: {
+            name: Estimate.of(float(means[place[metric, name]]), redrawn[:, place[metric, name]], n_users, confidence)
+            for name in names
+        }
+        for metric in metrics
+    }
     main = estimates[metrics[0]]
     chosen = _pairs(sorted(names, key=lambda name: -main[name].value), against)
     asked = [(metric, place[metric, a], place[metric, b]) for metric in metrics for a, b in chosen]

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from lmrec.errors import InputError
-from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of, share_interval
+from lmrec.evaluation.compare import Difference, bootstrap_means, difference_of
 from lmrec.evaluation.evaluator import EvaluationConfig, Scorer, block_size
 from lmrec.evaluation.metrics import Ranks, auc, hit_at, ndcg_at
 from lmrec.evaluation.table import Estimate, TableRow, difference_text, row_from_dict
@@ -252,8 +252,8 @@ def build_impression_table(
             name=found.name,
             is_baseline=found.name in baselines,
             metrics={
-                m: Estimate(mean, *share_interval(redrawn[found.name][:, at], mean, n_users, config.confidence))
-                for at, (m, mean) in enumerate(zip(METRICS, map(float, means[found.name]), strict=True))
+                m: Estimate.of(float(means[found.name][at]), redrawn[found.name][:, at], n_users, config.confidence)
+                for at, m in enumerate(METRICS)
             },
             lists={},
             differences=differences(found.name),

@@ -61,6 +61,11 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, mean: float, replicates: FloatArray, n_users: int, confidence: float) -> Self:
+        """Of a mean of values from 0 to 1: `share_interval` of its redraws, in each of which so many users were redrawn."""
+        return cls(mean, *share_interval(replicates, mean, n_users, confidence))
+
 
 @dataclass(frozen=True)
 class TableRow:
@@ -193,13 +198,9 @@ def _redraw(evaluation: Evaluation, names: tuple[str, ...], config: EvaluationCo
 def _estimates(evaluation: Evaluation, replicates: FloatArray, confidence: float) -> dict[str, Estimate]:
     n_users = len(np.unique(evaluation.groups))
     return {
-        name: _estimate(evaluation.aggregate[name], replicates[:, column], n_users, confidence)
+        name: Estimate.of(evaluation.aggregate[name], replicates[:, column], n_users, confidence)
         for column, name in enumerate(evaluation.metrics)
     }
-
-
-def _estimate(mean: float, replicates: FloatArray, n_users: int, confidence: float) -> Estimate:
-    return Estimate(mean, *share_interval(replicates, mean, n_users, confidence))
 
 
 def _differences(
@@ -224,7 +225,7 @@ def _slice_row(name: str, mask: BoolArray, evaluations: Sequence[Evaluation], co
     replicates = bootstrap_means(values, groups, config.n_bootstrap, config.seed)
     n_users = len(np.unique(groups))
     estimates = {
-        evaluation.name: _estimate(float(values[:, column].mean()), replicates[:, column], n_users, config.confidence)
+        evaluation.name: Estimate.of(float(values[:, column].mean()), replicates[:, column], n_users, config.confidence)
         for column, evaluation in enumerate(evaluations)
     }
     return SliceRow(name, len(groups), n_users, estimates)

@@ -61,6 +61,18 @@ class PairReader:
     def words(self, text: str) -> str:
         return self.reranker.template.render_typed(text, self.text_column)
 
+    def reorder(
+        self, snapshot: Snapshot, beside: "_Read", pool: list[int], score_of: dict[int, float]
+    ) -> tuple[list[int], dict[int, float]]:
+        """The pool with its best in the order of reading; a row takes the score of the place that it moves to."""
+        n = self.description.top_k
+        best = pool[:n]
+        scores = [score_of[row] for row in best]
+        texts = self.texts_of(snapshot, np.array(best, np.int64))
+        order = self.reranker.reorder(beside.history, texts, scores, beside.user, beside.asked)
+        moved = [best[int(place)] for place in order]
+        return [*moved, *pool[n:]], {**score_of, **dict(zip(moved, scores, strict=True))}
+
 
 @dataclass(frozen=True, eq=False)
 class ListMaker:
@@ -254,7 +266,7 @@ class ListMaker:
         pool, score_of = standing.best(self._pool(query), [pin.row for pin in pins])
         is_live = query.candidates is not None and self.live_order is not None
         if (beside.history or beside.user) and self.reader is not None and not is_live:
-            pool, score_of = _read(snapshot, self.reader, beside, pool, score_of)
+            pool, score_of = self.reader.reorder(snapshot, beside, pool, score_of)
         rows = pool[: query.k]
         if query.diversity > 0:
             vectors = snapshot.bank.take(np.array(pool, np.int64)).item_vec.numpy()
@@ -326,19 +338,6 @@ def read_text(text: str) -> str:
     if not text.strip():
         raise InputError("the text is blank. Give a few words, such as 'a heist film with a twist', or leave it out")
     return checked_text(text, "the question", MAX_TEXT)
-
-
-def _read(
-    snapshot: Snapshot, reader: PairReader, beside: "_Read", pool: list[int], score_of: dict[int, float]
-) -> tuple[list[int], dict[int, float]]:
-    """The pool with its best in the order of reading; a row takes the score of the place that it moves to."""
-    n = reader.description.top_k
-    best = pool[:n]
-    scores = [score_of[row] for row in best]
-    texts = reader.texts_of(snapshot, np.array(best, np.int64))
-    order = reader.reranker.reorder(beside.history, texts, scores, beside.user, beside.asked)
-    moved = [best[int(place)] for place in order]
-    return [*moved, *pool[n:]], {**score_of, **dict(zip(moved, scores, strict=True))}
 
 
 def wish_of(snapshot: Snapshot, text: str | None) -> Wish:
